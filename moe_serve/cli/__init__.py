@@ -1,0 +1,1 @@
+"""The `moe-serve` command: one verb a module, each parses, calls, prints."""

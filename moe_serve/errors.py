@@ -1,0 +1,40 @@
+"""Every error that moe-serve raises on purpose.
+
+    MoeServeError
+     +-- UsageError            bad input: a flag, a key, a file (exit code 2)
+     +-- PaddingUnsafe         pads that lose more than the loss budget allows
+     +-- UnknownVllm           vLLM's functions no longer look as known: nothing was patched
+     +-- RecordError           a worker's record file cannot be read or written
+     +-- EmulationError        the emulated kernel was asked for something it cannot do
+     +-- DemoError             the embedded main job cannot start or go on
+
+A message says what is wrong, where, and what to do, in one line.
+"""
+
+
+class MoeServeError(Exception):
+    """Base of all errors of this project."""
+
+
+class UsageError(MoeServeError):
+    """Bad input: the message names the flag or key, its value, and what is allowed."""
+
+
+class PaddingUnsafe(MoeServeError):
+    """Pads that would lose more live weights than the declared budget."""
+
+
+class UnknownVllm(MoeServeError):
+    """vLLM's functions no longer look as known, so nothing was patched."""
+
+
+class RecordError(MoeServeError):
+    """A worker's record file cannot be read or written."""
+
+
+class EmulationError(MoeServeError):
+    """The emulated kernel was asked for something that it cannot do."""
+
+
+class DemoError(MoeServeError):
+    """The embedded main job cannot start or cannot go on."""

@@ -1,0 +1,1 @@
+"""What a kernel may skip: the padding contract. Pure: no clock, no environment, no files."""

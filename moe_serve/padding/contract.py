@@ -1,0 +1,277 @@
+"""The padding contract: which pads to send, and what every reachable kernel makes of them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import assert_never
+
+from moe_serve.errors import UsageError
+from moe_serve.padding import violations
+from moe_serve.padding.aiter_eras import EVERY_ERA, AiterEra, reachable
+from moe_serve.padding.kernels import Kernel, Lost, Path, Phase, Skips, skips
+from moe_serve.padding.shapes import Activation, Layout, Pads, Quant, Shard
+from moe_serve.padding.violations import BUDGETABLE, Rule, Violation
+from moe_serve.padding.vllm_eras import VllmEra, rounded
+
+_ZERO = Pads(hidden=0, intermediate=0)
+
+
+class Policy(StrEnum):
+    """Which pads to send."""
+
+    UPSTREAM = "upstream"
+    ZERO = "zero"
+    RAW = "raw"
+    ROUNDED = "rounded"
+    ALIGNED = "aligned"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """One rank's fused-MoE call: its shape, and the software that serves it.
+
+    `aiter` None means the version is not known, and every era must be safe. `bias` None means
+    the same for biases. `override` is vLLM's `moe_config.intermediate_pad`.
+    """
+
+    part: Shard
+    vllm: VllmEra
+    aiter: AiterEra | None
+    quant: Quant = Quant.W4A16
+    layout: Layout = Layout.INTERLEAVE
+    activation: Activation = Activation.SWIGLUOAI
+    bias: bool | None = True
+    override: int | None = None
+    zero_filled: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse what the contract does not cover."""
+        if self.activation is Activation.SITU:
+            raise UsageError("activation situ has kernels of its own, which are not known here")
+
+    @property
+    def eras(self) -> tuple[AiterEra, ...]:
+        """The AITER releases that must be safe."""
+        return (self.aiter,) if self.aiter else EVERY_ERA
+
+    @property
+    def kernels(self) -> tuple[Kernel, ...]:
+        """Every kernel variant that the call can take."""
+        found = (
+            kernel
+            for era in self.eras
+            for kernel in reachable(era, self.part, self.quant, self.layout, bias=self.bias)
+        )
+        return tuple(dict.fromkeys(found))
+
+    @property
+    def layout_matches(self) -> bool:
+        """Whether w13 is read in the order in which it is stored (w4a8 does not care)."""
+        return self.quant is Quant.W4A8 or all(
+            self.vllm.layout_matches(self.layout, aiter_reads_gate_mode=era.reads_gate_mode)
+            for era in self.eras
+        )
+
+    @property
+    def verified(self) -> bool:
+        """Whether both releases' own code was read; if not, they are judged as the newest."""
+        return self.vllm.verified and all(era.verified for era in self.eras)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PathReport:
+    """What one kernel family does in one phase.
+
+    `skips` and each violation come from its worst variant, `bytes_ratio` from its plainest.
+    """
+
+    path: Path
+    phase: Phase
+    skips: Skips
+    bytes_ratio: float
+    violations: tuple[Violation, ...]
+
+    @property
+    def safe(self) -> bool:
+        """Whether nothing is wrong on this path."""
+        return not self.violations
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """The contract's answer for one call and one pair of pads."""
+
+    call: Call
+    policy: Policy
+    sent: Pads
+    paths: tuple[PathReport, ...]
+    violations: tuple[Violation, ...]
+    max_loss: float
+
+    @property
+    def loss_fraction(self) -> float:
+        """The largest share of live neurons or hidden columns that any path loses."""
+        part, lost = self.call.part, self.lost
+        return max(
+            max(lost.stage1_neurons, lost.stage2_k) / part.intermediate,
+            max(lost.stage1_k, lost.stage2_n) / part.hidden,
+        )
+
+    @property
+    def held_back(self) -> tuple[Violation, ...]:
+        """Why `aligned` sends less than the padding there is: the rules that raw pads break."""
+        raw = self.call.part.raw
+        if self.policy is not Policy.ALIGNED or self.sent == raw:
+            return ()
+        broken = {v.rule: v for v in assess(self.call, Policy.RAW, sent=raw).violations}
+        given = {violation.rule for violation in self.violations}
+        return tuple(violation for rule, violation in broken.items() if rule not in given)
+
+    @property
+    def lossless(self) -> bool:
+        """Whether nothing at all is wrong."""
+        return not self.violations
+
+    @property
+    def safe(self) -> bool:
+        """Whether nothing is wrong, or all that is wrong is a loss within the budget."""
+        if self.lossless:
+            return True
+        known = all(violation.rule in BUDGETABLE for violation in self.violations)
+        return known and self.max_loss > 0 and self.loss_fraction <= self.max_loss
+
+    @property
+    def lost(self) -> Lost:
+        """The most that any path loses, count by count."""
+        each = [path.skips.lost for path in self.paths]
+        return Lost(
+            stage1_neurons=max(lost.stage1_neurons for lost in each),
+            stage1_k=max(lost.stage1_k for lost in each),
+            stage2_n=max(lost.stage2_n for lost in each),
+            stage2_k=max(lost.stage2_k for lost in each),
+        )
+
+
+def choose(call: Call, policy: Policy) -> Pads:
+    """The pads that `policy` sends for `call`."""
+    raw = call.part.raw
+    if call.quant is Quant.W4A8:
+        return raw  # vLLM passes exact sizes to its Triton kernel, whatever the policy
+    match policy:
+        case Policy.UPSTREAM:
+            return call.vllm.sent(call.part, call.quant, call.activation, call.override)
+        case Policy.ZERO:
+            return _ZERO
+        case Policy.RAW:
+            return raw
+        case Policy.ROUNDED:
+            return rounded(raw, doubled=True)
+        case Policy.ALIGNED:
+            return aligned(call)
+        case _:
+            assert_never(policy)
+
+
+def aligned(call: Call) -> Pads:
+    """The largest pads within the padding that break no rule on any reachable path.
+
+    The hidden and the intermediate pad act on different rules, so each is maximal by itself;
+    every kernel's skip grows with the pad, so the largest safe number skips most.
+    """
+    raw, kernels = call.part.raw, call.kernels
+    hidden = tuple(Pads(hidden=pad, intermediate=0) for pad in range(raw.hidden, 0, -1))
+    width = tuple(Pads(hidden=0, intermediate=pad) for pad in range(raw.intermediate, 0, -1))
+    return Pads(
+        hidden=_largest(call, kernels, hidden).hidden,
+        intermediate=_largest(call, kernels, width).intermediate,
+    )
+
+
+def _largest(call: Call, kernels: tuple[Kernel, ...], candidates: tuple[Pads, ...]) -> Pads:
+    # What is wrong without any pad (a layout, a shape) is wrong with one, and rules none out.
+    given = {violation.rule for violation in _violations(call, kernels, _ZERO)}
+    for pads in candidates:
+        if all(violation.rule in given for violation in _violations(call, kernels, pads)):
+            return pads if pads == candidates[0] else _roundest(call.part, kernels, pads)
+    return _ZERO
+
+
+def _roundest(part: Shard, kernels: tuple[Kernel, ...], pads: Pads) -> Pads:
+    """The same skips on every kernel, told by a rounder number."""
+    wanted = [skips(kernel, part, pads) for kernel in kernels]
+    for step in (128, 64, 32, 16):
+        rounder = Pads(
+            hidden=pads.hidden // step * step, intermediate=pads.intermediate // step * step
+        )
+        if [skips(kernel, part, rounder) for kernel in kernels] == wanted:
+            return rounder
+    return pads
+
+
+def _violations(call: Call, kernels: tuple[Kernel, ...], sent: Pads) -> Iterator[Violation]:
+    for kernel in kernels:
+        found = skips(kernel, call.part, sent)
+        yield from violations.of_kernel(kernel, call.part, sent, found)
+    yield from _of_call(call, sent)
+
+
+def _of_call(call: Call, sent: Pads) -> Iterator[Violation]:
+    return violations.of_call(
+        call.part,
+        sent,
+        layout_matches=call.layout_matches,
+        zero_filled=call.zero_filled,
+        pads_used=call.quant is not Quant.W4A8,
+    )
+
+
+def assess(
+    call: Call, policy: Policy, *, max_loss: float = 0.0, sent: Pads | None = None
+) -> Report:
+    """Judge `policy` for `call`; `sent` replaces the pads that the policy would choose.
+
+    Raises:
+        UsageError: the budget is not a fraction from 0 to 1.
+    """
+    if not 0 <= max_loss <= 1:
+        raise UsageError(f"the loss budget is {max_loss}; give a fraction from 0 to 1")
+    pads = choose(call, policy) if sent is None else sent
+    families: dict[tuple[Path, Phase], list[Kernel]] = {}
+    for kernel in call.kernels:
+        families.setdefault((kernel.path, kernel.phase), []).append(kernel)
+    paths = tuple(_path(call, pads, kernels) for kernels in families.values())
+    found = [violation for path in paths for violation in path.violations]
+    return Report(
+        call=call,
+        policy=policy,
+        sent=pads,
+        paths=paths,
+        violations=tuple(dict.fromkeys([*found, *_of_call(call, pads)])),
+        max_loss=max_loss,
+    )
+
+
+def _path(call: Call, sent: Pads, kernels: list[Kernel]) -> PathReport:
+    part = call.part
+    each = [(kernel, skips(kernel, part, sent)) for kernel in kernels]
+    worst_first = sorted(each, key=lambda pair: _severity(pair[1]), reverse=True)
+    found: dict[Rule, Violation] = {}
+    for kernel, skipped in worst_first:
+        for violation in violations.of_kernel(kernel, part, sent, skipped):
+            found.setdefault(violation.rule, violation)
+    return PathReport(
+        path=kernels[0].path,
+        phase=kernels[0].phase,
+        skips=worst_first[0][1],
+        bytes_ratio=each[0][1].elements(part) / part.ideal_elements,
+        violations=tuple(found.values()),
+    )
+
+
+def _severity(found: Skips) -> tuple[int, int, int]:
+    lost: Lost = found.lost
+    return (
+        lost.stage1_neurons + lost.stage2_k,
+        lost.stage1_k + lost.stage2_n,
+        found.uninitialised,
+    )

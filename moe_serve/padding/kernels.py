@@ -1,0 +1,230 @@
+"""What each AITER kernel path does with the pads that it is told.
+
+Sources: aiter `fused_moe.py` (`get_2stage_cfgs`, v0.1.12 to v0.1.20.post1), composable_kernel
+`moe_flatmm_kernel.hpp`, aiter `mixed_moe_gemm_2stage.py` (FlyDSL). Read, not run: no gfx950 was
+at hand. Where reading could not settle a point, the answer here is the one that loses more.
+"""
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import assert_never
+
+from moe_serve.padding.shapes import Layout, Pads, Shard, round_up
+
+TILE_K = 256
+FLYDSL_TILES_N = (64, 128, 256)
+
+
+class Path(StrEnum):
+    """The kernel families behind one `aiter.fused_moe` call."""
+
+    CKTILE = "cktile"
+    FLYDSL = "flydsl"
+    CK2STAGES = "ck2stages"
+    ASM = "asm"
+    OPUS = "opus"
+    TRITON = "triton"
+
+
+class Phase(StrEnum):
+    """Which batches take a path: AITER switches by the number of tokens."""
+
+    DECODE = "decode"
+    PREFILL = "prefill"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kernel:
+    """One kernel variant that a call may take.
+
+    `honours_pads` is false where AITER's dispatcher withholds the pads from FlyDSL;
+    `covers_tail` is FlyDSL's `tile2_pad` (aiter#3401): stage 1 writes what stage 2 reads.
+    """
+
+    path: Path
+    phase: Phase
+    layout: Layout = Layout.INTERLEAVE
+    split_k: int = 1
+    tile_n: int = 256
+    honours_pads: bool = True
+    covers_tail: bool = False
+
+    def __str__(self) -> str:
+        """Name of the variant for messages."""
+        extra = ""
+        if self.path is Path.CKTILE and self.split_k > 1:
+            extra = f", split-K {self.split_k}"
+        elif self.path is Path.FLYDSL and self.honours_pads:
+            extra = f", tile {self.tile_n}"
+        return f"{self.path} ({self.phase}{extra})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lost:
+    """Live weights that a call does not use, in neurons and in hidden columns or rows."""
+
+    stage1_neurons: int = 0
+    stage1_k: int = 0
+    stage2_n: int = 0
+    stage2_k: int = 0
+
+    @property
+    def anything(self) -> bool:
+        """Whether any live weight is lost."""
+        return any((self.stage1_neurons, self.stage1_k, self.stage2_n, self.stage2_k))
+
+    def to_json(self) -> dict[str, int]:
+        """The form of `padding explain --output json`."""
+        return {
+            "stage1_neurons": self.stage1_neurons,
+            "stage1_k": self.stage1_k,
+            "stage2_n": self.stage2_n,
+            "stage2_k": self.stage2_k,
+        }
+
+
+_NO_PADS = Pads(hidden=0, intermediate=0)
+_NO_LOSS = Lost()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Skips:
+    """What a kernel leaves out, and what of that was live.
+
+    `stage1_rows` counts rows of w13 (two a neuron), `stage1_k` its hidden columns, `stage2_n`
+    w2's hidden rows, `stage2_k` its neuron columns. `effective` is the pad that stage 1 really
+    skipped; `uninitialised` counts neurons that stage 2 reads though nothing wrote them.
+    """
+
+    stage1_rows: int = 0
+    stage1_k: int = 0
+    stage2_n: int = 0
+    stage2_k: int = 0
+    effective: Pads = _NO_PADS
+    lost: Lost = _NO_LOSS
+    uninitialised: int = 0
+
+    def elements(self, part: Shard) -> int:
+        """Weight elements of one expert that are fetched."""
+        width, hidden = part.padded_intermediate, part.padded_hidden
+        stage1 = (2 * width - self.stage1_rows) * (hidden - self.stage1_k)
+        return stage1 + (hidden - self.stage2_n) * (width - self.stage2_k)
+
+
+def skips(kernel: Kernel, part: Shard, sent: Pads) -> Skips:
+    """What `kernel` does when it is told to skip `sent` of the padded `part`."""
+    match kernel.path:
+        case Path.CKTILE:
+            return _cktile(kernel, part, sent)
+        case Path.FLYDSL:
+            return _flydsl(kernel, part, sent)
+        case Path.OPUS:
+            return _opus(part, sent)
+        case Path.TRITON:
+            return _exact(part)
+        case Path.CK2STAGES | Path.ASM:
+            # aiter#5413: the pads are ignored; correct as long as the padding holds zeros.
+            return Skips()
+        case _:
+            assert_never(kernel.path)
+
+
+def _cktile(kernel: Kernel, part: Shard, sent: Pads) -> Skips:
+    # The last rows in stored order are out of the buffer's range and read as zero: interleaved,
+    # those are the last neurons, gate and up; separated, they are rows of up alone.
+    rows = min(sent.intermediate // 64 * 64 * 2, 2 * part.padded_intermediate)
+    neurons = rows // 2 if kernel.layout is Layout.INTERLEAVE else rows
+    k1 = _tail_k(sent.hidden, part.padded_hidden, kernel.split_k)
+    k2 = _tail_k(sent.intermediate, part.padded_intermediate, 1)
+    n2 = min(sent.hidden // 64 * 64, part.padded_hidden)
+    return _with_loss(
+        part,
+        Skips(
+            stage1_rows=rows,
+            stage1_k=k1 * kernel.split_k,
+            stage2_n=n2,
+            stage2_k=k2,
+            effective=Pads(hidden=k1, intermediate=neurons),
+        ),
+        # Every split drops its own tail, live or not: no guard was found in the kernel.
+        k1_ends=tuple(
+            part.padded_hidden * (split + 1) // kernel.split_k for split in range(kernel.split_k)
+        ),
+    )
+
+
+def _tail_k(pad: int, width: int, split_k: int) -> int:
+    """Columns that CK-tile drops from the last K tile of each split.
+
+    Only the pipeline's even tail knows the pad, and it never drops more than one tile.
+    """
+    tiles = width // TILE_K // split_k
+    if tiles == 0 or tiles % 2:
+        return 0
+    return min(pad // 128 * 128, TILE_K)
+
+
+def _flydsl(kernel: Kernel, part: Shard, sent: Pads) -> Skips:
+    if not kernel.honours_pads:
+        return Skips()
+    width, hidden = part.padded_intermediate, part.padded_hidden
+    pad = min(sent.intermediate, width)
+    tail = -(width - pad) % (TILE_K // 2) if kernel.covers_tail else 0
+    columns = 2 * (width - pad) + tail
+    if kernel.layout is Layout.INTERLEAVE:
+        written = round_up(columns, kernel.tile_n) // 2
+    else:
+        written = (columns + 2 * kernel.tile_n - 1) // kernel.tile_n // 2 * kernel.tile_n
+    written = min(width, written)
+    k2 = min(TILE_K, pad // 128 * 128)
+    covered = min(hidden, round_up(hidden - min(sent.hidden, hidden), kernel.tile_n))
+    return _with_loss(
+        part,
+        Skips(
+            stage1_rows=2 * (width - written),
+            stage1_k=sent.hidden % TILE_K // 128 * 128,
+            stage2_n=hidden - covered,
+            stage2_k=k2,
+            effective=Pads(hidden=sent.hidden % TILE_K // 128 * 128, intermediate=width - written),
+            uninitialised=max(0, width - k2 - written),
+        ),
+    )
+
+
+def _opus(part: Shard, sent: Pads) -> Skips:
+    # A compiled specialisation for `inter_dim - inter_dim_pad`; the hidden pad is ignored.
+    pad = min(sent.intermediate, part.padded_intermediate)
+    return _with_loss(
+        part,
+        Skips(
+            stage1_rows=2 * pad,
+            stage2_k=pad,
+            effective=Pads(hidden=0, intermediate=pad),
+        ),
+    )
+
+
+def _exact(part: Shard) -> Skips:
+    # vLLM hands its Triton kernel the exact unpadded sizes; pads play no part.
+    raw = part.raw
+    return Skips(
+        stage1_rows=2 * raw.intermediate,
+        stage1_k=raw.hidden,
+        stage2_n=raw.hidden,
+        stage2_k=raw.intermediate,
+        effective=raw,
+    )
+
+
+def _with_loss(part: Shard, found: Skips, *, k1_ends: tuple[int, ...] = ()) -> Skips:
+    """`found` with the live weights among what it skips; `k1_ends`: where each K split ends."""
+    raw = part.raw
+    tail = found.effective.hidden
+    ends = k1_ends or (part.padded_hidden,)
+    lost = Lost(
+        stage1_neurons=max(0, found.effective.intermediate - raw.intermediate),
+        stage1_k=sum(max(0, min(end, part.hidden) - (end - tail)) for end in ends),
+        stage2_n=max(0, found.stage2_n - raw.hidden),
+        stage2_k=max(0, found.stage2_k - raw.intermediate),
+    )
+    return replace(found, lost=lost)

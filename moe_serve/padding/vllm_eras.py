@@ -1,0 +1,97 @@
+"""What each vLLM release pads the experts to, and which pads it sends to AITER.
+
+Read in, and run against, the unmodified releases: `rocm_aiter_fused_experts` in
+`fused_moe/experts/rocm_aiter_moe.py` and `mxfp4_round_up_hidden_size_and_intermediate_size` in
+`fused_moe/oracle/mxfp4.py`. 0.33 was read, not run. Newer releases are judged as 0.33.
+"""
+
+from dataclasses import dataclass
+
+from moe_serve.errors import UsageError
+from moe_serve.padding.shapes import Activation, Layout, Pads, Quant, Shard
+from moe_serve.padding.versions import Version, parse_version
+
+OLDEST = "0.21.0"
+NEWEST_VERIFIED = "0.32.0"
+_NEWEST_READ = (0, 33)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VllmEra:
+    """The behaviour of one vLLM release."""
+
+    version: Version
+    text: str
+
+    @property
+    def verified(self) -> bool:
+        """Whether this release's own code was run (or, for 0.33, read)."""
+        return self.version.minor <= _NEWEST_READ
+
+    @property
+    def sends_gate_mode(self) -> bool:
+        """0.24 and newer tell AITER the layout of w13 (vLLM#44893)."""
+        return self.version.minor >= (0, 24)
+
+    def alignment(self, quant: Quant, activation: Activation) -> Pads:
+        """Multiples that the loader pads hidden and intermediate to."""
+        if quant is Quant.W4A4 and self.version.minor >= (0, 32):
+            return Pads(hidden=256, intermediate=128)
+        silu_like = activation in (Activation.SILU, Activation.SITU)
+        if silu_like and quant is Quant.W4A16 and self.version.minor >= (0, 30):
+            return Pads(hidden=128, intermediate=128)
+        return Pads(hidden=256, intermediate=256)
+
+    def sent(
+        self, part: Shard, quant: Quant, activation: Activation, override: int | None = None
+    ) -> Pads:
+        """The pads that this release passes to `aiter.fused_moe`.
+
+        `override` is `moe_config.intermediate_pad`, which a model may set from 0.25 on.
+        """
+        raw = part.raw
+        if override is not None and self.version.minor >= (0, 25):
+            raw = Pads(hidden=raw.hidden, intermediate=override)
+        if self.version.minor < (0, 22):
+            return raw
+        if activation is Activation.SITU and self.version.minor >= (0, 27):
+            return raw
+        doubled = self._doubles(part, quant, activation)
+        return rounded(raw, doubled=doubled)
+
+    def _doubles(self, part: Shard, quant: Quant, activation: Activation) -> bool:
+        if self.version.minor < (0, 23):
+            return True
+        if self.version.minor >= (0, 33) and quant is Quant.W4A4 and activation is Activation.SILU:
+            return False
+        return part.moe_tp == 1
+
+    def layout_matches(self, layout: Layout, *, aiter_reads_gate_mode: bool) -> bool:
+        """Whether AITER will read w13 in the order in which this vLLM stored it.
+
+        AITER 0.1.14 and newer take a call without a gate mode for SEPARATED; older ones know
+        the interleaved order alone.
+        """
+        if not aiter_reads_gate_mode:
+            return layout is Layout.INTERLEAVE
+        return self.sends_gate_mode or layout is Layout.SEPARATED
+
+
+def rounded(raw: Pads, *, doubled: bool) -> Pads:
+    """The rule of vLLM#42098: hidden to 128, intermediate to 64 and, if `doubled`, times two."""
+    return Pads(
+        hidden=raw.hidden // 128 * 128,
+        intermediate=raw.intermediate // 64 * 64 * (2 if doubled else 1),
+    )
+
+
+def vllm_era(text: str, *, what: str = "--vllm") -> VllmEra:
+    """The era of a version such as `0.22.1`.
+
+    Raises:
+        UsageError: not a version, or older than 0.21, whose code was never read.
+    """
+    version = parse_version(text, what=what)
+    if version.minor < (0, 21):
+        raise UsageError(f"{what}: {text} is older than {OLDEST}, the oldest release that is known")
+    return VllmEra(version=version, text=text)

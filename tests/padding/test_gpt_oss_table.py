@@ -1,0 +1,180 @@
+"""The contract's answers for GPT-OSS, release by release, as whole tables."""
+
+import pytest
+
+from moe_serve.padding.aiter_eras import aiter_era, ksplit
+from moe_serve.padding.contract import Call, Policy, assess, choose
+from moe_serve.padding.models import BUILT_IN
+from moe_serve.padding.shapes import Layout, Pads, Parallelism, Quant, shard
+from moe_serve.padding.violations import Rule
+from moe_serve.padding.vllm_eras import vllm_era
+
+
+def call(
+    *,
+    tp: int = 1,
+    ep: bool = False,
+    vllm: str = "0.32.0",
+    aiter: str | None = "0.1.20.post1",
+    quant: Quant = Quant.W4A16,
+    model: str = "gpt-oss-120b",
+) -> Call:
+    dims, era = BUILT_IN[model], vllm_era(vllm)
+    return Call(
+        part=shard(dims, Parallelism(tp=tp, ep=ep), align=era.alignment(quant, dims.activation)),
+        vllm=era,
+        aiter=aiter_era(aiter) if aiter else None,
+        quant=quant,
+        layout=Layout.SEPARATED if quant is Quant.W4A4 else Layout.INTERLEAVE,
+        bias=quant is not Quant.W4A4,
+    )
+
+
+def pads(hidden: int, intermediate: int) -> Pads:
+    return Pads(hidden=hidden, intermediate=intermediate)
+
+
+@pytest.mark.parametrize(
+    ("vllm", "by_tp"),
+    [
+        ("0.21.0", {1: (192, 192), 2: (192, 96), 4: (192, 48), 8: (192, 152)}),
+        ("0.22.1", {1: (128, 384), 2: (128, 128), 4: (128, 0), 8: (128, 256)}),
+        ("0.23.0", {1: (128, 384), 2: (128, 64), 4: (128, 0), 8: (128, 128)}),
+        ("0.32.0", {1: (128, 384), 2: (128, 64), 4: (128, 0), 8: (128, 128)}),
+        ("0.33.0", {1: (128, 384), 2: (128, 64), 4: (128, 0), 8: (128, 128)}),
+    ],
+)
+def test_every_era_sends_what_its_source_says(vllm: str, by_tp: dict[int, tuple[int, int]]) -> None:
+    sent = {tp: choose(call(tp=tp, vllm=vllm), Policy.UPSTREAM) for tp in by_tp}
+
+    assert sent == {tp: pads(*expected) for tp, expected in by_tp.items()}
+
+
+@pytest.mark.parametrize("tp", [1, 2, 4, 8])
+def test_expert_parallel_ranks_send_what_tp_1_sends(tp: int) -> None:
+    assert choose(call(tp=tp, ep=True), Policy.UPSTREAM) == pads(128, 384)
+
+
+@pytest.mark.parametrize(
+    ("tp", "vllm", "lost", "fraction"),
+    [
+        (1, "0.22.1", 192, 192 / 2880),
+        (1, "0.32.0", 192, 192 / 2880),
+        (2, "0.22.1", 32, 32 / 1440),
+        (2, "0.32.0", 0, 0.0),
+        (4, "0.22.1", 0, 0.0),
+        (8, "0.22.1", 104, 104 / 360),
+        (8, "0.32.0", 0, 0.0),
+    ],
+)
+def test_neurons_that_upstream_pads_lose(tp: int, vllm: str, lost: int, fraction: float) -> None:
+    report = assess(call(tp=tp, vllm=vllm, aiter="0.1.16"), Policy.UPSTREAM)
+
+    # vLLM 0.22 sends no gate mode, which AITER 0.1.16 takes for another layout: wrong in itself.
+    layout_wrong = vllm == "0.22.1"
+    assert (report.lost.stage1_neurons, report.loss_fraction, report.safe) == (
+        lost,
+        fraction,
+        lost == 0 and not layout_wrong,
+    )
+
+
+@pytest.mark.parametrize(
+    ("tp", "aiter", "expected"),
+    [
+        (1, "0.1.16", (192, 192)),
+        (2, "0.1.16", (192, 96)),
+        (4, "0.1.16", (192, 48)),
+        (8, "0.1.16", (192, 152)),
+        # FlyDSL takes the pads as sent there, and stage 2 would read what stage 1 never wrote.
+        (1, "0.1.15", (192, 128)),
+        (1, "0.1.15.post2", (192, 128)),
+        (1, "0.1.15.post3", (192, 192)),
+        # Split-K with a hidden pad was never run: taken as a loss.
+        (1, "0.1.13", (0, 192)),
+        (8, "0.1.13.post1", (0, 152)),
+        # Unknown: every era must be safe.
+        (1, None, (0, 128)),
+        (8, None, (0, 152)),
+    ],
+)
+def test_aligned_pads(tp: int, aiter: str | None, expected: tuple[int, int]) -> None:
+    report = assess(call(tp=tp, aiter=aiter), Policy.ALIGNED)
+
+    assert (report.sent, report.safe) == (pads(*expected), True)
+
+
+def test_aligned_says_why_it_holds_the_hidden_pad_back() -> None:
+    report = assess(call(tp=8, vllm="0.22.1", aiter="0.1.13"), Policy.ALIGNED)
+
+    assert [violation.rule for violation in report.held_back] == [Rule.SPLIT_K]
+
+
+@pytest.mark.parametrize("policy", list(Policy))
+def test_a_wrong_layout_is_unsafe_under_every_policy_and_any_budget(policy: Policy) -> None:
+    report = assess(call(vllm="0.23.0", aiter="0.1.14"), policy, max_loss=1.0)
+
+    assert not report.safe
+    assert Rule.LAYOUT in {violation.rule for violation in report.violations}
+
+
+@pytest.mark.parametrize(
+    ("budget", "safe"), [(0.0, False), (0.066, False), (0.067, True), (1.0, True)]
+)
+def test_the_loss_budget_accepts_what_it_covers_and_no_more(budget: float, safe: bool) -> None:
+    assert assess(call(aiter="0.1.16"), Policy.ROUNDED, max_loss=budget).safe is safe
+
+
+def test_w4a8_has_exact_kernels_that_no_policy_can_spoil() -> None:
+    reports = [assess(call(quant=Quant.W4A8), policy) for policy in Policy]
+
+    assert {(report.safe, path.bytes_ratio) for report in reports for path in report.paths} == {
+        (True, 1.0)
+    }
+
+
+def test_w4a4_with_128_aligned_neurons_cannot_be_made_safe_on_ck_tile() -> None:
+    report = assess(call(tp=8, quant=Quant.W4A4), Policy.ZERO)
+
+    assert {violation.rule for violation in report.violations} == {Rule.SCALE_GROUPS}
+
+
+def test_split_k_factors_are_those_of_aiter() -> None:
+    factors = {
+        tp: [ksplit(tokens, call(tp=tp).part) for tokens in (1, 2, 4, 8)] for tp in (1, 2, 4, 8)
+    }
+
+    assert factors == {1: [3, 2, 1, 1], 2: [6, 3, 2, 1], 4: [6, 6, 3, 2], 8: [12, 6, 4, 2]}
+
+
+@pytest.mark.parametrize(
+    ("tp", "policy", "ratio"),
+    [
+        (1, Policy.ZERO, 1.138),
+        (1, Policy.RAW, 1.022),
+        (1, Policy.UPSTREAM, 0.969),
+        (2, Policy.RAW, 1.052),
+        (2, Policy.UPSTREAM, 1.060),
+        (4, Policy.RAW, 1.082),
+        (8, Policy.RAW, 1.082),
+        (8, Policy.ZERO, 1.517),
+        (8, Policy.ROUNDED, 0.727),
+    ],
+)
+def test_bytes_fetched_against_ideal_in_decode(tp: int, policy: Policy, ratio: float) -> None:
+    decode = assess(call(tp=tp, aiter="0.1.16"), policy).paths[0]
+
+    assert round(decode.bytes_ratio, 3) == ratio
+
+
+def test_a_newer_release_than_any_read_is_judged_as_the_newest_and_marked() -> None:
+    report = assess(call(vllm="0.40.0", aiter="0.2.0"), Policy.ALIGNED)
+
+    assert (report.call.verified, report.sent) == (False, pads(192, 192))
+
+
+def test_padding_that_holds_no_zeros_is_a_violation() -> None:
+    base = call()
+    poisoned = Call(part=base.part, vllm=base.vllm, aiter=base.aiter, zero_filled=False)
+
+    assert Rule.PAD_NOT_ZERO in {v.rule for v in assess(poisoned, Policy.ALIGNED).violations}
