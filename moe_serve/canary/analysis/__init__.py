@@ -1,0 +1,1 @@
+"""Pure: paired blocks, the speed-up's estimate, the judge. No clock, environment or I/O."""

@@ -1,0 +1,77 @@
+"""All that a report shows, gathered before anything is drawn."""
+
+from dataclasses import dataclass
+
+from moe_serve.canary.analysis.estimate import Estimate, NoEstimate
+from moe_serve.canary.analysis.policy import Policy
+from moe_serve.canary.analysis.verdict import Judgement
+from moe_serve.canary.quality.result import NoQuality, QualityResult
+
+Facts = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArmSheet:
+    """One arm. `pads` are labelled texts, hidden/neurons of one rank, as `("sent", "192/128")`.
+
+    `bytes_ratio` is fetched weight bytes over the unpadded weights' bytes.
+    """
+
+    name: str
+    policy: str
+    pads: Facts
+    neurons_lost: int
+    neurons_live: int
+    bytes_ratio: float
+    versions: Facts = ()
+    environment: Facts = ()
+    flags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Something that happened, in seconds since the chapter began."""
+
+    at_seconds: float
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chapter:
+    """One comparison. `byte_bound` is log(bytes fetched by stable / by canary)."""
+
+    title: str
+    note: str
+    stable: ArmSheet
+    canary: ArmSheet
+    policy: Policy
+    judgement: Judgement
+    step: Estimate | NoEstimate
+    kernel: Estimate | NoEstimate
+    quality: QualityResult | NoQuality
+    byte_bound: float | None = None
+    timeline: tuple[Event, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibration:
+    """The kernel by itself: bytes it should save and time it does save (ratios, 1 is no change)."""
+
+    label: str
+    bytes_ratio: float
+    seconds_ratio: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportData:
+    """A whole report. `created` is a time stamp as text: this package reads no clock."""
+
+    title: str
+    created: str
+    chapters: tuple[Chapter, ...]
+    note: str = ""
+    machine: Facts = ()
+    calibration: tuple[Calibration, ...] = ()
+    not_proven: tuple[str, ...] = ()
+    seeds: Facts = ()
+    commands: tuple[str, ...] = ()

@@ -1,0 +1,29 @@
+"""What a run of the demo is told, and the plan of its measurement."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from moe_serve.demo.measure import Plan
+from moe_serve.demo.scenarios import Chapter
+
+# Fixed before anything is measured: nine crossover pairs a chapter.
+PLAN = Plan(blocks=18, block_seconds=4.0, settle_seconds=0.5, warm_up_seconds=6.0)
+PROMPT_SEED = 7
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """One run: which chapters, where its files go, and what it runs on.
+
+    `environment` is handed to the servers, below the variables that the demo sets.
+    """
+
+    chapters: tuple[Chapter, ...]
+    report: Path
+    cache: Path
+    vllm_python: Path
+    port: int
+    keep: bool
+    environment: Mapping[str, str]
+    plan: Plan = PLAN

@@ -1,0 +1,269 @@
+"""Tell a story: start the arms, ask, measure, judge, report; leave nothing behind."""
+
+import asyncio
+import math
+import shutil
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from moe_serve.canary.analysis.estimate import Estimate, NoEstimate
+from moe_serve.canary.analysis.estimator import estimate
+from moe_serve.canary.analysis.judge import judge
+from moe_serve.canary.analysis.policy import Policy, config_digest
+from moe_serve.canary.analysis.series import CellKind, PairedBlock, void_reasons
+from moe_serve.canary.analysis.validity import Validity
+from moe_serve.canary.analysis.verdict import Judgement
+from moe_serve.canary.quality.comparison import compare
+from moe_serve.canary.quality.result import NoQuality, QualityResult
+from moe_serve.canary.report.data import Calibration
+from moe_serve.demo import evidence, host, probes
+from moe_serve.demo.load import Load, prompts
+from moe_serve.demo.measure import measure
+from moe_serve.demo.scenarios import Chapter
+from moe_serve.demo.screen import Screen, percent
+from moe_serve.demo.servers import Place, Server
+from moe_serve.demo.settings import PROMPT_SEED, Settings
+from moe_serve.demo.tools import Serving
+from moe_serve.emulation.checkpoint import CheckpointSpec
+
+POLICY = Policy()
+_MEMORY_BYTES = 12 * host.GIB
+_DISK_BYTES = 2 * host.GIB
+_LOAD_PROMPTS = 64
+# The tokenizer's first three words are its special ones.
+VOCABULARY = range(3, CheckpointSpec().vocab)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """All that one chapter gave; the report and the exit code are made from it."""
+
+    chapter: Chapter
+    stable: evidence.ArmFacts
+    canary: evidence.ArmFacts
+    blocks: tuple[PairedBlock, ...]
+    step: Estimate | NoEstimate
+    kernel: Estimate | NoEstimate
+    quality: QualityResult | NoQuality
+    judgement: Judgement
+    byte_bound: float
+
+    @property
+    def expected(self) -> bool:
+        """Whether the verdict is one that a sound run may end with."""
+        return self.judgement.verdict in self.chapter.expected
+
+
+class Story:
+    """One run of the demo."""
+
+    def __init__(self, settings: Settings, screen: Screen) -> None:
+        self.settings = settings
+        self.screen = screen
+        self.serving = Serving(python=settings.vllm_python, environment=settings.environment)
+        self.cores = host.two_cores()
+        self.work = settings.report / "servers"
+        self.versions: dict[str, str] = {}
+        self.calibration: tuple[Calibration, ...] = ()
+        self.faults: tuple[str, ...] = ()
+        self.free_memory = 0
+        self.servers: list[Server] = []
+        self._running: dict[int, Server] = {}
+        self._stack = ExitStack()
+
+    def tell(self) -> tuple[Outcome, ...]:
+        """Run every chapter; the servers are stopped whatever happens.
+
+        Raises:
+            DemoError: this machine cannot run it, or a server failed.
+        """
+        self._prepare()
+        with self._stack:
+            return tuple(self._chapter(chapter) for chapter in self.settings.chapters)
+
+    def how_to_stop(self) -> str:
+        """What a person types to end the servers that were kept."""
+        kept = self._running.values()
+        urls = ", ".join(f"{server.arm.name} at {server.url}" for server in kept)
+        groups = " ".join(f"-{server.pid}" for server in kept)
+        return f"still up: {urls}; to stop them: kill -- {groups}"
+
+    def _prepare(self) -> None:
+        """Check the machine and the kernel's calibration, and empty the report's folder."""
+        ports = (self.settings.port, self.settings.port + 1)
+        host.require_ports(ports)
+        host.require_memory(_MEMORY_BYTES)
+        host.require_disk(self.settings.cache, _DISK_BYTES)
+        shutil.rmtree(self.work, ignore_errors=True)
+        self.work.mkdir(parents=True)
+        self.free_memory = host.available_memory()
+        self.versions = self.serving.versions()
+        self.screen.title("moe-serve demo")
+        self.screen.done(
+            "software",
+            f"vLLM {self.versions['vllm']}, torch {self.versions['torch']}, AITER emulated",
+        )
+        self._calibrate()
+
+    def _calibrate(self) -> None:
+        """Hold the emulated kernel's time against its bytes, before any server runs."""
+        with self.screen.bar("kernel alone"):
+            found = self.serving.calibration()
+        self.calibration = tuple(
+            Calibration(
+                label=ratio["label"],
+                bytes_ratio=ratio["bytes_ratio"],
+                seconds_ratio=ratio["seconds_ratio"],
+            )
+            for ratio in found["ratios"]
+        )
+        shown = ", ".join(
+            f"{ratio.label} {ratio.seconds_ratio:.3f} (bytes {ratio.bytes_ratio:.3f})"
+            for ratio in self.calibration
+        )
+        self.screen.done("kernel alone", shown)
+        if not found["passed"]:
+            self.faults = ("the emulated kernel's time does not follow its bytes on this machine",)
+            self.screen.warn(f"{self.faults[0]}: nothing can be promoted on it")
+
+    def _chapter(self, chapter: Chapter) -> Outcome:
+        self.screen.title(chapter.title)
+        self.screen.note(chapter.note)
+        stable, canary = self._start(chapter)
+        facts = evidence.arm_facts(stable), evidence.arm_facts(canary)
+        for arm in facts:
+            self.screen.done(arm.name, arm.summary)
+        quality = asyncio.run(self._ask(stable, canary))
+        blocks = asyncio.run(self._measure(stable, canary))
+        outcome = self._judge(chapter, facts, quality, blocks)
+        self.screen.judgement(outcome.judgement, (outcome.kernel, outcome.step))
+        return outcome
+
+    def _start(self, chapter: Chapter) -> tuple[Server, Server]:
+        """Start both arms at once; an arm that already runs with the same pads goes on."""
+        started: list[Server] = []
+        model = self._model(chapter.intermediate)
+        for arm, port, core in zip(
+            (chapter.stable, chapter.canary),
+            (self.settings.port, self.settings.port + 1),
+            self.cores,
+            strict=True,
+        ):
+            running = self._running.get(port)
+            if running and (running.arm, running.place.model) == (arm, model):
+                continue
+            if running:
+                running.stop()
+            server = Server(arm, self._place(model, port, core))
+            self._stack.callback(self._end, server)
+            server.start()
+            self._running[port] = server
+            self.servers.append(server)
+            started.append(server)
+        self._wait(started)
+        return self._running[self.settings.port], self._running[self.settings.port + 1]
+
+    def _wait(self, started: Sequence[Server]) -> None:
+        names = " and ".join(server.arm.name for server in started)
+        with self.screen.bar(f"starting {names}") as bar:
+            begun = time.monotonic()
+            for server in started:
+                server.wait_ready(lambda seconds: bar.at(0, f"{seconds:.0f} s"))
+        self.screen.done("servers ready", f"{names} after {time.monotonic() - begun:.0f} s")
+
+    def _end(self, server: Server) -> None:
+        if not self.settings.keep:
+            server.stop()
+
+    def _place(self, model: Path, port: int, core: int) -> Place:
+        return Place(
+            vllm_python=self.settings.vllm_python,
+            model=model,
+            port=port,
+            core=core,
+            work=self.work,
+            keep=self.settings.keep,
+            environment=self.settings.environment,
+        )
+
+    def _model(self, intermediate: int) -> Path:
+        with self.screen.bar("model"):
+            begun = time.monotonic()
+            model = self.serving.checkpoint(self.settings.cache / "models", intermediate)
+        spec = CheckpointSpec(intermediate=intermediate)
+        self.screen.done(
+            "model",
+            f"GPT-OSS, seeded: {spec.layers} layers, {spec.experts} experts, {spec.hidden} hidden "
+            f"x {intermediate} neurons ({time.monotonic() - begun:.0f} s)",
+        )
+        return model
+
+    async def _ask(self, stable: Server, canary: Server) -> QualityResult | NoQuality:
+        with self.screen.bar("asking", total=3) as bar:
+            answers = []
+            for number, server in enumerate((stable, canary, stable)):
+                bar.at(number, f"{server.arm.name}: the same questions")
+                answers.append(await probes.ask(server.url, VOCABULARY))
+        result = compare(*answers, epsilon_nats=POLICY.quality_epsilon_nats)
+        self.screen.done("answers compared", result.reason)
+        return result
+
+    async def _measure(self, stable: Server, canary: Server) -> tuple[PairedBlock, ...]:
+        plan = self.settings.plan
+        with self.screen.bar("measuring", total=plan.blocks) as bar:
+
+            def after_block(blocks: Sequence[PairedBlock], load: Load) -> None:
+                bar.at(len(blocks), _live(blocks, load))
+
+            blocks = await measure(
+                stable,
+                canary,
+                plan=plan,
+                cores=self.cores,
+                prompts=prompts(_LOAD_PROMPTS, vocabulary=VOCABULARY, seed=PROMPT_SEED),
+                after_block=after_block,
+            )
+        self.screen.done("measured", f"{len(blocks)} blocks of {plan.block_seconds:.0f} s")
+        return blocks
+
+    def _judge(
+        self,
+        chapter: Chapter,
+        facts: tuple[evidence.ArmFacts, evidence.ArmFacts],
+        quality: QualityResult | NoQuality,
+        blocks: tuple[PairedBlock, ...],
+    ) -> Outcome:
+        stable, canary = facts
+        step, kernel = (estimate(blocks, kind) for kind in (CellKind.STEP, CellKind.KERNEL))
+        bound = math.log(stable.bytes_ratio / canary.bytes_ratio)
+        validity = Validity(
+            planned_blocks=self.settings.plan.blocks,
+            seen_blocks=len(blocks),
+            void_reasons=void_reasons(blocks),
+            config_differences=(*evidence.differences(stable, canary), *self.faults),
+            config_digest=config_digest(
+                POLICY, {"stable": stable.policy, "canary": canary.policy, "chapter": chapter.name}
+            ),
+        )
+        return Outcome(
+            chapter=chapter,
+            stable=stable,
+            canary=canary,
+            blocks=blocks,
+            step=step,
+            kernel=kernel,
+            quality=quality,
+            judgement=judge(POLICY, step, kernel, quality, validity, byte_bound=bound),
+            byte_bound=bound,
+        )
+
+
+def _live(blocks: Sequence[PairedBlock], load: Load) -> str:
+    """The running figures: they decide nothing, the look is at the end."""
+    found = estimate(blocks, CellKind.KERNEL) if len(blocks) > 1 else None
+    kernel = f"kernel {percent(found.theta)}, " if isinstance(found, Estimate) else ""
+    tokens = " and ".join(str(arm.tokens) for arm in load.progress)
+    return f"{kernel}{tokens} tokens"

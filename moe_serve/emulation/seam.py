@@ -1,0 +1,65 @@
+"""vLLM plugin `moe_serve_emulation`: let vLLM's CPU worker take the road of the ROCm worker.
+
+Opt-in: without `MOE_SERVE_EMULATE_AITER=cktile` in the environment, `register` does nothing.
+With it, vLLM's unquantised CPU experts pad and shuffle their weights as vLLM's ROCm loader does and
+call vLLM's own `rocm_aiter_fused_experts`; below it lies the stand-in `aiter` (`STANDIN`).
+"""
+
+import os
+import sys
+from types import ModuleType
+
+from moe_serve.errors import EmulationError
+from moe_serve.vllm_plugin.import_hook import on_import
+
+VARIABLE = "MOE_SERVE_EMULATE_AITER"
+EXPERTS_MODULE = "vllm.model_executor.layers.fused_moe.experts.cpu_moe"
+WORKER_MODULE = "vllm.v1.worker.cpu_worker"
+AITER_MODULE = "vllm.model_executor.layers.fused_moe.experts.rocm_aiter_moe"
+
+
+def register() -> None:
+    """Entry point in the group `vllm.general_plugins`; any number of calls patch once.
+
+    Raises:
+        EmulationError: the variable names no known path, or vLLM does not run on a CPU.
+    """
+    path = os.environ.get(VARIABLE, "")
+    if not path:
+        return
+    if path != "cktile":
+        raise EmulationError(f"{VARIABLE}={path}: the only emulated path is cktile; unset it")
+    platforms = sys.modules.get("vllm.platforms")
+    if platforms is not None:
+        require_cpu(platforms)
+    on_import(AITER_MODULE, _check_platform)
+    on_import(EXPERTS_MODULE, _patch)
+    on_import(WORKER_MODULE, _always_warm_up)
+
+
+def require_cpu(platforms: ModuleType) -> None:
+    """Refuse (`EmulationError`) unless `vllm.platforms` says that this is a CPU."""
+    platform = platforms.current_platform
+    if not platform.is_cpu():
+        name = getattr(platform, "device_name", "") or type(platform).__name__
+        raise EmulationError(
+            f"{VARIABLE} is set, but vLLM's platform is {name}: the emulation is for CPUs, unset it"
+        )
+
+
+def _check_platform(_: ModuleType) -> None:
+    require_cpu(sys.modules["vllm.platforms"])
+
+
+def _patch(module: ModuleType) -> None:
+    require_cpu(sys.modules["vllm.platforms"])
+    # Imports torch and vLLM's own modules: too early in register(), fine once vLLM loads experts.
+    from moe_serve.emulation import experts
+
+    experts.patch(module)
+
+
+def _always_warm_up(module: ModuleType) -> None:
+    # A ROCm worker runs its model once before it serves (it profiles memory), which is when lossy
+    # pads stop the start. vLLM's CPU worker leaves that out in eager mode.
+    module.CPUWorker._should_warm_up_model = lambda _worker: True

@@ -1,0 +1,1 @@
+"""Is a pod fit to serve: checks whose every failure says what to do."""

@@ -1,0 +1,98 @@
+"""The workers' own proof that safe pads are in force; its absence counts as unsafe.
+
+vLLM serves on without a plugin that failed to load or was left out, so only what a living worker
+wrote, after a real call, proves anything.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from moe_serve.telemetry.record import Record
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One question with its answer; `detail` of a failed one says what to do."""
+
+    name: str
+    passed: bool
+    detail: str
+
+    def to_json(self) -> dict[str, object]:
+        """The form of `preflight --output json`."""
+        return {"name": self.name, "passed": self.passed, "detail": self.detail}
+
+
+def check_proof(records: Sequence[Record], *, ranks: int, place: str) -> tuple[Check, ...]:
+    """Judge the records found in `place` for a deployment of `ranks` workers."""
+    living = [record for record in records if record.alive]
+    checks = [_presence(records, living, ranks, place)]
+    for record in living:
+        checks += _of_rank(record)
+    if len(living) > 1:
+        checks.append(_agreement(living))
+    return tuple(checks)
+
+
+def _presence(records: Sequence[Record], living: Sequence[Record], ranks: int, place: str) -> Check:
+    if len(living) == ranks:
+        return Check(name="workers", passed=True, detail=f"{ranks} of {ranks} left their proof")
+    if not records:
+        detail = (
+            f"no record in {place}: the plugin is not in force; see that moe-serve is installed "
+            f"beside vLLM, that VLLM_PLUGINS does not leave moe_serve out, that MOE_SERVE_PADDING "
+            f"is not off, and that MOE_SERVE_RECORD_DIR is this folder"
+        )
+    elif not living:
+        detail = (
+            f"{len(records)} records in {place}, all of workers that have ended; start the server, "
+            f"or name the folder that it writes to"
+        )
+    else:
+        detail = f"{len(living)} of {ranks} workers left their proof; see the other ranks' logs"
+    return Check(name="workers", passed=False, detail=detail)
+
+
+def _of_rank(record: Record) -> Iterator[Check]:
+    name, proof = record.path.stem, record.proof
+    if proof.get("fault"):
+        yield Check(name=f"{name} plugin", passed=False, detail=str(proof["fault"]))
+        return
+    calls, shapes = int(proof.get("intercepted_calls", 0)), proof.get("shapes", [])
+    if not calls:
+        yield Check(
+            name=f"{name} interception",
+            passed=False,
+            detail="no fused-MoE call has passed through the plugin; see that the model's experts "
+            "run on AITER (VLLM_ROCM_USE_AITER=1) and that the server has warmed up",
+        )
+    else:
+        yield Check(name=f"{name} interception", passed=True, detail=f"{calls} calls or more")
+    for shape in shapes:
+        yield _of_shape(name, shape)
+
+
+def _of_shape(name: str, shape: Mapping[str, Any]) -> Check:
+    lost = f", {shape['lost_neurons']} of {shape['live_neurons']} neurons lost"
+    text = f"pads {_pads(shape['sent'])} of {_pads(shape['raw'])} sent"
+    text += lost if shape["lost_neurons"] else ""
+    if shape["safe"]:
+        return Check(name=f"{name} pads", passed=True, detail=text)
+    reasons = "; ".join(violation["message"] for violation in shape["violations"])
+    return Check(name=f"{name} pads", passed=False, detail=f"{text}: {reasons}")
+
+
+def _pads(value: Mapping[str, int]) -> str:
+    return f"{value['hidden']}/{value['intermediate']}"
+
+
+def _agreement(living: Sequence[Record]) -> Check:
+    policies = sorted({str(record.proof.get("policy")) for record in living})
+    if len(policies) == 1:
+        return Check(name="policies", passed=True, detail=f"all ranks: {policies[0]}")
+    return Check(
+        name="policies",
+        passed=False,
+        detail=f"the ranks differ: {', '.join(policies)}; give all the same MOE_SERVE_PADDING",
+    )

@@ -1,0 +1,1 @@
+"""From a worker to whoever reads it: one record file a rank."""
