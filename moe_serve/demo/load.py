@@ -15,8 +15,8 @@ import httpx
 from moe_serve.demo.servers import MODEL_NAME
 from moe_serve.errors import DemoError
 
-PROMPT_TOKENS = 12
-WAVE_ANSWER_TOKENS = (12, 12, 12, 12, 24, 24, 48, 48)
+PROMPT_TOKENS = 6
+WAVE_ANSWER_TOKENS = (6, 6, 6, 6, 12, 12, 24, 24)
 BATCH_SIZES = (2, 4, 8)
 
 

@@ -23,12 +23,16 @@ DECODE = "decode"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """How long to measure, fixed before the start."""
+    """How long to measure, fixed before the start.
+
+    A cell counts in a block in which each arm ran it `min_count` times.
+    """
 
     blocks: int
     block_seconds: float
     settle_seconds: float
     warm_up_seconds: float
+    min_count: int
 
     @property
     def seconds(self) -> float:

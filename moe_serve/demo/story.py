@@ -30,7 +30,7 @@ from moe_serve.demo.tools import Serving
 from moe_serve.emulation.checkpoint import CheckpointSpec
 
 POLICY = Policy()
-_MEMORY_BYTES = 12 * host.GIB
+_MEMORY_BYTES = 10 * host.GIB
 _DISK_BYTES = 2 * host.GIB
 _LOAD_PROMPTS = 64
 # The tokenizer's first three words are its special ones.
@@ -202,12 +202,12 @@ class Story:
         return model
 
     async def _ask(self, stable: Server, canary: Server) -> QualityResult | NoQuality:
-        with self.screen.bar("asking", total=3) as bar:
-            answers = []
-            for number, server in enumerate((stable, canary, stable)):
-                bar.at(number, f"{server.arm.name}: the same questions")
-                answers.append(await probes.ask(server.url, VOCABULARY))
-        result = compare(*answers, epsilon_nats=POLICY.quality_epsilon_nats)
+        with self.screen.bar("asking"):
+            first, other = await asyncio.gather(
+                probes.ask(stable.url, VOCABULARY), probes.ask(canary.url, VOCABULARY)
+            )
+            again = await probes.ask(stable.url, VOCABULARY)
+        result = compare(first, other, again, epsilon_nats=POLICY.quality_epsilon_nats)
         self.screen.done("answers compared", result.reason)
         return result
 
@@ -216,7 +216,7 @@ class Story:
         with self.screen.bar("measuring", total=plan.blocks) as bar:
 
             def after_block(blocks: Sequence[PairedBlock], load: Load) -> None:
-                bar.at(len(blocks), _live(blocks, load))
+                bar.at(len(blocks), _live(blocks, load, plan.min_count))
 
             blocks = await measure(
                 stable,
@@ -237,7 +237,10 @@ class Story:
         blocks: tuple[PairedBlock, ...],
     ) -> Outcome:
         stable, canary = facts
-        step, kernel = (estimate(blocks, kind) for kind in (CellKind.STEP, CellKind.KERNEL))
+        step, kernel = (
+            estimate(blocks, kind, min_count=self.settings.plan.min_count)
+            for kind in (CellKind.STEP, CellKind.KERNEL)
+        )
         bound = math.log(stable.bytes_ratio / canary.bytes_ratio)
         validity = Validity(
             planned_blocks=self.settings.plan.blocks,
@@ -261,9 +264,9 @@ class Story:
         )
 
 
-def _live(blocks: Sequence[PairedBlock], load: Load) -> str:
+def _live(blocks: Sequence[PairedBlock], load: Load, min_count: int) -> str:
     """The running figures: they decide nothing, the look is at the end."""
-    found = estimate(blocks, CellKind.KERNEL) if len(blocks) > 1 else None
+    found = estimate(blocks, CellKind.KERNEL, min_count=min_count, min_pairs=3)
     kernel = f"kernel {percent(found.theta)}, " if isinstance(found, Estimate) else ""
     tokens = " and ".join(str(arm.tokens) for arm in load.progress)
     return f"{kernel}{tokens} tokens"

@@ -22,10 +22,13 @@ from moe_serve.emulation.skips import reads
 
 HIDDEN = INTER = 3072
 PADS = {"aligned": (192, 192), "upstream": (128, 384), "zero again": (0, 0)}
-# Distinct experts, so that no weights are found in a cache: 113 MB each.
-EXPERTS = 4
-# PLACEHOLDER tolerance
-TOLERANCE = 0.03
+# Each call takes another expert than the call before (113 MB each), so that all find their weights
+# equally cold: on the same one, the first arm of a turn warmed the others' cache, which showed a
+# gain of 1.24 for nothing (A/A). Five, since four arms would then always meet the same experts.
+EXPERTS = 5
+# Some cost is not skipped, so time gains a little less than bytes: 0.005 to 0.04 less, measured on
+# a Xeon and an EPYC. What must not be is more: overhead would pass for a gain. A/A strays by 0.013.
+ABOVE, BELOW = 0.03, 0.07
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +36,8 @@ class Ratio:
     """Time with pads of zero over time with these pads, beside the same ratio in bytes.
 
     `runs` holds one median of paired ratios a run; `seconds_ratio` is their median, `low` and
-    `high` the smallest and the largest. `zero_seconds` is the median time of one call that skips nothing.
+    `high` the smallest and the largest. `zero_seconds` is the median time of a call that skips
+    nothing.
     """
 
     label: str
@@ -48,8 +52,8 @@ class Ratio:
 
     @property
     def passed(self) -> bool:
-        """Whether the time follows the bytes within `TOLERANCE`."""
-        return abs(self.seconds_ratio - self.bytes_ratio) <= TOLERANCE
+        """Whether the time follows the bytes: at most `ABOVE` more gain, at most `BELOW` less."""
+        return -BELOW <= self.seconds_ratio - self.bytes_ratio <= ABOVE
 
 
 def calibrate(*, runs: int = 5, turns: int = 48, m: int = 4) -> tuple[Ratio, ...]:
@@ -101,9 +105,10 @@ def _weights(shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor
 def _run(call: Call, turns: int) -> Times:
     times: Times = {"zero": [], **{label: [] for label in PADS}}
     for turn in range(turns):
-        for label, pads in _order(turn):
+        for place, (label, pads) in enumerate(_order(turn)):
+            expert = (turn * (1 + len(PADS)) + place) % EXPERTS
             begun = time.perf_counter()
-            call(turn % EXPERTS, *pads)
+            call(expert, *pads)
             times[label].append(time.perf_counter() - begun)
     return times
 
@@ -158,7 +163,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.output == "json":
         document = {
             "passed": passed,
-            "tolerance": TOLERANCE,
+            "tolerance": {"above": ABOVE, "below": BELOW},
             "tokens": args.tokens,
             "ratios": [{**asdict(ratio), "passed": ratio.passed} for ratio in ratios],
         }

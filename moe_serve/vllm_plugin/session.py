@@ -164,11 +164,13 @@ def refusal(report: Report, policy: Policy, budget: float) -> str:
     if loss > budget and _is_loss_alone(report):
         ways.append(f"{MAX_LOSS}={_above(loss):g} to accept the loss")
     ways.append(f"{PADDING}=off for stock vLLM")
-    return (
-        f"pads {report.sent} (policy {policy}) lose {loss:.1%} of the live weights, "
-        f"{report.lost.stage1_neurons} of {report.call.part.intermediate} neurons, and the budget "
-        f"is {budget:.1%}: {reasons}. Set {', or '.join(ways)}"
+    lost = (
+        f"lose {loss:.1%} of the live weights ({report.lost.stage1_neurons} of "
+        f"{report.call.part.intermediate} neurons; the budget is {budget:.1%})"
+        if loss
+        else "would give wrong answers"
     )
+    return f"pads {report.sent} (policy {policy}) {lost}: {reasons}. Set {', or '.join(ways)}"
 
 
 def _is_loss_alone(report: Report) -> bool:

@@ -1,0 +1,130 @@
+"""Silence is not safety: what counts as proof, and what each lack of it says."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from moe_serve.cli.main import main
+from moe_serve.telemetry.record import Rank, RecordWriter
+
+SHAPE: dict[str, Any] = {
+    "raw": {"hidden": 192, "intermediate": 192},
+    "upstream": {"hidden": 128, "intermediate": 384},
+    "sent": {"hidden": 192, "intermediate": 192},
+    "live_neurons": 2880,
+    "lost_neurons": 0,
+    "safe": True,
+    "violations": [],
+}
+LOSSY = {
+    **SHAPE,
+    "sent": {"hidden": 128, "intermediate": 384},
+    "lost_neurons": 192,
+    "safe": False,
+    "violations": [{"id": "live-weights-lost", "message": "192 of 2880 live neurons"}],
+}
+
+
+def proof(**changes: Any) -> dict[str, Any]:
+    return {
+        "policy": "aligned",
+        "fault": None,
+        "intercepted_calls": 4,
+        "shapes": [SHAPE],
+        **changes,
+    }
+
+
+def worker(folder: Path, tp: int = 0, **changes: Any) -> RecordWriter:
+    writer = RecordWriter(folder, Rank(tp=tp))
+    writer.prove(proof(**changes))
+    return writer
+
+
+def check(folder: Path, *flags: str) -> int:
+    return main(["preflight", "--proof", "--record-dir", str(folder), *flags])
+
+
+def test_a_living_worker_with_safe_pads_at_a_real_call_passes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    writer = worker(tmp_path)
+
+    assert check(tmp_path) == 0
+    assert "pads 192/192 of 192/192 sent" in capsys.readouterr().out
+    writer.close()
+
+
+def test_every_rank_must_have_its_proof(tmp_path: Path) -> None:
+    writers = [worker(tmp_path, tp=tp) for tp in range(2)]
+
+    assert [check(tmp_path, "--ranks", "2"), check(tmp_path, "--ranks", "3")] == [0, 1]
+    for writer in writers:
+        writer.close()
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"intercepted_calls": 0, "shapes": []}, "VLLM_ROCM_USE_AITER=1"),
+        ({"shapes": [LOSSY]}, "192 of 2880"),
+        ({"fault": "this vLLM is not known; set MOE_SERVE_PADDING=off"}, "MOE_SERVE_PADDING=off"),
+    ],
+)
+def test_a_proof_that_proves_too_little_fails_and_says_what_to_do(
+    changes: dict[str, Any], named: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    writer = worker(tmp_path, **changes)
+
+    assert check(tmp_path) == 1
+    assert named in capsys.readouterr().out
+    writer.close()
+
+
+def test_ranks_with_different_policies_fail(tmp_path: Path) -> None:
+    writers = [worker(tmp_path), worker(tmp_path, tp=1, policy="zero")]
+
+    assert check(tmp_path, "--ranks", "2") == 1
+    for writer in writers:
+        writer.close()
+
+
+def test_no_record_says_how_a_plugin_comes_to_be_missing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert check(tmp_path / "missing") == 1
+    assert "VLLM_PLUGINS" in capsys.readouterr().out
+
+
+def test_a_dead_workers_proof_proves_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    worker(tmp_path).close()
+
+    assert check(tmp_path) == 1
+    assert "workers that have ended" in capsys.readouterr().out
+
+
+def test_json_has_every_check(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    writer = worker(tmp_path)
+    check(tmp_path, "--output", "json")
+
+    answer = json.loads(capsys.readouterr().out)
+
+    assert answer["passed"] is True
+    assert [entry["passed"] for entry in answer["checks"]] == [True, True, True]
+    writer.close()
+
+
+def test_without_proof_there_is_nothing_to_check(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["preflight"]) == 2
+    assert "--proof" in capsys.readouterr().err
+
+
+def test_a_foreign_file_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "x.record").write_text("hello")
+
+    assert check(tmp_path) == 2
+    assert "x.record: it is no moe-serve record" in capsys.readouterr().err
