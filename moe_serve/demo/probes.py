@@ -13,8 +13,8 @@ import httpx
 from moe_serve.canary.quality.answers import Answer, AnswerKind
 from moe_serve.demo.load import complete, prompts
 
-TEACHER_PROMPTS, TEACHER_TOKENS = 24, 40
-GREEDY_PROMPTS, GREEDY_TOKENS = 8, 24
+TEACHER_PROMPTS, TEACHER_TOKENS = 24, 32
+GREEDY_PROMPTS, GREEDY_TOKENS = 8, 16
 GREEDY_CONCURRENCIES = (2, 8)
 _SEED = 20
 

@@ -46,15 +46,15 @@ class Screen:
 
     def note(self, text: str) -> None:
         """A paragraph."""
-        self.console.print(text, style="dim", highlight=False)
+        self.console.print(text, style="dim", highlight=False, soft_wrap=True)
 
     def done(self, what: str, detail: str) -> None:
         """A step that is over, with what came of it."""
-        self.console.print(f"[green]✓[/] {what:<20} {detail}", highlight=False)
+        self.console.print(f"[green]✓[/] {what:<20} {detail}", highlight=False, soft_wrap=True)
 
     def warn(self, text: str) -> None:
         """Something that the reader must not miss."""
-        self.console.print(f"[yellow]! {text}", highlight=False)
+        self.console.print(f"[yellow]! {text}", highlight=False, soft_wrap=True)
 
     @contextmanager
     def bar(self, title: str, total: float | None = None) -> Iterator[Bar]:
@@ -70,16 +70,16 @@ class Screen:
             disable=not self.console.is_terminal,
         )
         if not self.console.is_terminal:
-            self.console.print(f"  {title} ...", highlight=False)
+            self.console.print(f"  {title} ...", highlight=False, soft_wrap=True)
         with progress:
             yield Bar(progress, title, total)
 
     def judgement(self, judgement: Judgement, rates: Sequence[Estimate | NoEstimate]) -> None:
         """The verdict, what was measured, and why."""
         for rate in rates:
-            self.console.print(f"  {describe(rate)}", highlight=False)
+            self.console.print(f"  {describe(rate)}", highlight=False, soft_wrap=True)
         quality = judgement.quality.get("reason", "not compared")
-        self.console.print(f"  answers      {quality}", highlight=False)
+        self.console.print(f"  answers      {quality}", highlight=False, soft_wrap=True)
         colour = _COLOURS[judgement.verdict]
         self.console.print(
             f"[{colour}]{judgement.verdict.value}[/]  {judgement.reason}", highlight=False

@@ -21,8 +21,8 @@ class QuantType(IntEnum):
     """Quantisation of the weights; the emulation takes per_1x32 (MXFP4) for what it computes."""
 
     No = 0
-    per_Tensor = 1  # noqa: N815
-    per_Token = 2  # noqa: N815
+    per_Tensor = 1
+    per_Token = 2
     per_1x32 = 3
     per_1x128 = 4
     per_128x128 = 5

@@ -1,0 +1,106 @@
+"""Blocks from two arms' records, with the load and the clock in the test's hands."""
+
+import asyncio
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from moe_serve.canary.analysis.series import Cell, CellKind, PairedBlock, Placement
+from moe_serve.demo import measure
+from moe_serve.demo.load import Load, prompts
+from moe_serve.demo.scenarios import SCENARIOS
+from moe_serve.errors import DemoError
+from moe_serve.telemetry.record import Kind, Mode, Rank, RecordWriter, SlotKey
+
+PLAN = measure.Plan(
+    blocks=3, block_seconds=0.01, settle_seconds=0.0, warm_up_seconds=0.0, min_count=1
+)
+STEP = SlotKey(kind=Kind.STEP, layer=None, bucket=8, mode=Mode.DECODE)
+MIXED = SlotKey(kind=Kind.STEP, layer=None, bucket=8, mode=Mode.MIXED)
+
+
+class Arm(SimpleNamespace):
+    """As much of a server as a measurement needs; every pin is one step more."""
+
+    def __init__(self, folder: Path, nanoseconds: int) -> None:
+        super().__init__(url="", records=folder, pins=[], log="log", nanoseconds=nanoseconds)
+        self.arm = SimpleNamespace(name=folder.name)
+        self.writer = RecordWriter(folder, Rank())
+
+    def require_alive(self) -> None:
+        """It always is."""
+
+    def pin(self, core: int) -> None:
+        """Remember the core."""
+        self.pins.append(core)
+
+
+@pytest.fixture
+def arms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Any]:
+    pair = Arm(tmp_path / "stable", 2_000_000), Arm(tmp_path / "canary", 1_000_000)
+
+    async def serve(_load: Load) -> None:
+        while True:
+            for arm in pair:
+                arm.writer.add(STEP, arm.nanoseconds)
+                arm.writer.add(MIXED, 1)
+            await asyncio.sleep(0)
+
+    monkeypatch.setattr(Load, "run", serve)
+    return pair
+
+
+def run(pair: tuple[Any, Any]) -> tuple[PairedBlock, ...]:
+    return asyncio.run(
+        measure.measure(
+            *pair, plan=PLAN, cores=(4, 5), prompts=(), after_block=lambda _blocks, _load: None
+        )
+    )
+
+
+def test_each_block_holds_what_grew_in_it_and_the_arms_swap_cores(arms: tuple[Any, Any]) -> None:
+    blocks = run(arms)
+
+    assert [block.placement for block in blocks] == [Placement.AB, Placement.BA, Placement.AB]
+    assert (arms[0].pins, arms[1].pins) == ([4, 5, 4], [5, 4, 5])
+    cell = Cell(kind=CellKind.STEP, layer=None, bucket=8)
+    for block in blocks:
+        assert block.stable is not None
+        assert block.canary is not None
+        assert set(block.stable.totals) == {cell}  # mixed steps are not compared
+        stable, canary = block.stable.totals[cell], block.canary.totals[cell]
+        assert stable.seconds / stable.count == pytest.approx(0.002)
+        assert canary.seconds / canary.count == pytest.approx(0.001)
+
+
+def test_a_load_that_fails_ends_the_measurement_with_its_reason(
+    arms: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(_load: Load) -> None:
+        raise ExceptionGroup("lanes", [DemoError("canary: no answer")])
+
+    monkeypatch.setattr(Load, "run", fail)
+
+    with pytest.raises(DemoError, match="canary: no answer"):
+        run(arms)
+
+
+def test_an_arm_without_a_record_is_named(arms: tuple[Any, Any]) -> None:
+    (arms[1].records / "dp0-pp0-tp0.record").unlink()
+
+    with pytest.raises(DemoError, match=r"canary: 0 records"):
+        run(arms)
+
+
+def test_prompts_are_the_same_for_the_same_seed() -> None:
+    assert prompts(4, vocabulary=range(3, 9), seed=1) == prompts(4, vocabulary=range(3, 9), seed=1)
+    assert prompts(4, vocabulary=range(3, 9), seed=1) != prompts(4, vocabulary=range(3, 9), seed=2)
+
+
+def test_every_chapter_differs_in_its_pads_alone() -> None:
+    for chapters in SCENARIOS.values():
+        for chapter in chapters:
+            assert chapter.stable.policy == "zero"
+            assert chapter.expected
