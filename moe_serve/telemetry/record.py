@@ -185,8 +185,8 @@ def _locked(file: int) -> bool:
 def _whole(path: Path, file: int) -> bytes:
     for _ in range(_READS):
         before = os.pread(file, layout.SIZE + 1, 0)
-        if len(before) < layout.SEQUENCE_AT + layout.SEQUENCE.size:
-            return before
+        if len(before) != layout.SIZE or not before.startswith(layout.MAGIC):
+            return before  # no record: the parser says so
         after = os.pread(file, layout.SEQUENCE_AT + layout.SEQUENCE.size, 0)
         sequence = layout.sequence_of(before)
         if sequence % 2 == 0 and layout.sequence_of(after) == sequence:
