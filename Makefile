@@ -85,7 +85,8 @@ test-pure: $(VENV)/.ready ## the tests that need neither torch nor vLLM
 test-serving: $(SERVING)/.ready $(CACHE)/wheels/$(MATRIX_SOME).ready ## the tests on real torch and vLLM
 	$(call say,tests on real torch and vLLM)
 	MOE_SERVE_VLLM_PYTHON=$(VLLM_PYTHON) MOE_SERVE_VLLM_WHEELS=$(CACHE)/wheels \
-	MOE_SERVE_MATRIX=$(MATRIX_SOME) $(VLLM_PYTHON) -m pytest -m 'torch or vllm'
+	MOE_SERVE_MATRIX=$(MATRIX_SOME) $(VLLM_PYTHON) -m pytest -v --durations=10 \
+	  -m 'torch or vllm' tests/padding tests/emulation tests/vllm_plugin tests/demo
 
 .PHONY: test-matrix
 test-matrix: $(SERVING)/.ready $(CACHE)/wheels/$(MATRIX_ALL).ready ## the pad code of every known vLLM release

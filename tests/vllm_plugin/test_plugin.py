@@ -292,6 +292,7 @@ def test_serving_goes_on_where_no_record_can_be_written(
     assert "no proof and no telemetry" in caplog.text
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_forked_worker_starts_a_session_of_its_own(
     experts: ModuleType, received: doctored.Received, tmp_path: Path
 ) -> None:
