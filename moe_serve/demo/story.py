@@ -30,7 +30,7 @@ from moe_serve.demo.tools import Serving
 from moe_serve.emulation.checkpoint import CheckpointSpec
 
 POLICY = Policy()
-_MEMORY_BYTES = 10 * host.GIB
+_MEMORY_BYTES = 9 * host.GIB
 _DISK_BYTES = 2 * host.GIB
 _LOAD_PROMPTS = 64
 # The tokenizer's first three words are its special ones.
