@@ -77,4 +77,4 @@ def test_a_second_call_registers_nothing_more(monkeypatch: pytest.MonkeyPatch) -
     finally:
         import_hook.forget(seam.AITER_MODULE, seam._check_platform)
         import_hook.forget(seam.EXPERTS_MODULE, seam._patch)
-        import_hook.forget(seam.WORKER_MODULE, seam._always_warm_up)
+        import_hook.forget(seam.WORKER_MODULE, seam._profile_first)
