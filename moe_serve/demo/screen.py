@@ -82,7 +82,9 @@ class Screen:
         self.console.print(f"  answers      {quality}", highlight=False, soft_wrap=True)
         colour = _COLOURS[judgement.verdict]
         self.console.print(
-            f"[{colour}]{judgement.verdict.value}[/]  {judgement.reason}", highlight=False
+            f"[{colour}]{judgement.verdict.value}[/]  {judgement.reason}",
+            highlight=False,
+            soft_wrap=True,
         )
 
 
