@@ -138,7 +138,10 @@ def _wrap_fused_moe(found: _Found, session: SessionOf) -> Callable[..., Any]:
     @functools.wraps(found.fused_moe)
     def fused_moe(*args: Any, **kwargs: Any) -> Any:
         here = session()
-        pads = _pads(here, call, args, kwargs)
+        try:
+            pads = _pads(here, call, args, kwargs)
+        except UnknownVllm as error:
+            raise refusal(error) from error
         if pads is not None:
             values = {"hidden_pad": pads.hidden, "intermediate_pad": pads.intermediate}
             args, kwargs = call.put(args, kwargs, values)  # type: ignore[assignment]
@@ -174,29 +177,27 @@ def _pads(here: Session, call: ByName, args: Any, kwargs: Any) -> Pads | None:
     if activation_of(activation) is Activation.SITU:
         here.leave("experts with the activation situ, which have kernels of their own")
         return None
-    try:
-        part = part_of(moe_config, call.get(args, kwargs, "hidden_states"))
-    except UnknownVllm as error:
-        raise refusal(error) from None
+    part = part_of(moe_config, call.get(args, kwargs, "hidden_states"))
     if part.raw == upstream == Pads(hidden=0, intermediate=0):
         here.leave("experts whose sizes need no padding")
         return None
-    seen = Seen(
-        part=part,
-        quant=quant,
-        activation=activation_of(activation),
-        layout=layout_of(call.get(args, kwargs, "gate_mode"), quant),
-        bias=call.get(args, kwargs, "bias1") is not None,
-        override=getattr(moe_config, "intermediate_pad", None),
-        upstream=upstream,
+    return here.pads(
+        Seen(
+            part=part,
+            quant=quant,
+            activation=activation_of(activation),
+            layout=layout_of(call.get(args, kwargs, "gate_mode"), quant),
+            bias=call.get(args, kwargs, "bias1") is not None,
+            override=getattr(moe_config, "intermediate_pad", None),
+            upstream=upstream,
+        )
     )
-    return here.pads(seen)
 
 
 def _require_no_pads(here: Session, upstream: Pads) -> None:
     if upstream == Pads(hidden=0, intermediate=0):
         here.leave("calls that bring no layer configuration and no pads")
         return
-    raise refusal(
-        UnknownVllm(f"a fused-MoE call with pads {upstream} came without its layer's configuration")
+    raise UnknownVllm(
+        f"a fused-MoE call with pads {upstream} came without its layer's configuration"
     )

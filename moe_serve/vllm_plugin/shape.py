@@ -5,7 +5,7 @@ from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from moe_serve.errors import UnknownVllm
+from moe_serve.errors import UnknownVllm, UsageError
 from moe_serve.padding.aiter_eras import AiterEra, aiter_era
 from moe_serve.padding.contract import Call
 from moe_serve.padding.shapes import Activation, Layout, Pads, Quant, Shard
@@ -99,16 +99,29 @@ def to_call(seen: Seen) -> Call:
 
 @lru_cache(maxsize=1)
 def installed_vllm() -> VllmEra:
-    """The vLLM that runs here, by its own word: distributions of it have several names."""
+    """The vLLM that runs here, by its own word: distributions of it have several names.
+
+    Raises:
+        UnknownVllm: its version is none that can be judged.
+    """
     import vllm
 
-    return vllm_era(vllm.__version__, what="vllm.__version__")
+    try:
+        return vllm_era(vllm.__version__, what="vllm.__version__")
+    except UsageError as error:
+        raise UnknownVllm(str(error)) from error
 
 
 @lru_cache(maxsize=1)
 def installed_aiter() -> AiterEra | None:
-    """AMD's AITER; None if its version is not known, so that every era must be safe."""
+    """AMD's AITER; None if its version is not known, so that every era must be safe.
+
+    Raises:
+        UnknownVllm: its version is none that can be judged.
+    """
     try:
         return aiter_era(version("amd-aiter"), what="amd-aiter")
     except PackageNotFoundError:
         return None
+    except UsageError as error:
+        raise UnknownVllm(str(error)) from error

@@ -184,6 +184,17 @@ def test_a_configuration_without_its_fields_refuses(
         call(experts, moe_config=moe_config(hidden_dim_unpadded=None))
 
 
+@pytest.mark.parametrize("version", ["dev", "0.20.2"])
+def test_a_vllm_whose_version_cannot_be_judged_refuses(
+    version: str, received: doctored.Received, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experts, _ = doctored.install(monkeypatch, received, version=version)
+    plugin.register()
+
+    with pytest.raises(UnknownVllm, match=f"{version}.*MOE_SERVE_PADDING=off"):
+        call(experts)
+
+
 def test_pads_that_come_without_a_layer_are_refused(
     experts: ModuleType, received: doctored.Received
 ) -> None:
