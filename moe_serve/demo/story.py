@@ -28,6 +28,7 @@ from moe_serve.demo.servers import Place, Server
 from moe_serve.demo.settings import PROMPT_SEED, Settings
 from moe_serve.demo.tools import Serving
 from moe_serve.emulation.checkpoint import CheckpointSpec
+from moe_serve.errors import DemoError
 
 POLICY = Policy()
 _MEMORY_BYTES = 9 * host.GIB
@@ -98,7 +99,10 @@ class Story:
         host.require_memory(_MEMORY_BYTES)
         host.require_disk(self.settings.cache, _DISK_BYTES)
         shutil.rmtree(self.work, ignore_errors=True)
-        self.work.mkdir(parents=True)
+        try:
+            self.work.mkdir(parents=True)
+        except OSError as error:
+            raise DemoError(f"--report {self.settings.report}: {error.strerror}") from error
         self.free_memory = host.available_memory()
         self.versions = self.serving.versions()
         self.screen.title("moe-serve demo")

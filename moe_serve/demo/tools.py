@@ -69,5 +69,6 @@ class Serving:
             ) from error
         if result.returncode not in codes:
             last = (result.stderr.strip().splitlines() or ["it printed no error"])[-1]
-            raise DemoError(f"{self.python} {' '.join(words[:2])[:60]}: {last}")
+            what = words[1] if words[0] == "-m" else "asked for its versions"
+            raise DemoError(f"--vllm-python {self.python}, {what}: {last}; run `make setup`")
         return result.stdout
