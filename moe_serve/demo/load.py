@@ -16,7 +16,7 @@ from moe_serve.demo.servers import MODEL_NAME
 from moe_serve.errors import DemoError
 
 PROMPT_TOKENS = 6
-WAVE_ANSWER_TOKENS = (6, 6, 6, 6, 12, 12, 24, 24)
+WAVE_ANSWER_TOKENS = (4, 4, 4, 4, 8, 8, 16, 16)
 BATCH_SIZES = (2, 4, 8)
 
 
