@@ -15,6 +15,7 @@ import httpx
 from moe_serve.demo import host
 from moe_serve.emulation import STANDIN
 from moe_serve.errors import DemoError
+from moe_serve.telemetry.record import read_records
 
 MODEL_NAME = "gpt-oss-demo"
 START_SECONDS = 240
@@ -155,6 +156,11 @@ class Server:
         if self._process is None:
             raise DemoError(f"{self.arm.name}: not started")
         return self._process.pid
+
+    def favour_worker(self) -> None:
+        """Give the worker its core before the server's other processes."""
+        for record in read_records(self.records):
+            host.yield_to(record.pid, host.descendants(self.pid))
 
     def pin(self, core: int) -> None:
         """Move the whole server to one core."""

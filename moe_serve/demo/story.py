@@ -177,6 +177,7 @@ class Story:
             begun = time.monotonic()
             for server in started:
                 server.wait_ready(lambda seconds: bar.at(0, f"{seconds:.0f} s"))
+                server.favour_worker()
         self.screen.done("servers ready", f"{names} after {time.monotonic() - begun:.0f} s")
 
     def _end(self, server: Server) -> None:

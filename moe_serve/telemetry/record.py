@@ -39,10 +39,14 @@ _READS, _PAUSE_SECONDS = 200, 0.001
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """One rank's record at one moment. `alive`: its writer still holds the lock."""
+    """One rank's record at one moment. `alive`: its writer still holds the lock.
+
+    `pid` is the writer's in its own container: another container cannot use it.
+    """
 
     path: Path
     rank: Rank
+    pid: int
     generation: int
     heartbeat_seconds: float
     alive: bool
@@ -201,6 +205,7 @@ def _parse(path: Path, buffer: bytes, *, alive: bool) -> Record:
         return Record(
             path=path,
             rank=header.rank,
+            pid=header.pid,
             generation=header.generation,
             heartbeat_seconds=header.heartbeat_seconds,
             alive=alive,
