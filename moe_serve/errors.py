@@ -29,7 +29,11 @@ class UnknownVllm(MoeServeError):
 
 
 class RecordError(MoeServeError):
-    """A worker's record file cannot be read or written."""
+    """A worker's record file cannot be read or written; `reason` in one word, for a metric."""
+
+    def __init__(self, message: str, *, reason: str = "unwritable") -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class EmulationError(MoeServeError):

@@ -1,43 +1,76 @@
 """The record's bytes: pure functions between values and a buffer.
 
-Little-endian, fixed offsets, one version number; a reader of another version refuses.
+Nothing here depends on the order in which stores become visible, since a GPU writes too. What
+changes lives in a pair of cells, written in turn; each cell ends with a seal, a checksum of its
+words. A reader takes the newest cell whose seal holds: a cell torn by a reader's bad moment, or by
+the writer's death, leaves the one before it.
 
-    0       header: magic, version, capacity, sequence, generation, heartbeat, pid, rank, flags, ...
-    128     the proof: a length, then UTF-8 JSON
-    65536   slots: kind, mode, layer, bucket, count, nanoseconds, longest
+    0        preamble: magic, version, byte order, size
+    64       header: two cells
+    4096     proof: two areas of a count, a length, a CRC-32 and UTF-8 JSON
+    69632    slots: two cells each
+
+A cell is 32 little-endian words of 64 bits; in a slot's cell: updates, key, count, ticks, longest,
+tokens, invalid, 24 of histogram, seal. A schedule's slot keeps in `longest` when its last step was.
 """
 
 import json
 import struct
-from collections.abc import Mapping
+import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import IntFlag, StrEnum
+from enum import IntFlag
+from operator import mul
 from typing import Any
 
+from moe_serve.telemetry.slots import (
+    HISTOGRAM_SECONDS,
+    Kind,
+    Mode,
+    Model,
+    Phase,
+    Rank,
+    SlotKey,
+    Totals,
+)
+
 MAGIC = b"MOESERVE"
-VERSION = 1
-CAPACITY = 4096
+VERSION = 2
+CAPACITY = 2048
+WORDS = 32
+CELL_BYTES = WORDS * 8
+SLOT_BYTES = 2 * CELL_BYTES
 
-_HEADER = struct.Struct("<8sIIQQdIHHHHIIQ")
-_PROOF_AT, _PROOF_LENGTH = 128, struct.Struct("<I")
-_SLOTS_AT = 65536
-_SLOT = struct.Struct("<BBhIQQQ")
-SIZE = _SLOTS_AT + CAPACITY * _SLOT.size
-SEQUENCE_AT, SEQUENCE = 16, struct.Struct("<Q")
+UPDATES, KEY, COUNT, TICKS, LONGEST, TOKENS, INVALID, HISTOGRAM = range(8)
+BINS = len(HISTOGRAM_SECONDS) + 1
+SEAL = HISTOGRAM + BINS
+
+_PREAMBLE = struct.Struct("<8sIIQ")
+_BYTE_ORDER = 0x01020304
+_CELL = struct.Struct(f"<{WORDS}Q")
+_HEADER_AT = 64
+_PROOF_AT, _PROOF_BYTES = 4096, 32768
+_PROOF = struct.Struct("<QII")
+SLOTS_AT = _PROOF_AT + 2 * _PROOF_BYTES
+SIZE = SLOTS_AT + CAPACITY * SLOT_BYTES
+
+_MASK = (1 << 64) - 1
+_KINDS, _MODES, _PHASES, _MODELS = tuple(Kind), tuple(Mode), tuple(Phase), tuple(Model)
+_NO_LAYER = 0xFFFF
+_KIND_AT, _MODE_AT, _PHASE_AT, _MODEL_AT = 60, 56, 52, 48
 
 
-class Kind(StrEnum):
-    """What a slot counts."""
+def _splitmix(seed: int) -> int:
+    """One odd 64-bit constant (splitmix64's finaliser: Steele, Lea, Flood 2014)."""
+    word = (seed + 1) * 0x9E3779B97F4A7C15 & _MASK
+    word = (word ^ word >> 30) * 0xBF58476D1CE4E5B9 & _MASK
+    word = (word ^ word >> 27) * 0x94D049BB133111EB & _MASK
+    return (word ^ word >> 31) | 1
 
-    KERNEL = "kernel"
-    STEP = "step"
 
-
-class Mode(StrEnum):
-    """`decode`: every request scheduled one token. `mixed`: anything else."""
-
-    DECODE = "decode"
-    MIXED = "mixed"
+# Odd, so that a change of any one word changes the seal.
+SEAL_FACTORS = tuple(_splitmix(index) for index in range(SEAL))
+SEAL_SALT = _splitmix(SEAL)
 
 
 class Flags(IntFlag):
@@ -47,160 +80,220 @@ class Flags(IntFlag):
     TELEMETRY_FAILED = 1
 
 
-_KINDS, _MODES = tuple(Kind), tuple(Mode)
+class BadRecord(ValueError):
+    """A buffer that is no whole record; `reason` is one word for a metric."""
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rank:
-    """Which worker of a deployment writes a record."""
-
-    dp: int = 0
-    pp: int = 0
-    tp: int = 0
-
-    @property
-    def file_name(self) -> str:
-        """One file a rank."""
-        return f"dp{self.dp}-pp{self.pp}-tp{self.tp}.record"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SlotKey:
-    """One series of totals: `bucket` is the exact number of tokens; steps have layer None."""
-
-    kind: Kind
-    layer: int | None
-    bucket: int
-    mode: Mode
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Totals:
-    """How often, how long in all, and the longest single one; seconds."""
-
-    count: int
-    seconds: float
-    max_seconds: float
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Header:
-    """All that is not the proof or a slot; `heartbeat_seconds` is wall-clock time."""
+    """All that is neither the proof nor a slot; times are nanoseconds of wall clock."""
 
-    generation: int
-    heartbeat_seconds: float
-    pid: int
     rank: Rank
-    flags: Flags
+    pid: int
+    started: int
+    generation: int
+    recaptures: int
+    clock_hertz: int
     slots_used: int
     slots_dropped: int
+    flags: Flags
 
 
-def pack_header(buffer: Any, header: Header, sequence: int) -> None:
-    """Write the header; `sequence` is odd while a writer is at work."""
-    rank = header.rank
-    _HEADER.pack_into(
-        buffer, 0, MAGIC, VERSION, CAPACITY, sequence, header.generation,
-        header.heartbeat_seconds, header.pid, rank.dp, rank.pp, rank.tp, 0, int(header.flags),
-        header.slots_used, header.slots_dropped,
-    )  # fmt: skip
+def seal(words: Sequence[int]) -> int:
+    """The checksum of a cell's words before its last one."""
+    total: int = SEAL_SALT + sum(map(mul, SEAL_FACTORS, words))
+    return total & _MASK
 
 
-def unpack_header(buffer: bytes) -> Header:
-    """The header of a record.
+def pack_cells(buffer: Any, offset: int, words: Sequence[int]) -> None:
+    """Write the cell whose turn it is: `words` lead with their number of updates, from 1."""
+    turn = words[UPDATES] & 1
+    padded = [*words, *[0] * (SEAL - len(words))]
+    _CELL.pack_into(buffer, offset + turn * CELL_BYTES, *padded, seal(padded))
+
+
+def unpack_cells(buffer: bytes, offset: int) -> tuple[int, ...] | None:
+    """The newest whole cell of a pair; None: nothing was ever written.
 
     Raises:
-        ValueError: another magic, version or size.
+        ValueError: neither cell is whole.
     """
-    if len(buffer) < _HEADER.size or not buffer.startswith(MAGIC):
-        raise ValueError("it is no moe-serve record")
-    fields = _HEADER.unpack_from(buffer, 0)
-    if fields[1] != VERSION:
-        raise ValueError(f"it has version {fields[1]}, this reader knows {VERSION}")
-    if fields[2] != CAPACITY or len(buffer) != SIZE:
-        raise ValueError(f"it has {len(buffer)} bytes, a record has {SIZE}: it is cut short")
+    cells = [_CELL.unpack_from(buffer, offset + turn * CELL_BYTES) for turn in (0, 1)]
+    cells.sort(key=lambda cell: cell[UPDATES], reverse=True)
+    for cell in cells:
+        if cell[UPDATES] and cell[SEAL] == seal(cell[:SEAL]):
+            return cell
+    if any(map(any, cells)):
+        raise ValueError("torn")
+    return None
+
+
+def pack_preamble(buffer: Any) -> None:
+    """Write what never changes."""
+    _PREAMBLE.pack_into(buffer, 0, MAGIC, VERSION, _BYTE_ORDER, SIZE)
+
+
+def pack_header(buffer: Any, header: Header, updates: int) -> None:
+    """Write the header."""
+    rank = header.rank
+    words = (
+        updates, rank.dp, rank.pp, rank.tp, header.pid, header.started, header.generation,
+        header.recaptures, header.clock_hertz, header.slots_used, header.slots_dropped,
+        int(header.flags),
+    )  # fmt: skip
+    pack_cells(buffer, _HEADER_AT, words)
+
+
+def unpack_header(buffer: bytes, size: int) -> Header:
+    """The header of a record, from the first bytes of a file of `size` bytes.
+
+    Raises:
+        BadRecord: another magic, version, byte order or size, or no whole header.
+    """
+    _check_preamble(buffer, size)
+    try:
+        cell = unpack_cells(buffer, _HEADER_AT)
+    except ValueError:
+        cell = None
+    if cell is None or cell[9] > CAPACITY or not cell[8]:
+        raise BadRecord("not_a_record", "its header is damaged")
     return Header(
-        generation=fields[4],
-        heartbeat_seconds=fields[5],
-        pid=fields[6],
-        rank=Rank(dp=fields[7], pp=fields[8], tp=fields[9]),
-        flags=Flags(fields[11]),
-        slots_used=fields[12],
-        slots_dropped=fields[13],
+        rank=Rank(dp=cell[1], pp=cell[2], tp=cell[3]),
+        pid=cell[4],
+        started=cell[5],
+        generation=cell[6],
+        recaptures=cell[7],
+        clock_hertz=cell[8],
+        slots_used=cell[9],
+        slots_dropped=cell[10],
+        flags=Flags(cell[11] & Flags.TELEMETRY_FAILED),
     )
 
 
-def sequence_of(buffer: Any) -> int:
-    """The seqlock's count: even at rest."""
-    return int(SEQUENCE.unpack_from(buffer, SEQUENCE_AT)[0])
+def _check_preamble(buffer: bytes, size: int) -> None:
+    if not buffer.startswith(MAGIC):
+        raise BadRecord("not_a_record", "it is no moe-serve record")
+    if len(buffer) < _PREAMBLE.size:
+        raise BadRecord("truncated", f"it has {size} bytes, a record has {SIZE}")
+    _, version, order, declared = _PREAMBLE.unpack_from(buffer)
+    if order != _BYTE_ORDER:
+        raise BadRecord("endianness", "it was written with another byte order")
+    if version != VERSION:
+        raise BadRecord("version", f"it has version {version}, this reader knows {VERSION}")
+    if declared != SIZE or size != SIZE or len(buffer) < SLOTS_AT:
+        raise BadRecord("truncated", f"it has {size} bytes, a record has {SIZE}")
 
 
-def pack_proof(buffer: Any, proof: Mapping[str, object]) -> None:
-    """Write the proof.
+def pack_proof(buffer: Any, proof: Mapping[str, object], updates: int) -> None:
+    """Write the proof into the area whose turn it is.
 
     Raises:
-        ValueError: it is larger than its place.
+        ValueError: it is larger than its place, or no JSON.
     """
     text = json.dumps(proof, separators=(",", ":"), allow_nan=False).encode()
-    room = _SLOTS_AT - _PROOF_AT - _PROOF_LENGTH.size
+    room = _PROOF_BYTES - _PROOF.size
     if len(text) > room:
         raise ValueError(f"the proof has {len(text)} bytes, there is room for {room}")
-    _PROOF_LENGTH.pack_into(buffer, _PROOF_AT, len(text))
-    start = _PROOF_AT + _PROOF_LENGTH.size
-    buffer[start : start + len(text)] = text
+    start = _PROOF_AT + (updates & 1) * _PROOF_BYTES
+    buffer[start + _PROOF.size : start + _PROOF.size + len(text)] = text
+    _PROOF.pack_into(buffer, start, updates, len(text), _crc(updates, text))
 
 
 def unpack_proof(buffer: bytes) -> dict[str, Any]:
-    """The proof.
+    """The newest whole proof; empty if none was ever written.
 
     Raises:
-        ValueError: it is not what a writer writes.
+        BadRecord: neither is whole.
     """
-    (length,) = _PROOF_LENGTH.unpack_from(buffer, _PROOF_AT)
-    start = _PROOF_AT + _PROOF_LENGTH.size
-    if start + length > _SLOTS_AT:
-        raise ValueError("its proof is longer than its place")
-    proof = json.loads(buffer[start : start + length] or b"{}")
+    found: list[tuple[int, bytes]] = []
+    written = False
+    for turn in (0, 1):
+        start = _PROOF_AT + turn * _PROOF_BYTES
+        updates, length, crc = _PROOF.unpack_from(buffer, start)
+        text = buffer[start + _PROOF.size : start + _PROOF.size + min(length, _PROOF_BYTES)]
+        written = written or updates != 0
+        if updates and crc == _crc(updates, text):
+            found.append((updates, text))
+    if not found and written:
+        raise BadRecord("proof", "its proof is damaged")
+    try:
+        proof = json.loads(max(found)[1]) if found else {}
+    except (ValueError, RecursionError) as error:
+        raise BadRecord("proof", "its proof is no JSON") from error
     if not isinstance(proof, dict):
-        raise ValueError("its proof is no JSON object")
+        raise BadRecord("proof", "its proof is no JSON object")
     return proof
 
 
-def pack_slot(
-    buffer: Any, number: int, key: SlotKey, *, count: int, nanoseconds: int, longest: int
-) -> None:
-    """Write one slot's totals."""
-    _SLOT.pack_into(
-        buffer,
-        _SLOTS_AT + number * _SLOT.size,
-        _KINDS.index(key.kind),
-        _MODES.index(key.mode),
-        -1 if key.layer is None else key.layer,
-        key.bucket,
-        count,
-        nanoseconds,
-        longest,
+def _crc(updates: int, text: bytes) -> int:
+    return zlib.crc32(text, updates & 0xFFFFFFFF)
+
+
+def pack_key(key: SlotKey) -> int:
+    """A slot's key as one word below 2**63."""
+    word = key.bucket | (_NO_LAYER if key.layer is None else key.layer) << 24 | key.ubatch << 40
+    word |= _KINDS.index(key.kind) << _KIND_AT | _MODES.index(key.mode) << _MODE_AT
+    return word | _PHASES.index(key.phase) << _PHASE_AT | _MODELS.index(key.model) << _MODEL_AT
+
+
+def unpack_key(word: int) -> SlotKey:
+    """A slot's key.
+
+    Raises:
+        ValueError: no writer writes such a word.
+    """
+    layer = word >> 24 & 0xFFFF
+    try:
+        kind, mode = _KINDS[word >> _KIND_AT], _MODES[word >> _MODE_AT & 0xF]
+        phase, model = _PHASES[word >> _PHASE_AT & 0xF], _MODELS[word >> _MODEL_AT & 0xF]
+    except IndexError as error:
+        raise ValueError("it is of no known kind") from error
+    return SlotKey(
+        kind=kind,
+        mode=mode,
+        phase=phase,
+        model=model,
+        ubatch=word >> 40 & 0xFF,
+        layer=None if layer == _NO_LAYER else layer,
+        bucket=word & 0xFFFFFF,
     )
 
 
-def unpack_slots(buffer: bytes, used: int) -> dict[SlotKey, Totals]:
-    """Every slot in use.
+def slot_offset(number: int) -> int:
+    """Where a slot's pair of cells begins, in bytes."""
+    return SLOTS_AT + number * SLOT_BYTES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slot:
+    """One slot as read. `last`: wall-clock nanoseconds of the last step, in a schedule's slot."""
+
+    key: SlotKey
+    totals: Totals
+    last: int | None
+
+
+def unpack_slot(buffer: bytes, offset: int, clock_hertz: int) -> Slot | None:
+    """The slot at `offset`; None: it was never hit.
 
     Raises:
-        ValueError: a slot holds what no writer writes.
+        ValueError: no cell of it is whole.
     """
-    if used > CAPACITY:
-        raise ValueError(f"it claims {used} slots of {CAPACITY}")
-    found: dict[SlotKey, Totals] = {}
-    for number in range(used):
-        fields = _SLOT.unpack_from(buffer, _SLOTS_AT + number * _SLOT.size)
-        if fields[0] >= len(_KINDS) or fields[1] >= len(_MODES):
-            raise ValueError(f"slot {number} is of no known kind")
-        key = SlotKey(
-            kind=_KINDS[fields[0]],
-            layer=None if fields[2] < 0 else fields[2],
-            bucket=fields[3],
-            mode=_MODES[fields[1]],
-        )
-        found[key] = Totals(count=fields[4], seconds=fields[5] / 1e9, max_seconds=fields[6] / 1e9)
-    return found
+    cell = unpack_cells(buffer, offset)
+    if cell is None:
+        return None
+    key = unpack_key(cell[KEY])
+    timed = key.kind is not Kind.SCHEDULE
+    totals = Totals(
+        count=cell[COUNT],
+        seconds=cell[TICKS] / clock_hertz,
+        max_seconds=cell[LONGEST] / clock_hertz if timed else 0.0,
+        tokens=cell[TOKENS],
+        invalid=cell[INVALID],
+        histogram=cell[HISTOGRAM:SEAL],
+    )
+    return Slot(key=key, totals=totals, last=None if timed else cell[LONGEST])

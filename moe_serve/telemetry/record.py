@@ -1,139 +1,198 @@
 """Write and read a worker's record file.
 
 One file a rank. The writer holds a lock on it for life, so that a reader in another container,
-which cannot see the writer's pid, knows whether it lives; an idle writer keeps the lock and an old
-heartbeat. Updates go under a sequence count, odd while they last.
+which cannot see the writer's pid, knows whether it lives; an idle writer keeps the lock and its
+last step grows old. How a reader tells a whole value from a torn one: `layout`.
 """
 
 import contextlib
 import fcntl
 import mmap
 import os
+import struct
 import time
-from collections.abc import Callable, Iterator, Mapping
+from bisect import bisect_left
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from moe_serve.errors import RecordError
 from moe_serve.telemetry import layout
-from moe_serve.telemetry.layout import (
-    CAPACITY,
-    Flags,
-    Header,
+from moe_serve.telemetry.layout import CAPACITY, BadRecord, Flags, Header
+from moe_serve.telemetry.slots import (
+    HISTOGRAM_SECONDS,
     Kind,
     Mode,
+    Model,
+    Phase,
     Rank,
     SlotKey,
     Totals,
 )
 
 __all__ = [
-    "Kind", "Mode", "Rank", "Record", "RecordWriter", "SlotKey", "Totals", "read_record",
-    "read_records",
+    "Kind", "Mode", "Model", "Phase", "Rank", "Record", "RecordWriter", "SlotKey", "Totals",
+    "read_record", "read_records", "record_paths",
 ]  # fmt: skip
 
 _SUFFIX = ".record"
-_READS, _PAUSE_SECONDS = 200, 0.001
+_READS, _PAUSE_SECONDS = 5, 0.0005
+_SECOND = 10**9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
     """One rank's record at one moment. `alive`: its writer still holds the lock.
 
-    `pid` is the writer's in its own container: another container cannot use it.
+    `pid` is the writer's in its own container: another container cannot use it. `generation`
+    changes with the writer and whenever graphs are captured anew. `last_step_seconds` is wall-clock
+    time; None before the first step. `slots_torn` had no whole value when read.
     """
 
     path: Path
     rank: Rank
     pid: int
     generation: int
-    heartbeat_seconds: float
+    recaptures: int
+    clock_hertz: int
+    started_seconds: float
+    last_step_seconds: float | None
     alive: bool
     telemetry_failed: bool
     slots_dropped: int
+    slots_torn: int
     proof: Mapping[str, Any]
     totals: Mapping[SlotKey, Totals]
 
 
 class RecordWriter:
-    """The one writer of a rank's record; not for use across a fork, or by two threads."""
+    """The one host-side writer of a rank's record; not for use across a fork, or by two threads.
+
+    Slots that `slot` hands out may be written by a device instead of `add`, never by both.
+    """
 
     def __init__(
-        self, directory: Path, rank: Rank, *, clock: Callable[[], float] = time.time
+        self,
+        directory: Path,
+        rank: Rank,
+        *,
+        clock_hertz: int = _SECOND,
+        clock: Callable[[], int] = time.time_ns,
     ) -> None:
         """Create the file whole, then put it in the place of an older one.
+
+        Args:
+            directory: made if it is missing.
+            rank: whose record.
+            clock_hertz: ticks per second of the times in slots.
+            clock: wall-clock nanoseconds.
 
         Raises:
             RecordError: the folder or the file cannot be made.
         """
         self.pid = os.getpid()
         self._clock = clock
-        self._slots: dict[SlotKey, list[int]] = {}
-        self._dropped, self._flags = 0, Flags.NONE
-        self._rank, self._generation = rank, time.time_ns()
-        self._sequence = 0
+        self._numbers: dict[SlotKey, int] = {}
+        self._words: dict[SlotKey, list[int]] = {}
+        self._bounds = [round(bound * clock_hertz) for bound in HISTOGRAM_SECONDS]
+        self._header_updates = self._proof_updates = 0
+        self._recaptures = self._dropped = 0
+        self._flags = Flags.NONE
+        self._rank, self._clock_hertz = rank, clock_hertz
+        self._started = clock()
+        self._generation = self._started
         try:
             self._file = _create(directory, rank.file_name)
         except OSError as error:
             raise RecordError(f"{directory}: no record can be made: {error.strerror}") from error
-        self._buffer = mmap.mmap(self._file, layout.SIZE)
-        with self._update():
-            pass
+        self.buffer = mmap.mmap(self._file, layout.SIZE)
+        layout.pack_preamble(self.buffer)
+        self._write_header()
         (directory / _temporary(rank.file_name)).replace(directory / rank.file_name)
 
     def prove(self, proof: Mapping[str, object]) -> None:
         """Replace the proof."""
-        with self._update():
-            layout.pack_proof(self._buffer, proof)
+        self._proof_updates += 1
+        layout.pack_proof(self.buffer, proof, self._proof_updates)
 
-    def add(self, key: SlotKey, nanoseconds: int) -> None:
-        """Add one measurement to its slot; beyond the capacity it is counted as dropped."""
-        totals = self._slots.get(key)
-        if totals is None:
-            if len(self._slots) == CAPACITY:
+    def slot(self, key: SlotKey) -> int | None:
+        """The number of a key's slot; None, and counted as dropped, beyond the capacity."""
+        number = self._numbers.get(key)
+        if number is None:
+            if len(self._numbers) == CAPACITY:
                 self._dropped += 1
-                with self._update():
-                    return
-            totals = self._slots[key] = [len(self._slots), 0, 0, 0]
-        totals[1] += 1
-        totals[2] += nanoseconds
-        totals[3] = max(totals[3], nanoseconds)
-        with self._update():
-            layout.pack_slot(
-                self._buffer, totals[0], key,
-                count=totals[1], nanoseconds=totals[2], longest=totals[3],
-            )  # fmt: skip
+                self._write_header()
+                return None
+            number = self._numbers[key] = len(self._numbers)
+            self._write_header()
+        return number
+
+    def add(self, key: SlotKey, ticks: int, *, tokens: int = 0) -> None:
+        """Add one measurement to its slot; one that ran backwards is counted as invalid."""
+        words = self._slot_words(key)
+        if words is None:
+            return
+        words[layout.UPDATES] += 1
+        if ticks < 0:
+            words[layout.INVALID] += 1
+        else:
+            words[layout.COUNT] += 1
+            words[layout.TICKS] += ticks
+            words[layout.LONGEST] = max(words[layout.LONGEST], ticks)
+            words[layout.TOKENS] += tokens
+            words[layout.HISTOGRAM + bisect_left(self._bounds, ticks)] += 1
+        layout.pack_cells(self.buffer, layout.slot_offset(self._numbers[key]), words)
+
+    def stepped(self, phase: Phase, tokens: int) -> None:
+        """Count one served step of `tokens` real tokens, and remember when it was."""
+        key = SlotKey(kind=Kind.SCHEDULE, mode=Mode.EAGER, phase=phase, bucket=0)
+        words = self._slot_words(key)
+        if words is None:
+            return
+        words[layout.UPDATES] += 1
+        words[layout.COUNT] += 1
+        words[layout.TOKENS] += tokens
+        words[layout.LONGEST] = self._clock()
+        layout.pack_cells(self.buffer, layout.slot_offset(self._numbers[key]), words)
+
+    def recaptured(self) -> None:
+        """Say that graphs were captured anew: totals go on, comparisons across this do not hold."""
+        self._generation += 1
+        self._recaptures += 1
+        self._write_header()
 
     def fail(self) -> None:
         """Say for good that the totals are not to be trusted."""
         self._flags |= Flags.TELEMETRY_FAILED
-        with self._update():
-            pass
+        self._write_header()
 
     def close(self) -> None:
         """Let go of the lock; the file stays, as a dead writer's."""
-        self._buffer.close()
+        with contextlib.suppress(BufferError):  # a device may still have it mapped
+            self.buffer.close()
         os.close(self._file)
 
-    @contextlib.contextmanager
-    def _update(self) -> Iterator[None]:
-        layout.SEQUENCE.pack_into(self._buffer, layout.SEQUENCE_AT, self._sequence + 1)
-        try:
-            yield
-        finally:
-            self._sequence += 2
-            header = Header(
-                generation=self._generation,
-                heartbeat_seconds=self._clock(),
-                pid=self.pid,
-                rank=self._rank,
-                flags=self._flags,
-                slots_used=len(self._slots),
-                slots_dropped=self._dropped,
-            )
-            layout.pack_header(self._buffer, header, self._sequence - 1)
-            layout.SEQUENCE.pack_into(self._buffer, layout.SEQUENCE_AT, self._sequence)
+    def _slot_words(self, key: SlotKey) -> list[int] | None:
+        words = self._words.get(key)
+        if words is None and self.slot(key) is not None:
+            words = self._words[key] = [0, layout.pack_key(key), *[0] * (layout.SEAL - 2)]
+        return words
+
+    def _write_header(self) -> None:
+        self._header_updates += 1
+        header = Header(
+            rank=self._rank,
+            pid=self.pid,
+            started=self._started,
+            generation=self._generation,
+            recaptures=self._recaptures,
+            clock_hertz=self._clock_hertz,
+            slots_used=len(self._numbers),
+            slots_dropped=self._dropped,
+            flags=self._flags,
+        )
+        layout.pack_header(self.buffer, header, self._header_updates)
 
 
 def _temporary(name: str) -> str:
@@ -141,31 +200,21 @@ def _temporary(name: str) -> str:
 
 
 def _create(directory: Path, name: str) -> int:
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # Group-readable: a sidecar shares the pod's group, not always its user.
+    directory.mkdir(mode=0o750, parents=True, exist_ok=True)
     path = directory / _temporary(name)
     path.unlink(missing_ok=True)
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    file = os.open(path, flags, 0o644)
-    os.ftruncate(file, layout.SIZE)
+    file = os.open(path, flags, 0o640)
+    os.fchmod(file, 0o640)
+    os.posix_fallocate(file, 0, layout.SIZE)  # a full disk is an error here, not a signal later
     fcntl.flock(file, fcntl.LOCK_EX)
     return file
 
 
-def read_record(path: Path) -> Record:
-    """One record, as it stands.
-
-    Raises:
-        RecordError: the file cannot be read, or is no record of this version.
-    """
-    try:
-        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError as error:
-        raise RecordError(f"{path}: {error.strerror}") from error
-    try:
-        alive = _locked(file)
-        return _parse(path, _whole(path, file), alive=alive)
-    finally:
-        os.close(file)
+def record_paths(directory: Path) -> tuple[Path, ...]:
+    """Every record file in a folder, by name; none if there is no folder."""
+    return tuple(sorted(directory.glob(f"*{_SUFFIX}")))
 
 
 def read_records(directory: Path) -> tuple[Record, ...]:
@@ -174,7 +223,53 @@ def read_records(directory: Path) -> tuple[Record, ...]:
     Raises:
         RecordError: one of them cannot be read.
     """
-    return tuple(read_record(path) for path in sorted(directory.glob(f"*{_SUFFIX}")))
+    return tuple(read_record(path) for path in record_paths(directory))
+
+
+def read_record(path: Path) -> Record:
+    """One record, as it stands.
+
+    Raises:
+        RecordError: the file cannot be read, or is no record of this version; `reason` in one word.
+    """
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise RecordError(f"{path}: {error.strerror}", reason="unreadable") from error
+    try:
+        return _read(path, file)
+    except OSError as error:
+        raise RecordError(f"{path}: {error.strerror}", reason="unreadable") from error
+    except BadRecord as error:
+        raise RecordError(f"{path}: {error}", reason=error.reason) from error
+    finally:
+        os.close(file)
+
+
+def _read(path: Path, file: int) -> Record:
+    alive = _locked(file)
+    front = os.pread(file, layout.SLOTS_AT, 0)
+    header = layout.unpack_header(front, os.fstat(file).st_size)
+    proof = layout.unpack_proof(front)
+    found = _slots(file, header)
+    totals = {slot.key: slot.totals for slot in found if slot}
+    last = max((slot.last for slot in found if slot and slot.last), default=None)
+    return Record(
+        path=path,
+        rank=header.rank,
+        pid=header.pid,
+        generation=header.generation,
+        recaptures=header.recaptures,
+        clock_hertz=header.clock_hertz,
+        started_seconds=header.started / _SECOND,
+        last_step_seconds=None if last is None else last / _SECOND,
+        alive=alive,
+        telemetry_failed=Flags.TELEMETRY_FAILED in header.flags,
+        slots_dropped=header.slots_dropped,
+        slots_torn=found.count(None),
+        proof=proof,
+        totals=totals,
+    )
 
 
 def _locked(file: int) -> bool:
@@ -186,33 +281,27 @@ def _locked(file: int) -> bool:
     return False
 
 
-def _whole(path: Path, file: int) -> bytes:
+def _slots(file: int, header: Header) -> list[layout.Slot | None]:
+    """Every slot that was hit; None for one that has no whole cell."""
+    buffer = os.pread(file, header.slots_used * layout.SLOT_BYTES, layout.SLOTS_AT)
+    if len(buffer) < header.slots_used * layout.SLOT_BYTES:
+        raise BadRecord("truncated", "it became shorter while it was read")
+    found: list[layout.Slot | None] = []
+    for number in range(header.slots_used):
+        try:
+            slot = layout.unpack_slot(buffer, number * layout.SLOT_BYTES, header.clock_hertz)
+        except ValueError:
+            found.append(_slot_again(file, number, header))
+        else:
+            found += [slot] if slot else []
+    return found
+
+
+def _slot_again(file: int, number: int, header: Header) -> layout.Slot | None:
+    """A slot whose cells were both being written while they were read."""
     for _ in range(_READS):
-        before = os.pread(file, layout.SIZE + 1, 0)
-        if len(before) != layout.SIZE or not before.startswith(layout.MAGIC):
-            return before  # no record: the parser says so
-        after = os.pread(file, layout.SEQUENCE_AT + layout.SEQUENCE.size, 0)
-        sequence = layout.sequence_of(before)
-        if sequence % 2 == 0 and layout.sequence_of(after) == sequence:
-            return before
         time.sleep(_PAUSE_SECONDS)
-    raise RecordError(f"{path}: its writer never came to rest in {_READS} reads")
-
-
-def _parse(path: Path, buffer: bytes, *, alive: bool) -> Record:
-    try:
-        header = layout.unpack_header(buffer)
-        return Record(
-            path=path,
-            rank=header.rank,
-            pid=header.pid,
-            generation=header.generation,
-            heartbeat_seconds=header.heartbeat_seconds,
-            alive=alive,
-            telemetry_failed=Flags.TELEMETRY_FAILED in header.flags,
-            slots_dropped=header.slots_dropped,
-            proof=layout.unpack_proof(buffer),
-            totals=layout.unpack_slots(buffer, header.slots_used),
-        )
-    except ValueError as error:
-        raise RecordError(f"{path}: {error}") from error
+        cells = os.pread(file, layout.SLOT_BYTES, layout.slot_offset(number))
+        with contextlib.suppress(ValueError, struct.error):
+            return layout.unpack_slot(cells, 0, header.clock_hertz)
+    return None
