@@ -31,12 +31,12 @@ _ROUNDS, _REPLAYS = 30, 20
 
 
 @triton.jit
-def _empty():  # noqa: ANN202
+def _empty():
     pass
 
 
 @triton.jit
-def _fenced(place, FENCE: tl.constexpr):  # noqa: ANN001, ANN202, N803
+def _fenced(place, FENCE: tl.constexpr):  # noqa: N803
     """A stop marker's stores as a sequence lock has them: two system-wide fences in their midst."""
     lane = tl.arange(0, 32)
     at = place.to(tl.pointer_type(tl.int64))
@@ -338,7 +338,7 @@ def main() -> None:
         backend.close()
         writer.close()
     options.output.write_text(json.dumps(found, indent=2))
-    print(json.dumps(found, indent=2))  # noqa: T201
+    print(json.dumps(found, indent=2))
 
 
 if __name__ == "__main__":

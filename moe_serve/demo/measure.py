@@ -16,9 +16,9 @@ from moe_serve.canary.analysis.series import (
 from moe_serve.demo.load import Load
 from moe_serve.demo.servers import Server
 from moe_serve.errors import DemoError
-from moe_serve.telemetry.record import SlotKey, read_records
+from moe_serve.telemetry.record import Kind, Phase, SlotKey, read_records
 
-DECODE = "decode"
+_CELLS = {Kind.KERNEL: CellKind.KERNEL, Kind.STEP: CellKind.STEP}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,11 +125,10 @@ def read(server: Server) -> Reading:
         totals={
             _cell(key): (total.count, total.seconds)
             for key, total in record.totals.items()
-            if key.mode == DECODE
+            if key.phase is Phase.DECODE and key.kind in _CELLS
         },
     )
 
 
 def _cell(key: SlotKey) -> Cell:
-    kind = CellKind(key.kind)
-    return Cell(kind=kind, layer=key.layer if kind is CellKind.KERNEL else None, bucket=key.bucket)
+    return Cell(kind=_CELLS[key.kind], layer=key.layer, bucket=key.bucket)

@@ -5,7 +5,6 @@ Both are wrapped or neither is; where they do not look as known, a guard refuses
 """
 
 import functools
-import time
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -28,7 +27,7 @@ IMPORTERS = (
 EXPERTS = "rocm_aiter_fused_experts"
 OPS, FUSED_MOE = "rocm_aiter_ops", "fused_moe"
 _EXPERTS_ARGUMENTS = ("hidden_states", "moe_config", "activation", "quant_config")
-_FUSED_MOE_ARGUMENTS = ("hidden_states", "w1", "hidden_pad", "intermediate_pad", "bias1")
+_FUSED_MOE_ARGUMENTS = ("hidden_states", "hidden_pad", "intermediate_pad", "bias1")
 _MARK = "__moe_serve_original__"
 
 SessionOf = Callable[[], Session]
@@ -145,14 +144,12 @@ def _wrap_fused_moe(found: _Found, session: SessionOf) -> Callable[..., Any]:
         if pads is not None:
             values = {"hidden_pad": pads.hidden, "intermediate_pad": pads.intermediate}
             args, kwargs = call.put(args, kwargs, values)  # type: ignore[assignment]
-        hidden = call.get(args, kwargs, "hidden_states")
-        if here.step is None or hidden.device.type != "cpu":
-            # On a GPU a call only launches; its time is not the kernel's.
+        if here.markers is None:
             return found.fused_moe(*args, **kwargs)
-        begun = time.perf_counter_ns()
+        marked = here.markers.begin(int(call.get(args, kwargs, "hidden_states").shape[0]))
         result = found.fused_moe(*args, **kwargs)
-        elapsed = time.perf_counter_ns() - begun
-        here.count_kernel(call.get(args, kwargs, "w1"), int(hidden.shape[0]), elapsed)
+        if marked is not None:
+            here.markers.end(marked)
         return result
 
     setattr(fused_moe, _MARK, found.fused_moe)

@@ -4,8 +4,10 @@ State belongs to a process: a forked worker inherits its parent's memory, so eve
 looked up through the process id.
 """
 
+import contextlib
 import logging
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,9 +15,12 @@ from moe_serve import __version__
 from moe_serve.errors import MoeServeError, PaddingUnsafe
 from moe_serve.padding.contract import Policy, Report, assess
 from moe_serve.padding.shapes import Pads
-from moe_serve.telemetry.record import Kind, Mode, Rank, RecordWriter, SlotKey
-from moe_serve.vllm_plugin import shape
+from moe_serve.telemetry.record import RecordWriter
+from moe_serve.telemetry.slots import Kind, Mode, Phase, Rank, SlotKey, eager_bucket
+from moe_serve.vllm_plugin import facts, shape
+from moe_serve.vllm_plugin.markers.sampler import Sampler
 from moe_serve.vllm_plugin.settings import MAX_LOSS, PADDING, Settings
+from moe_serve.vllm_plugin.timing import Timing
 
 # Below vLLM's own logger, so that its handlers print it.
 logger = logging.getLogger("vllm.moe_serve")
@@ -30,12 +35,23 @@ class Session:
     pid: int = field(default_factory=os.getpid)
     fault: MoeServeError | None = None
     intercepted: int = 0
-    step: Mode | None = None
+    unserved: bool = False
+    decode_width: int = 1
     _reports: dict[shape.Seen, Report] = field(default_factory=dict)
     _untouched: set[str] = field(default_factory=set)
-    _layers: dict[int, int] = field(default_factory=dict)
+    _known: dict[str, object] = field(default_factory=dict)
     _record: RecordWriter | None = None
     _telemetry_failed: bool = False
+    _timing: Timing = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Nothing is timed before a model is loaded."""
+        self._timing = Timing(self.settings, self._timing_changed)
+
+    @property
+    def markers(self) -> Sampler | None:
+        """What times kernels; None while nothing does."""
+        return self._timing.sampler
 
     def require_sound(self) -> None:
         """Refuse to go on if the plugin cannot do its work in this process.
@@ -95,15 +111,42 @@ class Session:
             "" if call.verified else " (newer than any that was read: judged as the newest)",
         )
 
-    def open_record(self, rank: Rank) -> None:
+    def open_record(self, worker: Any) -> None:
         """Open this rank's record; a failure is said, and then missing from the proof."""
         if self._record is not None:
             return
+        versions = shape.versions()
+        self._known = {**versions, **self._ask(worker, versions)}
+        hertz = self._timing.open(worker)
         try:
-            self._record = RecordWriter(self.settings.record_dir, rank)
+            self._record = RecordWriter(self.settings.record_dir, _rank(worker), clock_hertz=hertz)
             self.prove()
         except MoeServeError as error:
             logger.error("moe-serve: no proof and no telemetry: %s", error)
+
+    def _ask(self, worker: Any, versions: dict[str, str | None]) -> dict[str, object]:
+        """What else decides the worker's speed; what this vLLM does not tell lacks in the proof."""
+        try:
+            config = worker.vllm_config
+            self.decode_width = facts.decode_width(config)
+            return {
+                "graphs": facts.graphs(config),
+                "config_digest": facts.config_digest(config, versions),
+            }
+        except AttributeError as error:
+            logger.warning("moe-serve: the proof lacks the configuration: %s", error)
+            return {}
+
+    def start_markers(self, worker: Any) -> None:
+        """Time kernels from now on, if there is a record for the times."""
+        if self._record is not None:
+            self._timing.start(worker, self._record)
+            self.prove()
+
+    def _timing_changed(self, reason: str | None) -> None:
+        if reason is not None:
+            logger.warning("moe-serve: kernels are not timed, serving goes on: %s", reason)
+        self.prove()
 
     def prove(self, refused: Report | None = None, seen: shape.Seen | None = None) -> None:
         """Write the proof as it stands; `refused` is a report that stops the start."""
@@ -117,33 +160,44 @@ class Session:
                 "moe_serve": __version__,
                 "policy": self.policy.value,
                 "max_neuron_loss": self.settings.max_loss,
-                "vllm": shape.installed_vllm().text,
-                "aiter": _aiter_text(),
+                **self._known,
                 "intercepted_calls": self.intercepted,
                 "untouched": sorted(self._untouched),
                 "fault": str(self.fault) if self.fault else None,
                 "shapes": [_shape_proof(at, report) for at, report in reports.items()],
+                **self._timing.proof(),
             }
         )
 
-    def count_kernel(self, w1: Any, tokens: int, nanoseconds: int) -> None:
-        """Count one kernel call within a real step. Layers are numbered as they first appear."""
-        if self.step is None:
-            return
-        layer = self._layers.setdefault(w1.data_ptr(), len(self._layers))
-        self._count(
-            SlotKey(kind=Kind.KERNEL, layer=layer, bucket=tokens, mode=self.step), nanoseconds
-        )
+    @contextlib.contextmanager
+    def nobody_served(self) -> Iterator[None]:
+        """What runs within is no served work: a warm-up, or a step that only keeps pace."""
+        before, self.unserved = self.unserved, True
+        if self.markers is not None:
+            self.markers.serving(None)
+        try:
+            yield
+        finally:
+            self.unserved = before
 
-    def count_step(self, mode: Mode, tokens: int, nanoseconds: int) -> None:
-        """Count one engine step of so many scheduled tokens."""
-        self._count(SlotKey(kind=Kind.STEP, layer=None, bucket=tokens, mode=mode), nanoseconds)
+    def begin_step(self, phase: Phase) -> None:
+        """A served step of this phase begins."""
+        if self.markers is not None:
+            self.markers.serving(phase)
 
-    def _count(self, key: SlotKey, nanoseconds: int) -> None:
+    def end_step(self, phase: Phase, tokens: int, nanoseconds: int | None) -> None:
+        """Count one served step of `tokens` real tokens; `nanoseconds` None: not known here."""
+        if self.markers is not None:
+            self.markers.served()
         if self._record is None or self._telemetry_failed:
             return
         try:
-            self._record.add(key, nanoseconds)
+            self._record.stepped(phase, tokens)
+            if nanoseconds is not None:
+                key = SlotKey(
+                    kind=Kind.STEP, mode=Mode.EAGER, phase=phase, bucket=eager_bucket(tokens)
+                )
+                self._record.add(key, nanoseconds, tokens=tokens)
         except Exception:  # serving must survive whatever telemetry does
             self._telemetry_failed = True
             logger.exception("moe-serve: telemetry failed and is off; serving goes on")
@@ -152,6 +206,7 @@ class Session:
     def close(self) -> None:
         """Let go of the record."""
         if self._record is not None and self._record.pid == os.getpid():
+            self._timing.close()
             self._record.close()
         self._record = None
 
@@ -182,15 +237,25 @@ def _above(loss: float) -> float:
     return -(-loss * 100 // 1) / 100
 
 
-def _aiter_text() -> str | None:
-    aiter = shape.installed_aiter()
-    return aiter.text if aiter else None
+def _rank(worker: Any) -> Rank:
+    parallel = worker.parallel_config
+    tp, pp = int(parallel.tensor_parallel_size), int(parallel.pipeline_parallel_size)
+    return Rank(
+        dp=int(getattr(parallel, "data_parallel_rank", 0) or 0),
+        pp=int(worker.rank) // tp % pp,
+        tp=int(worker.rank) % tp,
+    )
 
 
 def _shape_proof(seen: shape.Seen, report: Report) -> dict[str, object]:
     part = report.call.part
     return {
         "padded": {"hidden": part.padded_hidden, "intermediate": part.padded_intermediate},
+        "hidden": part.hidden,
+        "experts": part.experts,
+        "top_k": part.top_k,
+        "quant": report.call.quant.value,
+        "path": report.paths[0].path.value,
         "raw": part.raw.to_json(),
         "upstream": seen.upstream.to_json(),
         "sent": report.sent.to_json(),

@@ -125,3 +125,13 @@ def installed_aiter() -> AiterEra | None:
         return None
     except UsageError as error:
         raise UnknownVllm(str(error)) from error
+
+
+def versions() -> dict[str, str | None]:
+    """The software that serves: `vllm`, `aiter`, `torch`; None where one is not known."""
+    aiter = installed_aiter()
+    try:
+        torch = version("torch")
+    except PackageNotFoundError:
+        torch = None
+    return {"vllm": installed_vllm().text, "aiter": aiter.text if aiter else None, "torch": torch}

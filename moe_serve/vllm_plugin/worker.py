@@ -1,7 +1,7 @@
 """Follow a worker's life: open its record when it loads its model, know its real steps.
 
-Only calls within `execute_model` count as served work: profiling and warm-up runs take another
-way. Steps are timed on a CPU, where the call returns when the work is done.
+Only calls within `execute_model` count as served work, and not while the worker warms up or keeps
+step with the other ranks. Steps are timed on a CPU, where the call returns when the work is done.
 """
 
 import functools
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-from moe_serve.telemetry.record import Mode, Rank
+from moe_serve.telemetry.slots import Phase
 from moe_serve.vllm_plugin.session import Session, logger
 
 MODULE = "vllm.v1.worker.gpu_worker"  # the CPU's worker is a subclass
@@ -46,22 +46,14 @@ def _load_model(method: Callable[..., Any], session: SessionOf) -> Callable[...,
     def load_model(self: Any, *args: Any, **kwargs: Any) -> Any:
         here = session()
         here.require_sound()
-        here.open_record(_rank(self))
+        here.open_record(self)
         result = method(self, *args, **kwargs)
         here.require_sound()  # loading a model imports what the plugin waits for
+        # After vLLM's memory pools: graphs will hold addresses that sleep mode must not free.
+        here.start_markers(self)
         return result
 
     return load_model
-
-
-def _rank(worker: Any) -> Rank:
-    parallel = worker.parallel_config
-    tp, pp = int(parallel.tensor_parallel_size), int(parallel.pipeline_parallel_size)
-    return Rank(
-        dp=int(getattr(parallel, "data_parallel_rank", 0) or 0),
-        pp=int(worker.rank) // tp % pp,
-        tp=int(worker.rank) % tp,
-    )
 
 
 def _execute_model(method: Callable[..., Any], session: SessionOf) -> Callable[..., Any]:
@@ -69,21 +61,29 @@ def _execute_model(method: Callable[..., Any], session: SessionOf) -> Callable[.
     def execute_model(self: Any, scheduler_output: Any, *args: Any, **kwargs: Any) -> Any:
         here = session()
         each = scheduler_output.num_scheduled_tokens
-        if not each:
+        if not each or here.unserved:
             return method(self, scheduler_output, *args, **kwargs)
-        mode = Mode.DECODE if all(tokens == 1 for tokens in each.values()) else Mode.MIXED
-        here.step = mode
+        decodes = max(each.values()) <= here.decode_width
+        phase = Phase.DECODE if decodes else Phase.MIXED
+        here.begin_step(phase)
         begun = time.perf_counter_ns()
         try:
             result = method(self, scheduler_output, *args, **kwargs)
         finally:
-            here.step = None
-        if _is_cpu(self):
-            elapsed = time.perf_counter_ns() - begun
-            here.count_step(mode, int(scheduler_output.total_num_scheduled_tokens), elapsed)
+            took = time.perf_counter_ns() - begun if _is_cpu(self) else None
+            here.end_step(phase, int(scheduler_output.total_num_scheduled_tokens), took)
         return result
 
     return execute_model
+
+
+def _unserved(method: Callable[..., Any], session: SessionOf) -> Callable[..., Any]:
+    @functools.wraps(method)
+    def unserved(self: Any, *args: Any, **kwargs: Any) -> Any:
+        with session().nobody_served():
+            return method(self, *args, **kwargs)
+
+    return unserved
 
 
 def _is_cpu(worker: Any) -> bool:
@@ -93,4 +93,7 @@ def _is_cpu(worker: Any) -> bool:
 _WRAPPERS: dict[str, Callable[[Callable[..., Any], SessionOf], Callable[..., Any]]] = {
     "load_model": _load_model,
     "execute_model": _execute_model,
+    # A warm-up may go through `execute_model` (the second model runner's does).
+    "compile_or_warm_up_model": _unserved,
+    "execute_dummy_batch": _unserved,
 }

@@ -12,13 +12,13 @@ from moe_serve.demo import measure
 from moe_serve.demo.load import Load, prompts
 from moe_serve.demo.scenarios import SCENARIOS
 from moe_serve.errors import DemoError
-from moe_serve.telemetry.record import Kind, Mode, Rank, RecordWriter, SlotKey
+from moe_serve.telemetry.record import Kind, Mode, Phase, Rank, RecordWriter, SlotKey
 
 PLAN = measure.Plan(
     blocks=3, block_seconds=0.01, settle_seconds=0.0, warm_up_seconds=0.0, min_count=1
 )
-STEP = SlotKey(kind=Kind.STEP, layer=None, bucket=8, mode=Mode.DECODE)
-MIXED = SlotKey(kind=Kind.STEP, layer=None, bucket=8, mode=Mode.MIXED)
+STEP = SlotKey(kind=Kind.STEP, mode=Mode.EAGER, phase=Phase.DECODE, bucket=8)
+MIXED = SlotKey(kind=Kind.STEP, mode=Mode.EAGER, phase=Phase.MIXED, bucket=8)
 
 
 class Arm(SimpleNamespace):

@@ -15,13 +15,63 @@ Received = list[dict[str, Any]]
 class Tensor(SimpleNamespace):
     """As much of a tensor as the plugin looks at."""
 
-    def __init__(self, *size: int, at: int = 0) -> None:
+    def __init__(self, *size: int) -> None:
         super().__init__(shape=size, dtype="bfloat16", device=SimpleNamespace(type="cpu"))
-        self._at = at
 
-    def data_ptr(self) -> int:
-        """Its address."""
-        return self._at
+
+class MoeRunner:
+    """What vLLM runs a MoE layer through."""
+
+    def __init__(self, run: Callable[[], Any] = str) -> None:
+        self.run = run
+
+    def _forward_impl(self) -> Any:
+        return self.run()
+
+    def forward(self) -> Any:
+        """As vLLM's custom op does."""
+        return self._forward_impl()
+
+
+class GraphMode(SimpleNamespace):
+    """One of vLLM's `CUDAGraphMode`s."""
+
+    def __init__(self, decode: str, mixed: str) -> None:
+        super().__init__(decode=SimpleNamespace(name=decode), mixed=SimpleNamespace(name=mixed))
+
+    def decode_mode(self) -> Any:
+        return self.decode
+
+    def mixed_mode(self) -> Any:
+        return self.mixed
+
+    def separate_routine(self) -> bool:
+        return bool(self.decode.name != self.mixed.name)
+
+
+def make_worker(
+    workers: ModuleType, *, rank: int = 0, layers: dict[str, MoeRunner] | None = None
+) -> Any:
+    """An eager CPU worker of 0.32; its model holds every layer whose name begins with `model`."""
+    made = workers.Worker()
+    layers = layers or {}
+    made.rank = rank
+    made.parallel_config = SimpleNamespace(
+        tensor_parallel_size=2, pipeline_parallel_size=1, data_parallel_rank=0
+    )
+    made.device = SimpleNamespace(type="cpu")
+    made.model_config = SimpleNamespace(enforce_eager=True)
+    compilation = SimpleNamespace(
+        static_all_moe_layers=list(layers),
+        static_forward_context=layers,
+        cudagraph_mode=GraphMode("NONE", "NONE"),
+        cudagraph_capture_sizes=[],
+    )
+    made.vllm_config = SimpleNamespace(compilation_config=compilation)
+    own = [runner for name, runner in layers.items() if name.startswith("model")]
+    model = SimpleNamespace(modules=lambda: own)
+    made.model_runner = SimpleNamespace(get_model=lambda: model)
+    return made
 
 
 def install(
@@ -35,7 +85,7 @@ def install(
     experts.rocm_aiter_ops = type("rocm_aiter_ops", (), {"fused_moe": _fused_moe(received)})  # type: ignore[attr-defined]
     experts.rocm_aiter_fused_experts = _experts(experts)  # type: ignore[attr-defined]
     workers = ModuleType(worker.MODULE)
-    workers.Worker = type("Worker", (), {"load_model": _load, "execute_model": _execute})  # type: ignore[attr-defined]
+    workers.Worker = type("Worker", (), dict(_METHODS))  # type: ignore[attr-defined]
     for module in (experts, workers):
         monkeypatch.setitem(sys.modules, module.__name__, module)
     shape.installed_vllm.cache_clear()
@@ -80,6 +130,24 @@ def _load(self: Any) -> str:
 
 def _execute(self: Any, scheduler_output: Any) -> Any:
     return self.run()
+
+
+def _warm_up(self: Any) -> Any:
+    return self.execute_model(
+        SimpleNamespace(num_scheduled_tokens={"warm-up": 1}, total_num_scheduled_tokens=1)
+    )
+
+
+def _dummy(self: Any) -> Any:
+    return self.run()
+
+
+_METHODS = {
+    "load_model": _load,
+    "execute_model": _execute,
+    "compile_or_warm_up_model": _warm_up,
+    "execute_dummy_batch": _dummy,
+}
 
 
 def moe_config(**changes: Any) -> SimpleNamespace:

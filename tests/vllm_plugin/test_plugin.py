@@ -11,12 +11,18 @@ import pytest
 
 import moe_serve.vllm_plugin as plugin
 from moe_serve.errors import MoeServeError, PaddingUnsafe, UnknownVllm, UsageError
-from moe_serve.telemetry.record import Kind, Mode, read_records
+from moe_serve.telemetry.record import (
+    Kind,
+    Model,
+    Phase,
+    SlotKey,
+    Totals,
+    read_records,
+)  # fmt: skip
 from moe_serve.vllm_plugin import aligned_padding
+from moe_serve.vllm_plugin.markers import host, sampler
 from tests.vllm_plugin import doctored
 from tests.vllm_plugin.doctored import BF16, SITU, SWIGLU, W4A16, Tensor, moe_config
-
-PARALLEL = SimpleNamespace(tensor_parallel_size=2, pipeline_parallel_size=1, data_parallel_rank=0)
 
 
 @pytest.fixture
@@ -210,6 +216,9 @@ def test_pads_that_come_without_a_layer_are_refused(
         ("MOE_SERVE_PADDING", "alligned"),
         ("MOE_SERVE_MAX_NEURON_LOSS", "7"),
         ("MOE_SERVE_MAX_NEURON_LOSS", "some"),
+        ("MOE_SERVE_MARKERS", "on"),
+        ("MOE_SERVE_MARKER_LAYERS", "first;last"),
+        ("MOE_SERVE_MARKER_BUDGET", "-1"),
     ],
 )
 def test_a_setting_that_cannot_be_stops_the_worker_not_the_plugin(
@@ -226,10 +235,10 @@ def test_a_setting_that_cannot_be_stops_the_worker_not_the_plugin(
         load(sys.modules["vllm.v1.worker.gpu_worker"])
 
 
-def load(workers: ModuleType, rank: int = 0) -> Any:
-    worker = workers.Worker()
-    worker.rank, worker.parallel_config = rank, PARALLEL
-    worker.device = SimpleNamespace(type="cpu")
+def load(
+    workers: ModuleType, rank: int = 0, layers: dict[str, doctored.MoeRunner] | None = None
+) -> Any:
+    worker = doctored.make_worker(workers, rank=rank, layers=layers)
     worker.load_model()
     return worker
 
@@ -259,30 +268,167 @@ def test_the_worker_proves_what_it_sent_at_a_real_call(
     assert worker.rank == 1
 
 
-def test_only_calls_within_real_steps_are_counted(
-    experts: ModuleType, received: doctored.Received, tmp_path: Path
+@pytest.fixture
+def served(experts: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A worker of three MoE layers and a drafter's, at work."""
+    monkeypatch.setattr(host, "PAIRS", 3)
+    names = ("model.layers.4.mlp", "model.layers.5.mlp", "model.layers.6.mlp", "draft.0.mlp")
+    layers = {name: doctored.MoeRunner(lambda: call(experts)) for name in names}
+
+    def make() -> Any:
+        plugin.register()
+        worker = load(sys.modules["vllm.v1.worker.gpu_worker"], layers=layers)
+        worker.run = lambda: [runner.forward() for runner in layers.values()]
+        worker.layers = layers
+        return worker
+
+    return make
+
+
+def totals(folder: Path) -> dict[SlotKey, Totals]:
+    (record,) = read_records(folder / "records")
+    return dict(record.totals)
+
+
+def counts(folder: Path) -> dict[tuple[Any, ...], int]:
+    return {
+        (key.kind, key.model, key.layer, key.phase, key.bucket): total.count
+        for key, total in totals(folder).items()
+    }
+
+
+def test_only_calls_of_sampled_layers_within_real_steps_are_counted(
+    served: Any, experts: ModuleType, tmp_path: Path
 ) -> None:
-    plugin.register()
-    worker = load(sys.modules["vllm.v1.worker.gpu_worker"])
-    layers = (Tensor(1, at=100), Tensor(1, at=200))
-    call(experts, w1=layers[1])  # warm-up: outside a step
-    worker.run = lambda: [call(experts, w1=layer) for layer in layers]
+    worker = served()
+    worker.compile_or_warm_up_model()
     step(worker, 1, 1, 1, 1)
+    worker.execute_dummy_batch()
     step(worker, 1, 1, 1, 1)
     step(worker, 3, 1)
     step(worker)  # nothing scheduled
+    call(experts)  # of no layer
 
+    assert counts(tmp_path) == {
+        (Kind.KERNEL, Model.TARGET, 4, Phase.DECODE, 4): 2,
+        (Kind.KERNEL, Model.TARGET, 6, Phase.DECODE, 4): 2,
+        (Kind.KERNEL, Model.DRAFT, 3, Phase.DECODE, 4): 2,
+        (Kind.WINDOW, Model.TARGET, None, Phase.DECODE, 4): 2,
+        (Kind.STEP, Model.TARGET, None, Phase.DECODE, 4): 2,
+        (Kind.KERNEL, Model.TARGET, 4, Phase.MIXED, 4): 1,
+        (Kind.KERNEL, Model.TARGET, 6, Phase.MIXED, 4): 1,
+        (Kind.KERNEL, Model.DRAFT, 3, Phase.MIXED, 4): 1,
+        (Kind.WINDOW, Model.TARGET, None, Phase.MIXED, 4): 1,
+        (Kind.STEP, Model.TARGET, None, Phase.MIXED, 4): 1,
+        (Kind.SCHEDULE, Model.TARGET, None, Phase.DECODE, 0): 2,
+        (Kind.SCHEDULE, Model.TARGET, None, Phase.MIXED, 0): 1,
+    }
+    found = totals(tmp_path)
+    real = [total.tokens for key, total in found.items() if key.kind is Kind.SCHEDULE]
+    assert sorted(real) == [4, 8]
+
+
+def test_the_proof_tells_what_is_timed_and_what_that_costs(served: Any, tmp_path: Path) -> None:
+    served()
+    (record,) = read_records(tmp_path / "records")
+    markers = record.proof["markers"]
+
+    assert record.proof["layers"] == {"moe": 3, "sampled": [4, 6, 3]}
+    assert (markers["state"], markers["backend"], markers["path"]) == ("on", "host", "host")
+    assert 0 <= markers["bias_seconds"] <= markers["pair_seconds"]
+    assert record.proof["graphs"] == {"sizes": [], "modes": []}
+    assert len(record.proof["config_digest"]) == 16
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "timed", "state"),
+    [
+        ("MOE_SERVE_MARKER_LAYERS", "all", {4, 5, 6, 3}, "on"),
+        ("MOE_SERVE_MARKER_LAYERS", "5", {5}, "on"),
+        ("MOE_SERVE_MARKER_LAYERS", "77", set(), "unsupported"),
+        ("MOE_SERVE_MARKERS", "off", set(), "off"),
+    ],
+)
+def test_the_operator_says_which_layers_are_timed(
+    name: str,
+    value: str,
+    timed: set[int],
+    state: str,
+    served: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(name, value)
+    step(served(), 1)
     (record,) = read_records(tmp_path / "records")
 
-    counts = {(k.kind, k.layer, k.bucket, k.mode): v.count for k, v in record.totals.items()}
-    assert counts == {
-        (Kind.KERNEL, 0, 4, Mode.DECODE): 2,
-        (Kind.KERNEL, 1, 4, Mode.DECODE): 2,
-        (Kind.STEP, None, 4, Mode.DECODE): 2,
-        (Kind.KERNEL, 0, 4, Mode.MIXED): 1,
-        (Kind.KERNEL, 1, 4, Mode.MIXED): 1,
-        (Kind.STEP, None, 4, Mode.MIXED): 1,
-    }
+    assert {key.layer for key in record.totals if key.kind is Kind.KERNEL} == timed
+    assert record.proof["markers"]["state"] == state
+    assert bool(record.proof["markers"]["reason"]) is (state != "on")
+    assert {key.kind for key in record.totals} >= {Kind.STEP, Kind.SCHEDULE}
+
+
+def test_markers_that_fail_are_off_and_serving_goes_on(
+    served: Any,
+    received: doctored.Received,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    worker = served()
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("the device is gone")
+
+    monkeypatch.setattr(host.HostMarkers, "stop", fail)
+    step(worker, 1)
+    step(worker, 1)
+    (record,) = read_records(tmp_path / "records")
+
+    assert len(received) == 8
+    assert record.telemetry_failed
+    assert record.proof["markers"]["state"] == "failed"
+    assert record.proof["markers"]["reason"] == "RuntimeError: the device is gone"
+    assert caplog.text.count("the device is gone") == 1
+    assert {key.kind for key in record.totals} == {Kind.STEP, Kind.SCHEDULE}
+
+
+def test_markers_over_their_budget_count_no_more(
+    served: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sampler, "JUDGED_STEPS", 4)
+    monkeypatch.setenv("MOE_SERVE_MARKER_BUDGET", "0")
+    worker = served()
+    for _ in range(8):
+        step(worker, 1)
+    (record,) = read_records(tmp_path / "records")
+
+    assert record.proof["markers"]["state"] == "over_budget"
+    assert record.proof["markers"]["overhead_ratio"] > 0
+    assert "the budget is 0.00%" in record.proof["markers"]["reason"]
+    kernels = [t.count for k, t in record.totals.items() if k.kind is Kind.KERNEL]
+    assert kernels == [5, 5, 5]
+
+
+def test_a_vllm_with_other_insides_serves_without_markers(
+    served: Any, received: doctored.Received, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(doctored.MoeRunner, "_forward_impl")
+    served()
+    (record,) = read_records(tmp_path / "records")
+
+    assert record.proof["markers"]["state"] == "failed"
+    assert "_forward_impl" in record.proof["markers"]["reason"]
+
+
+def test_unregistering_puts_the_layers_back(served: Any) -> None:
+    worker = served()
+    runner = worker.layers["model.layers.4.mlp"]
+    wrapped = "_forward_impl" in vars(runner)
+    plugin.unregister()
+
+    assert wrapped
+    assert "_forward_impl" not in vars(runner)
 
 
 def test_serving_goes_on_where_no_record_can_be_written(

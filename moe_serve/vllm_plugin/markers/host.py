@@ -17,7 +17,7 @@ from moe_serve.telemetry.record import (
 )
 from moe_serve.vllm_plugin.markers.slot import Cost, Slot
 
-_PAIRS = 2000
+PAIRS = 2000
 
 
 class HostMarkers:
@@ -69,13 +69,13 @@ class HostMarkers:
             trial.gate(is_open=True)
             slot = _trial(writer)
             begun = time.perf_counter_ns()
-            for _ in range(_PAIRS):
+            for _ in range(PAIRS):
                 trial.start(slot, None)
                 trial.stop(slot, 1, None)
             took = time.perf_counter_ns() - begun
             writer.close()
             (total,) = read_records(Path(folder))[0].totals.values()
-        return Cost(pair_seconds=took / _PAIRS / 1e9, bias_seconds=total.seconds / _PAIRS)
+        return Cost(pair_seconds=took / PAIRS / 1e9, bias_seconds=total.seconds / PAIRS)
 
     def close(self) -> None:
         """Nothing to let go of."""

@@ -42,7 +42,7 @@ _NUMBERS = ["published", "number", "key", "tokens", "window", "window_key"]
 
 
 @triton.jit
-def _now(BACKEND: tl.constexpr):  # noqa: ANN202, N803  # a constant, as Triton writes them
+def _now(BACKEND: tl.constexpr):  # noqa: N803  # a constant, as Triton writes them
     if BACKEND == "cuda":
         return tl.inline_asm_elementwise(
             "mov.u64 $0, %globaltimer;", "=l", [], dtype=tl.int64, is_pure=False, pack=1
@@ -53,8 +53,8 @@ def _now(BACKEND: tl.constexpr):  # noqa: ANN202, N803  # a constant, as Triton 
 
 
 @triton.jit(do_not_specialize=_NUMBERS)
-def start_marker(  # noqa: ANN201
-    state,  # noqa: ANN001
+def start_marker(
+    state,
     number: tl.int32,
     window: tl.int32,
     WINDOW: tl.constexpr,  # noqa: N803
@@ -68,9 +68,9 @@ def start_marker(  # noqa: ANN201
 
 
 @triton.jit(do_not_specialize=_NUMBERS)
-def stop_marker(  # noqa: ANN201
-    state,  # noqa: ANN001
-    constants,  # noqa: ANN001
+def stop_marker(
+    state,
+    constants,
     published: tl.int64,
     number: tl.int32,
     key: tl.int64,

@@ -12,12 +12,20 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from moe_serve.telemetry.layout import pack_key
 from moe_serve.telemetry.record import (
-    Kind, Mode, Phase, Rank, RecordWriter, SlotKey, Totals, read_records,
+    Kind,
+    Mode,
+    Phase,
+    Rank,
+    RecordWriter,
+    SlotKey,
+    Totals,
+    read_records,
 )  # fmt: skip
 from moe_serve.vllm_plugin.markers.slot import Backend, Slot
 
@@ -210,7 +218,7 @@ def _concurrent_reader(bench: Bench) -> Check:
 def _graphs(bench: Bench) -> Check:
     from moe_serve.vllm_plugin.markers.device import captured
 
-    graphs = {size: captured(lambda at=bench.slot(size): bench.pair(at), 1) for size in (16, 32)}
+    graphs = {size: captured(partial(bench.pair, bench.slot(size)), 1) for size in (16, 32)}
     before = bench.totals()
     for _ in range(5):
         graphs[16].replay()
@@ -253,7 +261,7 @@ def _truth(bench: Bench) -> Check:
             bench.pair(slot)
 
     bench.scale = 8
-    marked, bare = captured(layers, 1), captured(lambda: [bench.work() for _ in slots], 1)
+    marked, bare = captured(layers, 1), captured(bench.work, len(slots))
     took = []
     for _ in range(_TRUTH_ROUNDS):  # in turn, since clocks drift
         timed(marked, _TRUTH_REPLAYS)
@@ -322,19 +330,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         import torch
 
         if not torch.cuda.is_available():
-            print(
-                "selftest: this PyTorch sees no GPU; --device cpu checks the host's markers",
-                file=sys.stderr,
-            )  # noqa: T201, E501
+            sys.stderr.write(
+                "selftest: this PyTorch sees no GPU; --device cpu checks the host's markers\n"
+            )
             return 2
         runs = [lambda: run("gpu"), lambda: run("gpu", mapped=False)]
     failed = False
     for each in runs:
         facts, checks = each()
         failed = failed or not all(check.passed for check in checks)
-        print(
-            json.dumps({"device": facts, "checks": [asdict(check) for check in checks]}, indent=2)
-        )  # noqa: T201, E501
+        found = {"device": facts, "checks": [asdict(check) for check in checks]}
+        sys.stdout.write(json.dumps(found, indent=2) + "\n")
     return int(failed)
 
 

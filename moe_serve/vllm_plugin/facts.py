@@ -1,0 +1,66 @@
+"""What of a worker's configuration decides its speed: for the record's proof."""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping
+from typing import Any
+
+# Values that name a place or a moment, not a way of working; and nothing secret may be hashed.
+_DECIDES = re.compile(r"^(AITER|HIP|HSA|VLLM_(ROCM|USE|ALL2ALL|FUSED_MOE|MOE|MXFP4|CPU|V1))_")
+_FIELDS = {
+    "model_config": (
+        "model", "revision", "dtype", "max_model_len", "quantization", "enforce_eager",
+    ),
+    "cache_config": (
+        "block_size", "cache_dtype", "enable_prefix_caching", "gpu_memory_utilization",
+    ),
+    "parallel_config": (
+        "tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size",
+        "enable_expert_parallel", "enable_dbo", "enable_eplb", "all2all_backend",
+    ),
+    "scheduler_config": (
+        "max_num_seqs", "max_num_batched_tokens", "enable_chunked_prefill", "async_scheduling",
+        "policy",
+    ),
+    "compilation_config": ("mode", "cudagraph_mode", "cudagraph_capture_sizes"),
+    "speculative_config": ("method", "num_speculative_tokens", "model"),
+    "attention_config": ("backend",),
+    "kernel_config": ("moe_backend",),
+}  # fmt: skip
+
+
+def config_digest(
+    vllm_config: Any, versions: Mapping[str, object], environment: Mapping[str, str] = os.environ
+) -> str:
+    """16 hex digits, equal where configuration and software are; pads and policy are not in it."""
+    seen = {
+        part: {name: str(getattr(getattr(vllm_config, part, None), name, None)) for name in names}
+        for part, names in _FIELDS.items()
+    }
+    switches = {name: value for name, value in environment.items() if _DECIDES.match(name)}
+    text = json.dumps([seen, switches, dict(versions)], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def graphs(vllm_config: Any) -> dict[str, list[Any]]:
+    """`sizes` and `modes` (full, piecewise) of the graphs that vLLM captures."""
+    compilation = vllm_config.compilation_config
+    mode = getattr(compilation, "cudagraph_mode", None)
+    sizes = getattr(compilation, "cudagraph_capture_sizes", None) or []
+    modes = {part.name.lower() for part in (mode.decode_mode(), mode.mixed_mode())} if mode else {}
+    modes = sorted(set(modes) & {"full", "piecewise"})
+    return {"sizes": sorted(map(int, sizes)) if modes else [], "modes": modes}
+
+
+def decode_graphs(vllm_config: Any) -> bool:
+    """Whether full graphs serve decode steps alone."""
+    mode = getattr(vllm_config.compilation_config, "cudagraph_mode", None)
+    return mode is not None and bool(mode.separate_routine())
+
+
+def decode_width(vllm_config: Any) -> int:
+    """Tokens that a request in decode brings to a step: more than one with a drafter."""
+    speculative = getattr(vllm_config, "speculative_config", None)
+    return 1 + int(getattr(speculative, "num_speculative_tokens", 0) or 0)
