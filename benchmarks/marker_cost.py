@@ -13,6 +13,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from moe_serve.vllm_plugin.markers.slot import Slot
 
 LAYERS, EXPERTS = 8, 32
 HIDDEN = INTERMEDIATE = 3072
-_ROUNDS, _REPLAYS = 30, 20
+_ROUNDS, _REPLAYS = 60, 20
 
 
 @triton.jit
@@ -114,10 +115,10 @@ class Marked:
     def __call__(self, layer: int, work: Callable[[], torch.Tensor]) -> torch.Tensor:
         if layer not in self.which:
             return work()
-        slot = self.slots[layer]
-        self.backend.start(slot, self.window if layer == min(self.which) else None)
+        slot, window = self.slots[layer], self.window if len(self.which) > 1 else None
+        self.backend.start(slot, window if layer == min(self.which) else None)
         result = work()
-        self.backend.stop(slot, 1, self.window if layer == max(self.which) else None)
+        self.backend.stop(slot, 1, window if layer == max(self.which) else None)
         return result
 
 
@@ -249,37 +250,39 @@ def cost(layers: Layers, writer: RecordWriter, backend: DeviceMarkers) -> dict[s
 def truth(
     layers: Layers, folder: Path, writer: RecordWriter, backend: DeviceMarkers, bias: float
 ) -> list[dict[str, Any]]:
-    """Sum of the layers' means over the time that events give the whole, by batch and mode."""
+    """Sum of the layers' means over the time, by events, of the same work without markers."""
     rows = []
-    graphs: dict[int, tuple[torch.cuda.CUDAGraph, torch.cuda.CUDAGraph, Around, torch.Tensor]] = {}
-    for batch in (1, 8, 64):
+    graphs: dict[int, tuple[torch.Tensor, Around, torch.cuda.CUDAGraph, torch.cuda.CUDAGraph]] = {}
+    for batch in (1, 8, 64):  # all captured before any is replayed
         x = layers.inputs(batch)
         around = Marked(writer, backend, batch, sampled(LAYERS))
-        graphs[batch] = (capture(layers, x, around), capture(layers, x, plain), around, x)
-    for batch, (marked, bare, around, x) in graphs.items():
-        for mode in ("graph", "eager"):
-            events, bare_events = [], []
-            timed(marked, 5)
+        graphs[batch] = x, around, capture(layers, x, around), capture(layers, x, plain)
+    for batch, (x, around, marked, bare) in graphs.items():
+        ways: dict[str, tuple[Callable[[], float], Callable[[], float]]] = {
+            "graph": (partial(timed, marked, 10), partial(timed, bare, 10)),
+            "eager": (
+                partial(_eager, partial(forward, layers, x, around)),
+                partial(_eager, partial(forward, layers, x, plain)),
+            ),
+        }
+        for mode, (with_markers, without) in ways.items():
+            with_markers()
+            torch.cuda.synchronize()
             before = _sums(folder, batch)
-            for _ in range(20):
-                if mode == "graph":
-                    events.append(timed(marked, 10))
-                else:
-                    events.append(_eager(lambda x=x, around=around: forward(layers, x, around)))
-                bare_events.append(timed(bare, 10))
+            pairs = [(with_markers(), without()) for _ in range(20)]
             torch.cuda.synchronize()
             after = _sums(folder, batch)
             means = sum((after[n][0] - before[n][0]) / (after[n][1] - before[n][1]) for n in after)
-            plain_time = statistics.mean(bare_events)
+            alone = statistics.mean(pair[1] for pair in pairs)
             rows.append(
                 {
                     "mode": mode,
                     "rows an expert": batch,
                     "sum of means us": means * 1e6,
-                    "marked us": statistics.mean(events) * 1e6,
-                    "graph without markers us": plain_time * 1e6,
-                    "ratio": means / plain_time,
-                    "ratio without bias": (means - bias * LAYERS) / plain_time,
+                    "with markers us": statistics.mean(pair[0] for pair in pairs) * 1e6,
+                    "without markers us": alone * 1e6,
+                    "ratio": means / alone,
+                    "ratio without bias": (means - bias * LAYERS) / alone,
                 }
             )
     return rows
