@@ -23,7 +23,7 @@ import triton.language as tl
 
 from moe_serve.telemetry.layout import pack_key
 from moe_serve.telemetry.record import Kind, Mode, Phase, Rank, RecordWriter, SlotKey, read_records
-from moe_serve.vllm_plugin.markers.device import DeviceMarkers, clock_of, replay_seconds, timed
+from moe_serve.vllm_plugin.markers.device import DeviceMarkers, captured, clock_of, timed
 from moe_serve.vllm_plugin.markers.slot import Slot
 
 LAYERS, EXPERTS = 8, 32
@@ -209,7 +209,11 @@ def nodes_alone(device: torch.device) -> dict[str, float]:
             pinned.data_ptr(), FENCE=True, num_warps=1
         ),
     }
-    return {name: replay_seconds(work, 200, 20) / 200 * 1e6 for name, work in ways.items()}
+    graphs = {name: captured(work, 200) for name, work in ways.items()}
+    return {
+        name: statistics.median(timed(graph, 1) for _ in range(21)) / 200 * 1e6
+        for name, graph in graphs.items()
+    }
 
 
 def cost(layers: Layers, writer: RecordWriter, backend: DeviceMarkers) -> dict[str, Any]:

@@ -9,7 +9,8 @@ RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 
 def benchmarks_page(note: str) -> str:
     """The page; figures come from `benchmarks/results` alone."""
-    return "\n".join([*_head(note), *_markers(_load("marker_cost.h200.json"))])
+    markers = _load("marker_cost.h200.json"), _load("marker_cost.h200-before.json")
+    return "\n".join([*_head(note), *_markers(*markers)])
 
 
 def _load(name: str) -> dict[str, Any]:
@@ -30,10 +31,12 @@ def _head(note: str) -> list[str]:
     ]
 
 
-def _markers(found: dict[str, Any]) -> list[str]:
+def _markers(found: dict[str, Any], before: dict[str, Any]) -> list[str]:
     cost, nodes = found["cost"], found["cost"]["node_us"]
     step, two = cost["step_ms"], cost["rows"]["markers, 2 layers"]
     empty = cost["rows"]["empty nodes, 2 layers"]
+    every = cost["rows"]["markers, 8 layers"]["microseconds"] / 8
+    alone = found["calibration"]["pair_us"]
     lines = [
         "## What markers cost",
         "",
@@ -53,13 +56,15 @@ def _markers(found: dict[str, Any]) -> list[str]:
     return [
         *lines,
         "",
-        f"A marker takes {nodes['marker']:.2f} µs, {nodes['ratio']:.2f} times an empty kernel in its "
-        f"place ({nodes['empty']:.2f} µs). The goals were 1.3 times, and 0.15 % of a 3 ms step for "
-        f"two layers: the first is just missed, since sealing a cell has a price, and the second "
-        f"cannot be had from two nodes a layer on this device, where empty ones take "
-        f"{empty['percent']:.2f} % and markers {two['percent']:.2f} %. What cannot be seen in "
-        "such a table: with the layers' own traffic between them the markers' words have left the "
-        "cache, and waiting for them is most of the difference.",
+        f"A marker takes {nodes['marker']:.2f} µs, {nodes['ratio']:.2f} times an empty kernel in "
+        f"its place ({nodes['empty']:.2f} µs); on another such machine an hour before, "
+        f"{before['cost']['node_us']['ratio']:.2f} times. The goals were 1.3 times, and 0.15 % of "
+        "a 3 ms step for two layers. Neither is met: even empty kernels around two layers take "
+        f"{empty['percent']:.2f} %, and markers {two['percent']:.2f} %. Most of the difference is "
+        "waiting for the markers' own words, which the layers' traffic has driven out of the "
+        f"caches. For the same reason a pair in place, {every:.2f} µs, costs "
+        f"{every / alone:.1f} times what it does in a graph of nothing else, {alone:.2f} µs, which "
+        "is what a worker calibrates; so it counts each pair double against its budget.",
         "",
         "Graphs of nothing but one kind of kernel show what a sequence lock's fences would have "
         "cost (`docs/adr/0007`):",

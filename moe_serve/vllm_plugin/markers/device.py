@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import statistics
 import threading
 import time
 from collections.abc import Callable
@@ -140,7 +141,7 @@ class DeviceMarkers:
                 self._copier.start()
 
     def calibrate(self) -> Cost:
-        """Measure a pair's cost and bias in graphs of nothing but markers, and that they arrive.
+        """Measure a pair's cost and bias in a graph of nothing but markers, and that they arrive.
 
         Raises:
             DriverError: not even the copied way gives what was counted.
@@ -186,7 +187,6 @@ class DeviceMarkers:
         self.owns(_TRIAL)
         self.start(_TRIAL, _WINDOW)  # compiles the other halves
         self.stop(_TRIAL, 1, _WINDOW)
-        seconds = replay_seconds(pair, _PAIRS, _REPLAYS)
         graph = captured(pair, _PAIRS)
         self._count(True)
         graph.replay()
@@ -203,7 +203,8 @@ class DeviceMarkers:
         if cell is None or cell[layout.COUNT] != _PAIRS:
             return None
         bias = cell[layout.TICKS] / _PAIRS / self._hertz
-        return Cost(pair_seconds=seconds / _PAIRS, bias_seconds=bias)
+        pair_seconds = statistics.median(timed(graph, 1) for _ in range(_REPLAYS)) / _PAIRS
+        return Cost(pair_seconds=pair_seconds, bias_seconds=bias)
 
     def _forget(self, slot: Slot) -> None:
         self._state[slot.number].zero_()
@@ -215,7 +216,7 @@ class DeviceMarkers:
         self._writer.buffer[offset : offset + layout.SLOT_BYTES] = bytes(layout.SLOT_BYTES)
 
 
-def captured(work: Callable[[], None], times: int) -> torch.cuda.CUDAGraph:
+def captured(work: Callable[[], object], times: int) -> torch.cuda.CUDAGraph:
     """A graph of `work` that many times over."""
     work()
     torch.cuda.synchronize()
@@ -224,13 +225,6 @@ def captured(work: Callable[[], None], times: int) -> torch.cuda.CUDAGraph:
         for _ in range(times):
             work()
     return graph
-
-
-def replay_seconds(work: Callable[[], None], times: int, replays: int) -> float:
-    """Median device time of one replay of `captured(work, times)`."""
-    graph = captured(work, times)
-    timed(graph, 1)
-    return sorted(timed(graph, 1) for _ in range(replays))[replays // 2]
 
 
 def timed(graph: torch.cuda.CUDAGraph, replays: int) -> float:

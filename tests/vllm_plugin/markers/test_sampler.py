@@ -214,17 +214,18 @@ def test_the_overhead_is_of_the_median_time_between_steps(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sampler_module, "JUDGED_STEPS", 3)
-    here = make(pair_seconds=1e-6, budget=0.001)
+    here = make(pair_seconds=1e-6, budget=0.003)
     for gap in (0.0, 0.002, 0.002, 100.0):  # two steps of 2 ms, then nobody came
         here.now += gap
         here.step(Phase.DECODE)
-    assert here.sampler.overhead == pytest.approx(2e-6 / 2e-3)
+    # Two pairs, each twice as dear as alone.
+    assert here.sampler.overhead == pytest.approx(4e-6 / 2e-3)
     assert (here.sampler.state, here.said) == (State.ON, [None])
 
     for _ in range(3):
         here.now += 0.001
         here.step(Phase.DECODE)
     assert here.sampler.state is State.OVER_BUDGET
-    assert "0.20%" in here.said[-1]
+    assert "0.40%" in here.said[-1]
     assert here.markers.gates[-1] is False
     assert not here.call(FIRST, 8)
