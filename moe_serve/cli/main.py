@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 
 from moe_serve import __version__
-from moe_serve.cli import demo, padding, preflight
+from moe_serve.cli import demo, exporter, padding, preflight
 from moe_serve.cli.parsing import Parser, Verb
 from moe_serve.errors import MoeServeError
 
@@ -22,6 +22,9 @@ def build_parser() -> Parser:
     padding.add_verbs(groups.add_parser("padding", help="what a deployment's pads do"))
     preflight.add_flags(
         groups.add_parser("preflight", help="is this pod fit to serve: the workers' own proof")
+    )
+    exporter.add_flags(
+        groups.add_parser("exporter", help="the workers' records as Prometheus metrics")
     )
     demo.add_flags(groups.add_parser("demo", help="the whole story on a CPU: measure, judge"))
     return parser

@@ -20,6 +20,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntFlag
+from functools import lru_cache
 from operator import mul
 from typing import Any
 
@@ -48,6 +49,7 @@ SEAL = HISTOGRAM + BINS
 _PREAMBLE = struct.Struct("<8sIIQ")
 _BYTE_ORDER = 0x01020304
 _CELL = struct.Struct(f"<{WORDS}Q")
+_PAIR = struct.Struct(f"<{2 * WORDS}Q")
 _HEADER_AT = 64
 _PROOF_AT, _PROOF_BYTES = 4096, 32768
 _PROOF = struct.Struct("<QII")
@@ -122,12 +124,13 @@ def unpack_cells(buffer: bytes, offset: int) -> tuple[int, ...] | None:
     Raises:
         ValueError: neither cell is whole.
     """
-    cells = [_CELL.unpack_from(buffer, offset + turn * CELL_BYTES) for turn in (0, 1)]
-    cells.sort(key=lambda cell: cell[UPDATES], reverse=True)
-    for cell in cells:
+    words = _PAIR.unpack_from(buffer, offset)
+    cells = words[:WORDS], words[WORDS:]
+    newest = cells[1] if cells[1][UPDATES] > cells[0][UPDATES] else cells[0]
+    for cell in (newest, *cells):
         if cell[UPDATES] and cell[SEAL] == seal(cell[:SEAL]):
             return cell
-    if any(map(any, cells)):
+    if any(words):
         raise ValueError("torn")
     return None
 
@@ -240,6 +243,7 @@ def pack_key(key: SlotKey) -> int:
     return word | _PHASES.index(key.phase) << _PHASE_AT | _MODELS.index(key.model) << _MODEL_AT
 
 
+@lru_cache(maxsize=4096)
 def unpack_key(word: int) -> SlotKey:
     """A slot's key.
 

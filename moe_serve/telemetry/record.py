@@ -89,7 +89,7 @@ class RecordWriter:
             clock: wall-clock nanoseconds.
 
         Raises:
-            RecordError: the folder or the file cannot be made.
+            RecordError: the folder or the file cannot be made, or another worker writes it.
         """
         self.pid = os.getpid()
         self._clock = clock
@@ -102,6 +102,7 @@ class RecordWriter:
         self._rank, self._clock_hertz = rank, clock_hertz
         self._started = clock()
         self._generation = self._started
+        _require_unused(directory / rank.file_name)
         try:
             self._file = _create(directory, rank.file_name)
         except OSError as error:
@@ -195,6 +196,21 @@ class RecordWriter:
         layout.pack_header(self.buffer, header, self._header_updates)
 
 
+def _require_unused(path: Path) -> None:
+    """Two deployments in one folder would overwrite each other's proof."""
+    with contextlib.suppress(OSError):
+        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            alive = _locked(file)
+        finally:
+            os.close(file)
+        if alive:
+            raise RecordError(
+                f"{path}: another living worker writes it; give each server a record folder "
+                "of its own"
+            )
+
+
 def _temporary(name: str) -> str:
     return f".{name}.{os.getpid()}"
 
@@ -232,44 +248,88 @@ def read_record(path: Path) -> Record:
     Raises:
         RecordError: the file cannot be read, or is no record of this version; `reason` in one word.
     """
-    try:
-        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError as error:
-        raise RecordError(f"{path}: {error.strerror}", reason="unreadable") from error
-    try:
-        return _read(path, file)
-    except OSError as error:
-        raise RecordError(f"{path}: {error.strerror}", reason="unreadable") from error
-    except BadRecord as error:
-        raise RecordError(f"{path}: {error}", reason=error.reason) from error
-    finally:
-        os.close(file)
+    return RecordReader(path).read()
 
 
-def _read(path: Path, file: int) -> Record:
-    alive = _locked(file)
-    front = os.pread(file, layout.SLOTS_AT, 0)
-    header = layout.unpack_header(front, os.fstat(file).st_size)
-    proof = layout.unpack_proof(front)
-    found = _slots(file, header)
-    totals = {slot.key: slot.totals for slot in found if slot}
-    last = max((slot.last for slot in found if slot and slot.last), default=None)
-    return Record(
-        path=path,
-        rank=header.rank,
-        pid=header.pid,
-        generation=header.generation,
-        recaptures=header.recaptures,
-        clock_hertz=header.clock_hertz,
-        started_seconds=header.started / _SECOND,
-        last_step_seconds=None if last is None else last / _SECOND,
-        alive=alive,
-        telemetry_failed=Flags.TELEMETRY_FAILED in header.flags,
-        slots_dropped=header.slots_dropped,
-        slots_torn=found.count(None),
-        proof=proof,
-        totals=totals,
-    )
+class RecordReader:
+    """Reads one record again and again: a slot that did not change keeps its `Totals` object."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._generation = 0
+        self._bytes = b""
+        self._slots: list[layout.Slot | None] = []
+
+    def read(self) -> Record:
+        """The record, as it stands.
+
+        Raises:
+            RecordError: as `read_record`.
+        """
+        path = self._path
+        try:
+            file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError as error:
+            raise RecordError(f"{path}: {error.strerror}", reason="unreadable") from error
+        try:
+            return self._read(file)
+        except OSError as error:
+            raise RecordError(f"{path}: {error.strerror}", reason="unreadable") from error
+        except BadRecord as error:
+            raise RecordError(f"{path}: {error}", reason=error.reason) from error
+        finally:
+            os.close(file)
+
+    def _read(self, file: int) -> Record:
+        alive = _locked(file)
+        front = os.pread(file, layout.SLOTS_AT, 0)
+        header = layout.unpack_header(front, os.fstat(file).st_size)
+        proof = layout.unpack_proof(front)
+        found, torn = self._read_slots(file, header)
+        totals = {slot.key: slot.totals for slot in found if slot}
+        last = max((slot.last for slot in found if slot and slot.last), default=None)
+        return Record(
+            path=self._path,
+            rank=header.rank,
+            pid=header.pid,
+            generation=header.generation,
+            recaptures=header.recaptures,
+            clock_hertz=header.clock_hertz,
+            started_seconds=header.started / _SECOND,
+            last_step_seconds=None if last is None else last / _SECOND,
+            alive=alive,
+            telemetry_failed=Flags.TELEMETRY_FAILED in header.flags,
+            slots_dropped=header.slots_dropped,
+            slots_torn=torn,
+            proof=proof,
+            totals=totals,
+        )
+
+    def _read_slots(self, file: int, header: Header) -> tuple[list[layout.Slot | None], int]:
+        """Every slot, None for one that was never hit, and how many have no whole cell."""
+        size = layout.SLOT_BYTES
+        read = os.pread(file, header.slots_used * size, layout.SLOTS_AT)
+        if len(read) < header.slots_used * size:
+            raise BadRecord("truncated", "it became shorter while it was read")
+        if header.generation != self._generation:
+            self._bytes, self._slots = b"", []
+        found: list[layout.Slot | None] = []
+        torn = 0
+        for number in range(header.slots_used):
+            at = number * size
+            if number < len(self._slots) and read[at : at + size] == self._bytes[at : at + size]:
+                found.append(self._slots[number])
+                continue
+            try:
+                slot = layout.unpack_slot(read, at, header.clock_hertz)
+            except ValueError:
+                slot = _slot_again(file, number, header)
+                torn += slot is None
+            found.append(slot)
+        # What was torn is never kept: its bytes may be the same at the next time and still torn.
+        if not torn:
+            self._generation, self._bytes, self._slots = header.generation, read, found
+        return found, torn
 
 
 def _locked(file: int) -> bool:
@@ -279,22 +339,6 @@ def _locked(file: int) -> bool:
         return True
     fcntl.flock(file, fcntl.LOCK_UN)
     return False
-
-
-def _slots(file: int, header: Header) -> list[layout.Slot | None]:
-    """Every slot that was hit; None for one that has no whole cell."""
-    buffer = os.pread(file, header.slots_used * layout.SLOT_BYTES, layout.SLOTS_AT)
-    if len(buffer) < header.slots_used * layout.SLOT_BYTES:
-        raise BadRecord("truncated", "it became shorter while it was read")
-    found: list[layout.Slot | None] = []
-    for number in range(header.slots_used):
-        try:
-            slot = layout.unpack_slot(buffer, number * layout.SLOT_BYTES, header.clock_hertz)
-        except ValueError:
-            found.append(_slot_again(file, number, header))
-        else:
-            found += [slot] if slot else []
-    return found
 
 
 def _slot_again(file: int, number: int, header: Header) -> layout.Slot | None:

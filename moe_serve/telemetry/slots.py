@@ -4,7 +4,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 
-class Kind(StrEnum):
+class _Word(StrEnum):
+    """A word that keys are made of: hashed as text, since Enum's own hash is Python code."""
+
+    __hash__ = str.__hash__
+
+
+class Kind(_Word):
     """What a slot counts.
 
     `kernel`: one fused-MoE call of a sampled layer. `window`: from the first sampled layer's start
@@ -19,7 +25,7 @@ class Kind(StrEnum):
     SCHEDULE = "schedule"
 
 
-class Mode(StrEnum):
+class Mode(_Word):
     """How the work was launched: replayed in a full or a piecewise graph, or eagerly."""
 
     FULL = "full"
@@ -27,7 +33,7 @@ class Mode(StrEnum):
     EAGER = "eager"
 
 
-class Phase(StrEnum):
+class Phase(_Word):
     """`decode`: every request has one token; `mixed`: not so; `any`: one graph serves both."""
 
     DECODE = "decode"
@@ -35,7 +41,7 @@ class Phase(StrEnum):
     ANY = "any"
 
 
-class Model(StrEnum):
+class Model(_Word):
     """The served model, or the one that drafts tokens for it."""
 
     TARGET = "target"

@@ -181,6 +181,7 @@ def _pads(here: Session, call: ByName, args: Any, kwargs: Any) -> Pads | None:
     return here.pads(
         Seen(
             part=part,
+            all_experts=int(getattr(moe_config, "num_experts", None) or part.experts),
             quant=quant,
             activation=activation_of(activation),
             layout=layout_of(call.get(args, kwargs, "gate_mode"), quant),

@@ -253,6 +253,7 @@ def _shape_proof(seen: shape.Seen, report: Report) -> dict[str, object]:
         "padded": {"hidden": part.padded_hidden, "intermediate": part.padded_intermediate},
         "hidden": part.hidden,
         "experts": part.experts,
+        "all_experts": seen.all_experts,
         "top_k": part.top_k,
         "quant": report.call.quant.value,
         "path": report.paths[0].path.value,

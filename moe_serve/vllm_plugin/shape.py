@@ -24,9 +24,13 @@ _ACTIVATIONS = {"silu": Activation.SILU, "situ": Activation.SITU}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
-    """What one call shows of its shape; two calls that are equal here get the same pads."""
+    """What one call shows of its shape; two calls that are equal here get the same pads.
+
+    `all_experts`: of the layer, on all ranks.
+    """
 
     part: Shard
+    all_experts: int
     quant: Quant
     activation: Activation
     layout: Layout

@@ -11,6 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from moe_serve.cli.main import build_parser
+from moe_serve.exporter.catalogue import LABELS, METRICS
+from moe_serve.exporter.proof import Facts
+from moe_serve.exporter.samples import series_bound
 from moe_serve.padding.aiter_eras import aiter_era
 from moe_serve.padding.contract import Call, Policy, Report, assess
 from moe_serve.padding.models import BUILT_IN
@@ -125,9 +128,60 @@ def _line(parallel: Parallelism, policy: Policy, report: Report) -> str:
     )
 
 
+def metrics_page() -> str:
+    """`docs/metrics.md`: the exporter's catalogue."""
+    lines = [
+        "# Metrics",
+        "",
+        _NOTE.strip(),
+        "",
+        "Of `moe-serve exporter`. A metric without data has no series: it is never 0 or NaN for "
+        "lack of it. `track`, `pod` and `namespace` are labels of the scraped target, never of "
+        "these series. In queries: `rate(moe_serve_kernel_seconds_total[5m]) / "
+        "rate(moe_serve_kernel_invocations_total[5m])` is the mean time of a fused-MoE call, "
+        "exact, not sampled.",
+        "",
+        "| metric | type | labels | |",
+        "|---|---|---|---|",
+    ]
+    for metric in METRICS.values():
+        labels = " ".join(f"`{label}`" for label in metric.labels)
+        lines.append(f"| `{metric.full_name}` | {metric.type} | {labels} | {metric.help} |")
+    lines += ["", "## Labels", "", "| label | |", "|---|---|"]
+    lines += [f"| `{label}` | {text} |" for label, text in LABELS.items()]
+    return "\n".join([*lines, "", *_bound()])
+
+
+def _bound() -> list[str]:
+    examples = {
+        "one rank, 2 layers, 83 captured sizes": (1, 2, 83),
+        "8 ranks, 4 layers, 83 captured sizes": (8, 4, 83),
+        "one rank on a CPU, 2 layers, no graphs": (1, 2, 0),
+    }
+    return [
+        "## How many series",
+        "",
+        "Only slots that were hit are exported. What a rank cannot exceed follows from its "
+        "configuration and is exported as `moe_serve_exporter_series_bound`:",
+        "",
+        "| | at most |",
+        "|---|---|",
+        *(f"| {text} | {_series(*numbers)} |" for text, numbers in examples.items()),
+        "",
+    ]
+
+
+def _series(ranks: int, layers: int, sizes: int) -> int:
+    sampled, captured = list(range(layers)), list(range(sizes))
+    return ranks * series_bound(
+        Facts({"layers": {"sampled": sampled}, "graphs": {"sizes": captured}})
+    )
+
+
 PAGES = {
     "cli.md": cli_page,
     "padding-table.md": padding_page,
+    "metrics.md": metrics_page,
     "benchmarks.md": lambda: benchmarks_page(_NOTE.strip()),
 }
 

@@ -21,6 +21,7 @@ from moe_serve.telemetry.record import (
     Model,
     Phase,
     Rank,
+    RecordReader,
     RecordWriter,
     SlotKey,
     Totals,
@@ -120,9 +121,10 @@ def test_a_writer_that_ended_is_not_alive_and_its_totals_stay(tmp_path: Path) ->
     assert (record.alive, record.totals[STEP].count) == (False, 1)
 
 
-def test_a_new_writer_takes_the_place_of_an_old_one(tmp_path: Path) -> None:
+def test_a_new_writer_takes_the_place_of_a_dead_one(tmp_path: Path) -> None:
     old = RecordWriter(tmp_path, Rank())
     first = read_records(tmp_path)[0].generation
+    old.close()
     new = RecordWriter(tmp_path, Rank())
 
     (record,) = read_records(tmp_path)
@@ -130,8 +132,36 @@ def test_a_new_writer_takes_the_place_of_an_old_one(tmp_path: Path) -> None:
     assert record.alive
     assert record.generation > first
     assert [path.name for path in tmp_path.iterdir()] == ["dp0-pp0-tp0.record"]
-    old.close()
     new.close()
+
+
+def test_two_living_workers_of_one_rank_do_not_share_a_record(tmp_path: Path) -> None:
+    first = RecordWriter(tmp_path, Rank())
+    first.add(STEP, 1)
+    with pytest.raises(RecordError, match="another living worker writes it"):
+        RecordWriter(tmp_path, Rank())
+
+    assert read_records(tmp_path)[0].totals[STEP].count == 1
+    first.close()
+
+
+def test_a_reader_that_comes_again_sees_what_changed(tmp_path: Path) -> None:
+    writer = RecordWriter(tmp_path, Rank())
+    reader = RecordReader(tmp_path / Rank().file_name)
+    writer.add(STEP, 5)
+    writer.stepped(Phase.DECODE, 1)
+    before = reader.read()
+    writer.add(STEP, 7)
+    after = reader.read()
+    writer.close()
+    other = RecordWriter(tmp_path, Rank())
+    fresh = reader.read()
+
+    changed = {key for key in after.totals if after.totals[key] is not before.totals[key]}
+    assert changed == {STEP}
+    assert after.totals[STEP].count == 2
+    assert fresh.totals == {}
+    other.close()
 
 
 def test_a_record_is_readable_by_the_pods_group_alone(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Workers' records as Prometheus metrics."""

@@ -1,0 +1,71 @@
+"""One collection a scrape: every source's samples, and the exporter's own."""
+
+import threading
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from moe_serve import __version__
+from moe_serve.exporter import samples as made
+from moe_serve.exporter.proof import Facts
+from moe_serve.exporter.samples import Samples
+from moe_serve.exporter.sources import Source, Sources
+from moe_serve.preflight.proof import check_proof
+
+
+class Collector:
+    """Reads every record anew at each scrape; a bad one takes nothing from the others."""
+
+    def __init__(self, sources: Sources) -> None:
+        self._sources = sources
+        self._scrapes = self._errors = 0
+        self._one_at_a_time = threading.Lock()
+
+    def collect(self) -> Samples:
+        """All samples of this moment."""
+        with self._one_at_a_time:
+            return self._collect()
+
+    def _collect(self) -> Samples:
+        begun = time.perf_counter()
+        errors = self._sources.errors
+        samples, bound, before = Samples(), 0, sum(errors.values())
+        for source in self._sources.read():
+            bound += self._add(samples, source)
+        series = samples.count()
+        for reason, count in errors.items():
+            samples.put("source_errors_total", count, reason)
+        self._scrapes += 1
+        self._errors += sum(errors.values()) > before
+        samples.put("exporter_info", 1, __version__)
+        samples.put("exporter_scrapes_total", self._scrapes)
+        samples.put("exporter_scrape_errors_total", self._errors)
+        samples.put("exporter_series", series)
+        samples.put("exporter_series_bound", bound)
+        samples.put("exporter_scrape_duration_seconds", time.perf_counter() - begun)
+        return samples
+
+    def _add(self, samples: Samples, source: Source) -> int:
+        record, facts = source.record, Facts(source.record.proof)
+        made.add_source(samples, record, up=record.alive)
+        if not source.fresh:
+            return made.series_bound(facts)
+        made.add_record(samples, record)
+        made.add_totals(samples, record, facts)
+        made.add_roofline(samples, record, facts)
+        made.add_proof(samples, record, facts, active=unproven([source]) is None)
+        bound = made.series_bound(facts)
+        if facts.wrong:
+            paths = ", ".join(sorted(facts.wrong))
+            self._sources.fault(record.path, "proof", f"{record.path}: its proof has bad {paths}")
+        return bound
+
+
+def unproven(sources: Iterable[Source], *, ranks: int = 1, place: Path = Path()) -> str | None:
+    """Why `ranks` workers do not prove that their declared padding is in force; None: they do."""
+    records = [source.record for source in sources]
+    try:
+        checks = check_proof(records, ranks=ranks, place=str(place))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        return f"a worker's proof is damaged: {error!r}"
+    return next((f"{check.name}: {check.detail}" for check in checks if not check.passed), None)

@@ -1,0 +1,48 @@
+"""Run the exporter until it is told to stop."""
+
+import logging
+import signal
+import sys
+import threading
+from pathlib import Path
+from types import FrameType
+
+from moe_serve.errors import UsageError
+from moe_serve.exporter.collector import Collector, unproven
+from moe_serve.exporter.sources import Sources
+from moe_serve.exporter.web import Application, WebConfig, load_web_config, make_listener
+
+
+def serve(
+    *, records: Path, host: str, port: int, ttl: float, ranks: int, web_config: Path | None
+) -> int:
+    """Listen and answer until SIGTERM or SIGINT.
+
+    Raises:
+        UsageError: it cannot start: the folder is a file, the address is taken, TLS does not work.
+    """
+    if records.exists() and not records.is_dir():
+        raise UsageError(f"--records {records}: it is no folder")
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
+    web = load_web_config(web_config) if web_config else WebConfig()
+    collector = Collector(Sources(records, ttl=ttl))
+
+    def unready() -> str | None:
+        # Sources of its own: a probe is no scrape, and counts no error.
+        return unproven(Sources(records, ttl=ttl).read(), ranks=ranks, place=records)
+
+    server = make_listener(host, port, Application(collector, unready, web.users), web)
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        # From a thread: `shutdown` waits for the loop that this handler interrupts.
+        threading.Thread(target=server.shutdown).start()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+    scheme = "https" if web.context else "http"
+    logging.getLogger(__name__).info(
+        "%s://%s:%d/metrics from the records in %s", scheme, host, server.server_port, records
+    )
+    with server:
+        server.serve_forever(poll_interval=0.2)
+    return 0

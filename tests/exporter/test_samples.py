@@ -1,0 +1,257 @@
+"""From a record to samples: each figure traced by hand."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from moe_serve.exporter import samples as module
+from moe_serve.exporter.catalogue import METRICS
+from moe_serve.exporter.collector import Collector
+from moe_serve.exporter.proof import Facts
+from moe_serve.exporter.samples import Samples
+from moe_serve.exporter.sources import Sources
+from moe_serve.telemetry.record import (
+    Kind,
+    Mode,
+    Model,
+    Phase,
+    Rank,
+    Record,
+    RecordWriter,
+    SlotKey,
+    read_records,
+)
+from tests.exporter import workers
+
+RANK = "dp0-pp0-tp0"
+
+
+def one(samples: Samples, name: str, *labels: str) -> float:
+    return samples.values[name][RANK, *labels]
+
+
+def test_every_figure_of_a_served_graph(tmp_path: Path) -> None:
+    writer = workers.worker(tmp_path)
+    found = workers.collected(tmp_path)
+    writer.close()
+
+    graph = ("64", "full", "decode")
+    assert one(found, "kernel_seconds_total", "0", *graph, "target") == pytest.approx(0.003)
+    assert one(found, "kernel_invocations_total", "35", *graph, "target") == 10
+    assert one(found, "forward_window_seconds_total", *graph) == pytest.approx(0.05)
+    assert one(found, "forward_windows_total", *graph) == 10
+    assert one(found, "kernel_tokens_total", "full", "decode") == 2 * 640
+    assert one(found, "tokens_total", "decode", "scheduled") == 500
+    assert one(found, "tokens_total", "decode", "computed") == 640
+    assert one(found, "steps_total", "decode") == 10
+    assert one(found, "step_seconds_total", "+Inf", "mixed") == pytest.approx(0.07)
+    assert one(found, "kernel_max_seconds", "35") == pytest.approx(0.0003)
+    histogram = found.histograms["kernel_duration_seconds"][RANK, "full", "decode"]
+    assert (sum(histogram.counts), histogram.sum) == (20, pytest.approx(0.006))
+    assert one(found, "padding_active") == 1
+    assert one(found, "padding_lossy") == 0
+    assert one(found, "instrumentation_state", "on") == 1
+    assert one(found, "instrumentation_state", "failed") == 0
+    assert one(found, "source_up") == 1
+    assert (RANK, "2880") not in found.values["config_info"]
+    (call,) = found.values["config_info"]
+    assert call[1:] == (
+        "aligned", "cktile", "w4a16", "2880", "2880", "3072", "3072", "0", "128",
+        "0123456789abcdef",
+    )  # fmt: skip
+
+
+def test_the_modelled_work_is_what_the_sizes_say(tmp_path: Path) -> None:
+    workers.worker(tmp_path).close()
+    found = workers.collected(tmp_path)
+
+    calls = 20
+    flops = 6 * 64 * 4 * 2880 * 2880
+    reached = 128 * (1 - (1 - 4 / 128) ** 64)
+    weights = reached * 3 * 2880 * 2880 * 4.25 / 8
+    activations = 2 * (2 * 64 * 2880 + 2 * 64 * 4 * 2880)
+    assert one(found, "kernel_flops_total", "unpadded") == pytest.approx(calls * flops)
+    assert one(found, "kernel_flops_total", "executed") == pytest.approx(calls * flops * 1.09)
+    assert one(found, "kernel_bytes_total", "unpadded") == pytest.approx(
+        calls * (weights + activations)
+    )
+    floor = calls * (weights + activations) / 8e12
+    assert one(found, "kernel_roofline_seconds_total", "unpadded") == pytest.approx(floor)
+    assert one(found, "padding_waste_ratio", "flops") == pytest.approx(1 - 1 / 1.09)
+    # A modelled traffic above the peak would be a lie: 300 us is above the 185 us floor.
+    assert one(found, "kernel_bytes_total", "executed") / (calls * 300e-6) < 1.05 * 8e12
+
+
+def test_one_row_reads_its_own_experts_not_all(tmp_path: Path) -> None:
+    writer = RecordWriter(tmp_path, Rank())
+    writer.add(
+        SlotKey(kind=Kind.KERNEL, mode=Mode.FULL, phase=Phase.DECODE, bucket=1, layer=0),
+        30_000,
+        tokens=1,
+    )
+    writer.prove(workers.proof())
+    found = workers.collected(tmp_path)
+    writer.close()
+
+    one_expert = 3 * 2880 * 2880 * 4.25 / 8
+    assert one(found, "kernel_bytes_total", "unpadded") == pytest.approx(4 * one_expert, rel=0.01)
+
+
+def test_an_unknown_device_has_no_roofline_and_no_zero(tmp_path: Path) -> None:
+    workers.worker(tmp_path, device={"type": "cpu", "clock_hertz": 1e9}).close()
+    found = workers.collected(tmp_path)
+
+    for name in ("peak_flops", "kernel_roofline_seconds_total"):
+        assert not found.values[name]
+    assert one(found, "kernel_flops_total", "unpadded") > 0
+
+
+def test_lossy_pads_are_said(tmp_path: Path) -> None:
+    lossy = workers.shape(lost_neurons=104, loss_fraction=104 / 360, live_neurons=360, safe=True)
+    workers.worker(tmp_path, shapes=[lossy], max_neuron_loss=0.3).close()
+    found = workers.collected(tmp_path)
+
+    assert one(found, "padding_lossy") == 1
+    assert one(found, "padding_lost_neurons") == 104
+    assert one(found, "padding_live_neurons") == 360
+    assert one(found, "padding_max_neuron_loss_ratio") == 0.3
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"fault": "vLLM is not known"},
+        {"intercepted_calls": 0},
+        {"shapes": [workers.shape(safe=False)]},
+        {"shapes": [{"safe": True}]},
+        {"shapes": "none"},
+    ],
+)
+def test_padding_is_active_with_proof_alone(changes: dict[str, Any], tmp_path: Path) -> None:
+    writer = workers.worker(tmp_path, **changes)
+    found = workers.collected(tmp_path)
+    writer.close()
+
+    assert one(found, "padding_active") == 0
+
+
+def test_halves_of_a_step_are_added_and_a_drafter_stands_apart(tmp_path: Path) -> None:
+    writer = RecordWriter(tmp_path, Rank())
+    for ubatch, model in ((0, Model.TARGET), (1, Model.TARGET), (0, Model.DRAFT)):
+        key = SlotKey(
+            kind=Kind.KERNEL, mode=Mode.FULL, phase=Phase.DECODE, bucket=8, layer=0,
+            ubatch=ubatch, model=model,
+        )  # fmt: skip
+        writer.add(key, 1000, tokens=8)
+    writer.prove(workers.proof())
+    found = workers.collected(tmp_path)
+    writer.close()
+
+    graph = ("0", "8", "full", "decode")
+    assert one(found, "kernel_invocations_total", *graph, "target") == 2
+    assert one(found, "kernel_invocations_total", *graph, "draft") == 1
+    assert one(found, "kernel_tokens_total", "full", "decode") == 16
+
+
+def test_a_clock_that_went_backwards_is_counted(tmp_path: Path) -> None:
+    writer = workers.worker(tmp_path)
+    writer.add(workers.KERNEL, -5, tokens=64)
+    found = workers.collected(tmp_path)
+    writer.close()
+
+    assert one(found, "invalid_samples_total", "clock_backwards") == 1
+    assert one(found, "kernel_tokens_total", "full", "decode") == 2 * 640
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=6,
+)
+PATHS = [
+    *[(name,) for name in workers.proof()],
+    *[("markers", name) for name in workers.proof()["markers"]],
+    ("device", "name"), ("device", "clock_hertz"), ("layers", "sampled"), ("graphs", "sizes"),
+    *[("shapes", 0, name) for name in workers.shape()],
+    ("shapes", 0, "sent", "hidden"), ("shapes", 0, "padded", "hidden"),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def record(tmp_path_factory: pytest.TempPathFactory) -> Record:
+    folder = tmp_path_factory.mktemp("records")
+    workers.worker(folder).close()
+    return read_records(folder)[0]
+
+
+@given(changes=st.lists(st.tuples(st.sampled_from(PATHS), JSON), min_size=1, max_size=3))
+def test_whatever_a_proof_says_the_rest_is_told_and_nothing_is_not_a_number(
+    record: Record, changes: list[tuple[tuple[Any, ...], Any]]
+) -> None:
+    proof = workers.proof()
+    for path, value in changes:
+        place: Any = proof
+        for name in path[:-1]:
+            place = place[name] if isinstance(place, dict | list) and _has(place, name) else {}
+        if isinstance(place, dict):
+            place[path[-1]] = value
+    samples, facts = Samples(), Facts(proof)
+    module.add_totals(samples, record, facts)
+    module.add_roofline(samples, record, facts)
+    module.add_proof(samples, record, facts, active=False)
+
+    assert samples.values["kernel_seconds_total"]
+    for name, series in samples.values.items():
+        for labels, value in series.items():
+            assert len(labels) == len(METRICS[name].labels)
+            assert math.isfinite(value)
+            assert value >= 0
+
+
+def _has(place: Any, name: Any) -> bool:
+    return name < len(place) if isinstance(place, list) else name in place
+
+
+def test_a_bad_proof_is_counted_and_the_totals_are_told(tmp_path: Path) -> None:
+    writer = workers.worker(tmp_path, max_neuron_loss="some", markers={"pair_seconds": -1})
+    exporter = Collector(Sources(tmp_path, ttl=60))
+    exporter.collect()
+    found = exporter.collect()
+    writer.close()
+
+    assert found.values["source_errors_total"]["proof",] == 2
+    assert found.values["exporter_scrape_errors_total"][()] == 2
+    assert one(found, "steps_total", "decode") == 10
+    assert not found.values["marker_pair_seconds"]
+    assert not found.values["instrumentation_state"]
+
+
+def test_series_stay_below_the_bound_that_the_configuration_gives(tmp_path: Path) -> None:
+    writer = RecordWriter(tmp_path, Rank())
+    proof = workers.proof(layers={"moe": 36, "sampled": [0, 1, 34, 35]})
+    for bucket in proof["graphs"]["sizes"]:
+        for mode, phase in ((Mode.FULL, Phase.DECODE), (Mode.PIECEWISE, Phase.ANY)):
+            _fill(writer, mode, phase, bucket)
+    for phase in (Phase.DECODE, Phase.MIXED):
+        for bucket in module.EAGER_BUCKETS:
+            _fill(writer, Mode.EAGER, phase, bucket)
+            writer.add(SlotKey(kind=Kind.STEP, mode=Mode.EAGER, phase=phase, bucket=bucket), 1)
+        writer.stepped(phase, 1)
+    writer.prove(proof)
+    found = workers.collected(tmp_path)
+    writer.close()
+
+    series = found.values["exporter_series"][()]
+    bound = found.values["exporter_series_bound"][()]
+    assert 0.9 * bound < series <= bound
+
+
+def _fill(writer: RecordWriter, mode: Mode, phase: Phase, bucket: int) -> None:
+    for layer in (0, 1, 34, 35):
+        key = SlotKey(kind=Kind.KERNEL, mode=mode, phase=phase, bucket=bucket, layer=layer)
+        writer.add(key, 1, tokens=bucket)
+    writer.add(SlotKey(kind=Kind.WINDOW, mode=mode, phase=phase, bucket=bucket), 1)
