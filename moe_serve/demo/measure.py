@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from moe_serve.canary.analysis.series import (
@@ -13,12 +13,22 @@ from moe_serve.canary.analysis.series import (
     delta,
     paired_block,
 )
+from moe_serve.demo.exporter import Scrape
 from moe_serve.demo.load import Load
 from moe_serve.demo.servers import Server
 from moe_serve.errors import DemoError
-from moe_serve.telemetry.record import Kind, Phase, SlotKey, read_records
+from moe_serve.telemetry.slots import OVERFLOW
 
-_CELLS = {Kind.KERNEL: CellKind.KERNEL, Kind.STEP: CellKind.STEP}
+DECODE = "decode"
+# What counts, what is summed, and of which series.
+_CELLS: Mapping[CellKind, tuple[str, str, Mapping[str, str]]] = {
+    CellKind.KERNEL: (
+        "kernel_invocations_total",
+        "kernel_seconds_total",
+        {"phase": DECODE, "model": "target"},
+    ),
+    CellKind.STEP: ("steps_timed_total", "step_seconds_total", {"phase": DECODE}),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,27 +118,42 @@ async def _pause(seconds: float, loading: "asyncio.Task[None]") -> None:
 
 
 def read(server: Server) -> Reading:
-    """The arm's totals now: pure decode batches alone, by exact batch size.
+    """The arm's totals now, from its exporter: pure decode batches alone, by exact batch size.
 
     Raises:
-        DemoError: the arm has no record, or more than one.
+        DemoError: it tells of no worker, or of more than one.
     """
-    records = read_records(server.records)
-    if len(records) != 1:
+    scrape = server.exporter.scrape()
+    living = scrape.total("source_up")
+    if living != 1:
         raise DemoError(
-            f"{server.arm.name}: {len(records)} records in {server.records}, one was expected; "
-            f"its log is {server.log}"
+            f"{server.arm.name}: its exporter tells of {living or 0:.0f} living workers in "
+            f"{server.records}, one was expected; its log is {server.log}"
         )
-    record = records[0]
-    return Reading(
-        generation=record.generation,
-        totals={
-            _cell(key): (total.count, total.seconds)
-            for key, total in record.totals.items()
-            if key.phase is Phase.DECODE and key.kind in _CELLS
-        },
-    )
+    life = scrape.total("source_start_timestamp_seconds"), scrape.total("graph_recaptures")
+    return Reading(generation=hash(life), totals=dict(_totals(scrape)))
 
 
-def _cell(key: SlotKey) -> Cell:
-    return Cell(kind=_CELLS[key.kind], layer=key.layer, bucket=key.bucket)
+def _totals(scrape: Scrape) -> Iterator[tuple[Cell, tuple[int, float]]]:
+    for kind, (count, seconds, labels) in _CELLS.items():
+        spent = {_cell(kind, found): value for found, value in scrape.series(seconds, **labels)}
+        for found, value in scrape.series(count, **labels):
+            cell = _cell(kind, found)
+            yield cell, (round(value), spent.get(cell, 0.0))
+
+
+def _cell(kind: CellKind, labels: Mapping[str, str]) -> Cell:
+    layer = int(labels["layer"]) if kind is CellKind.KERNEL else None
+    bucket = labels["bucket"]
+    return Cell(kind=kind, layer=layer, bucket=OVERFLOW if bucket == "+Inf" else int(bucket))
+
+
+def exported(server: Server) -> str:
+    """What an operator sees of the arm: its policy, what padding wastes, how fast the kernel is."""
+    scrape = server.exporter.scrape()
+    rows = scrape.total("kernel_tokens_total", phase=DECODE)
+    seconds = scrape.total("kernel_seconds_total", phase=DECODE)
+    rate = f"{rows / seconds:,.0f} kernel tokens/s" if rows and seconds else "no timed call"
+    waste = scrape.total("padding_waste_ratio", dim="bytes")
+    wasted = "unknown padding waste" if waste is None else f"{waste:.1%} of the bytes are padding"
+    return f"policy {scrape.label('config_info', 'policy')}, {wasted}, {rate}"

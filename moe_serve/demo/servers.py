@@ -1,7 +1,6 @@
 """One arm: a real vLLM server in a process group of its own, started, watched, stopped."""
 
 import contextlib
-import ctypes
 import os
 import signal
 import subprocess
@@ -13,14 +12,15 @@ from pathlib import Path
 import httpx
 
 from moe_serve.demo import host
+from moe_serve.demo.exporter import Exporter
 from moe_serve.emulation import STANDIN
 from moe_serve.errors import DemoError
 from moe_serve.telemetry.record import read_records
 
 MODEL_NAME = "gpt-oss-demo"
 START_SECONDS = 240
+EXPORTER_PORT = 2  # above the server's; the two arms' servers have the first two ports
 _STOP_SECONDS = 15
-_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,11 +54,19 @@ class Server:
         self.url = f"http://127.0.0.1:{place.port}"
         self.records = place.work / f"record-{arm.name}"
         self.log = place.work / f"{arm.name}.log"
+        self.exporter = Exporter(
+            arm.name,
+            records=self.records,
+            port=place.port + EXPORTER_PORT,
+            log=place.work / f"{arm.name}-exporter.log",
+            keep=place.keep,
+        )
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start the server; returns at once."""
+        """Start the server and its exporter; returns at once."""
         self.records.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.exporter.start()
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
                 self.command(),
@@ -68,7 +76,7 @@ class Server:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
                 # Servers are started while this process has one thread.
-                preexec_fn=None if self.place.keep else _die_with_parent,  # noqa: PLW1509
+                preexec_fn=None if self.place.keep else host.die_with_parent,  # noqa: PLW1509
                 cwd=self.place.work,
             )
 
@@ -167,7 +175,8 @@ class Server:
         host.pin(host.descendants(self.pid), core)
 
     def stop(self) -> None:
-        """End the server's process group, gently first, and wait until it is gone."""
+        """End exporter and server's process group, gently first; wait until they are gone."""
+        self.exporter.stop()
         if self._process is None:
             return
         for number in (signal.SIGTERM, signal.SIGKILL):
@@ -188,8 +197,3 @@ class Server:
                 return True
             time.sleep(0.1)
         return False
-
-
-def _die_with_parent() -> None:
-    # So that a killed demo leaves no server: the kernel ends it when its parent ends.
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -21,10 +21,10 @@ from moe_serve.canary.quality.result import NoQuality, QualityResult
 from moe_serve.canary.report.data import Calibration
 from moe_serve.demo import evidence, host, probes
 from moe_serve.demo.load import Load, prompts
-from moe_serve.demo.measure import measure
+from moe_serve.demo.measure import exported, measure
 from moe_serve.demo.scenarios import Chapter
 from moe_serve.demo.screen import Screen, percent
-from moe_serve.demo.servers import Place, Server
+from moe_serve.demo.servers import EXPORTER_PORT, Place, Server
 from moe_serve.demo.settings import PROMPT_SEED, Settings
 from moe_serve.demo.tools import Serving
 from moe_serve.emulation.checkpoint import CheckpointSpec
@@ -90,13 +90,14 @@ class Story:
         """What a person types to end the servers that were kept."""
         kept = self._running.values()
         urls = ", ".join(f"{server.arm.name} at {server.url}" for server in kept)
-        groups = " ".join(f"-{server.pid}" for server in kept)
-        return f"still up: {urls}; to stop them: kill -- {groups}"
+        metrics = ", ".join(server.exporter.url for server in kept)
+        groups = " ".join(f"-{server.pid} -{server.exporter.pid}" for server in kept)
+        return f"still up: {urls}; metrics at {metrics}; to stop them: kill -- {groups}"
 
     def _prepare(self) -> None:
         """Check the machine and the kernel's calibration, and empty the report's folder."""
-        ports = (self.settings.port, self.settings.port + 1)
-        host.require_ports(ports)
+        first = self.settings.port
+        host.require_ports((first, first + 1, first + EXPORTER_PORT, first + 1 + EXPORTER_PORT))
         host.require_memory(_MEMORY_BYTES)
         host.require_disk(self.settings.cache, _DISK_BYTES)
         shutil.rmtree(self.work, ignore_errors=True)
@@ -233,6 +234,8 @@ class Story:
                 after_block=after_block,
             )
         self.screen.done("measured", f"{len(blocks)} blocks of {plan.block_seconds:.0f} s")
+        for server in (stable, canary):
+            self.screen.done(f"{server.arm.name} exports", exported(server))
         return blocks
 
     def _judge(

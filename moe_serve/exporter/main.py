@@ -1,5 +1,6 @@
 """Run the exporter until it is told to stop."""
 
+import gc
 import logging
 import signal
 import sys
@@ -43,6 +44,9 @@ def serve(
     logging.getLogger(__name__).info(
         "%s://%s:%d/metrics from the records in %s", scheme, host, server.server_port, records
     )
+    # A large scrape makes many objects and no cycles: looking for some takes a tenth of its time.
+    gc.freeze()
+    gc.set_threshold(200_000)
     with server:
         server.serve_forever(poll_interval=0.2)
     return 0

@@ -9,15 +9,21 @@ import pytest
 
 from moe_serve.canary.analysis.series import Cell, CellKind, PairedBlock, Placement
 from moe_serve.demo import measure
+from moe_serve.demo.exporter import Scrape, parse
 from moe_serve.demo.load import Load, prompts
 from moe_serve.demo.scenarios import SCENARIOS
 from moe_serve.errors import DemoError
+from moe_serve.exporter.collector import Collector
+from moe_serve.exporter.exposition import render
+from moe_serve.exporter.sources import Sources
 from moe_serve.telemetry.record import Kind, Mode, Phase, Rank, RecordWriter, SlotKey
+from tests.exporter import workers
 
 PLAN = measure.Plan(
     blocks=3, block_seconds=0.01, settle_seconds=0.0, warm_up_seconds=0.0, min_count=1
 )
 STEP = SlotKey(kind=Kind.STEP, mode=Mode.EAGER, phase=Phase.DECODE, bucket=8)
+KERNEL = SlotKey(kind=Kind.KERNEL, mode=Mode.EAGER, phase=Phase.DECODE, bucket=8, layer=0)
 MIXED = SlotKey(kind=Kind.STEP, mode=Mode.EAGER, phase=Phase.MIXED, bucket=8)
 
 
@@ -28,6 +34,12 @@ class Arm(SimpleNamespace):
         super().__init__(url="", records=folder, pins=[], log="log", nanoseconds=nanoseconds)
         self.arm = SimpleNamespace(name=folder.name)
         self.writer = RecordWriter(folder, Rank())
+        self.exporter = self
+        self._collector = Collector(Sources(folder, ttl=60))
+
+    def scrape(self) -> Scrape:
+        """What the real exporter tells of the record."""
+        return parse(render(self._collector.collect(), openmetrics=False).decode())
 
     def require_alive(self) -> None:
         """It always is."""
@@ -90,8 +102,21 @@ def test_a_load_that_fails_ends_the_measurement_with_its_reason(
 def test_an_arm_without_a_record_is_named(arms: tuple[Any, Any]) -> None:
     (arms[1].records / "dp0-pp0-tp0.record").unlink()
 
-    with pytest.raises(DemoError, match=r"canary: 0 records"):
+    with pytest.raises(DemoError, match=r"canary: its exporter tells of 0 living workers"):
         run(arms)
+
+
+def test_what_an_arm_exports_is_told_without_a_number_where_there_is_none(
+    arms: tuple[Any, Any],
+) -> None:
+    stable, canary = arms
+    stable.writer.add(KERNEL, 2_000_000, tokens=8)
+    stable.writer.prove(workers.proof(policy="zero"))
+
+    assert measure.exported(stable) == (
+        "policy zero, 8.2% of the bytes are padding, 4,000 kernel tokens/s"
+    )
+    assert measure.exported(canary) == "policy , unknown padding waste, no timed call"
 
 
 def test_prompts_are_the_same_for_the_same_seed() -> None:
