@@ -25,7 +25,7 @@ _CELLS: Mapping[CellKind, tuple[str, str, Mapping[str, str]]] = {
     CellKind.KERNEL: (
         "kernel_invocations_total",
         "kernel_seconds_total",
-        {"phase": DECODE, "model": "target"},
+        {"phase": DECODE, "role": "target"},
     ),
     CellKind.STEP: ("steps_timed_total", "step_seconds_total", {"phase": DECODE}),
 }

@@ -58,7 +58,7 @@ LABELS = {
     "mode": "`full` or `piecewise` graph, or `eager`",
     "phase": "`decode`: every request brings one token (or its draft); `mixed`: not so; `any`: a "
     "graph that serves both",
-    "model": "`target`, or the `draft` model",
+    "role": "`target`: the served model; `draft`: the one that drafts tokens for it",
     "basis": "`unpadded`: what the live sizes need; `executed`: what the kernel does with the pads "
     "that were sent",
     "dim": "`flops` or `bytes`",
@@ -80,7 +80,9 @@ METRICS = _all(
         "The fused-MoE call as it is made, its pads as sent, and a digest of everything else that "
         "decides its speed; 1.",
     ),
-    _gauge("model_info", "rank experts top_k moe_layers", "The model as this rank has it; 1."),
+    _gauge("model_info", "rank experts top_k", "The model as this rank has it; 1."),
+    _gauge("moe_layers", "rank", "MoE layers of the served model on this rank."),
+    _gauge("graph_sizes", "rank", "Batch sizes that graphs are captured for; 0: none are."),
     # Is it right.
     _gauge(
         "padding_active",
@@ -101,12 +103,12 @@ METRICS = _all(
     # How fast is it.
     _counter(
         "kernel_seconds_total",
-        "rank layer bucket mode phase model",
+        "rank layer bucket mode phase role",
         "Seconds of fused-MoE calls of the timed layers, by the device's clock.",
     ),
     _counter(
         "kernel_invocations_total",
-        "rank layer bucket mode phase model",
+        "rank layer bucket mode phase role",
         "Fused-MoE calls of the timed layers.",
     ),
     _histogram(

@@ -194,9 +194,11 @@ def add_proof(samples: Samples, record: Record, facts: Facts, *, active: bool) -
     if shapes:
         _add_losses(samples, rank, shapes)
         samples.put(
-            "model_info", 1, rank, *(_number(shapes[0], name) for name in ("experts", "top_k")),
-            _number(facts, "layers", "moe"),
-        )  # fmt: skip
+            "model_info", 1, rank, *(_number(shapes[0], name) for name in ("experts", "top_k"))
+        )
+    samples.put("moe_layers", facts.whole("layers", "moe"), rank)
+    if "graphs" in facts.proof:
+        samples.put("graph_sizes", len(facts.numbers("graphs", "sizes")), rank)
     _add_markers(samples, rank, facts)
 
 

@@ -1,0 +1,161 @@
+"""For every alert: series with which it fires, and like ones with which it does not."""
+
+from dataclasses import dataclass, field
+
+from tests.monitoring.rules import Series
+
+_POD = 'namespace="llm", pod="a", instance="a:9400", model="gpt", track="stable"'
+_RANK = f'{_POD}, rank="dp0-pp0-tp0"'
+_UP = f"moe_serve_source_up{{{_RANK}}}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """`labels`: the alert's own, beside those of its rule."""
+
+    fires: Series
+    silent: Series
+    labels: dict[str, str] = field(default_factory=dict)
+    minutes: int = 60
+
+
+def _gauge(name: str, value: float, labels: str = _RANK) -> Series:
+    return {f"{name}{{{labels}}}": f"{value}x200"}
+
+
+def _counter(name: str, step: float, labels: str) -> Series:
+    return {f"{name}{{{labels}}}": f"0+{step}x200"}
+
+
+def kernels(track: str, bucket: str, *, calls: float, mean: float, mode: str = "full") -> Series:
+    """`calls` in 30 s of `mean` seconds each, of one track at one size."""
+    labels = (
+        f'namespace="llm", pod="{track}-0", instance="{track}:9400", model="gpt", '
+        f'track="{track}", rank="dp0-pp0-tp0", layer="0", bucket="{bucket}", mode="{mode}", '
+        'phase="decode", role="target"'
+    )
+    return {
+        **_counter("moe_serve_kernel_invocations_total", calls, labels),
+        **_counter("moe_serve_kernel_seconds_total", calls * mean, labels),
+    }
+
+
+def config(track: str, *, policy: str = "zero", path: str = "cktile") -> Series:
+    """What a track's worker says it runs."""
+    labels = (
+        f'namespace="llm", pod="{track}-0", model="gpt", track="{track}", policy="{policy}", '
+        f'path="{path}", quant="w4a16", config_digest="d"'
+    )
+    return {f"moe_serve_config_info{{{labels}}}": "1x200"}
+
+
+def _both(canary_mean: float) -> Series:
+    return {
+        **kernels("stable", "64", calls=100, mean=1e-3),
+        **kernels("canary", "64", calls=10, mean=canary_mean),
+    }
+
+
+def _bandwidth(share_of_peak: float) -> Series:
+    seconds = kernels("stable", "64", calls=100, mean=1e-3)  # 0.1 s in 30 s
+    stable = 'namespace="llm", pod="stable-0", instance="stable:9400", model="gpt", track="stable"'
+    rank = f'{stable}, rank="dp0-pp0-tp0"'
+    return {
+        **seconds,
+        **_counter(
+            "moe_serve_kernel_bytes_total", 0.1 * 8e12 * share_of_peak, f'{rank}, basis="executed"'
+        ),
+        f'moe_serve_peak_memory_bandwidth_bytes_per_second{{{rank}, source="sheet"}}': "8e12x200",
+    }
+
+
+def _state(name: str) -> Series:
+    return _gauge("moe_serve_instrumentation_state", 1, f'{_RANK}, state="{name}"')
+
+
+def _eager(calls: float) -> Series:
+    return {
+        **kernels("stable", "64", calls=100, mean=1e-3),
+        **kernels("stable", "3", calls=calls, mean=1e-3, mode="eager"),
+        **_gauge("moe_serve_graph_sizes", 83),
+    }
+
+
+_OF_RANK = dict(
+    part.strip().replace('"', "").split("=") for part in _RANK.split(",")
+)  # every label of a rank's series
+_OF_POD = {key: value for key, value in _OF_RANK.items() if key != "rank"}
+_COMPARED = {"namespace": "llm", "model": "gpt", "over": "stable"}
+_STABLE = {"namespace": "llm", "model": "gpt"}
+
+CASES = {
+    "MoeServePaddingNotActive": Case(
+        fires={**_gauge("moe_serve_padding_active", 0), _UP: "1x200"},
+        silent={**_gauge("moe_serve_padding_active", 0), _UP: "0x200"},
+        labels=_OF_RANK,
+    ),
+    "MoeServePaddingUnsafe": Case(
+        fires={
+            **_gauge("moe_serve_padding_neuron_loss_ratio", 0.29),
+            **_gauge("moe_serve_padding_max_neuron_loss_ratio", 0.1),
+        },
+        silent={
+            **_gauge("moe_serve_padding_neuron_loss_ratio", 0.02),
+            **_gauge("moe_serve_padding_max_neuron_loss_ratio", 0.02),
+        },
+        labels=_OF_RANK,
+    ),
+    "MoeServeKernelRegression": Case(fires=_both(1.1e-3), silent=_both(1.01e-3), labels=_COMPARED),
+    "MoeServeSpeedupLost": Case(
+        fires={**_both(0.99e-3), **config("stable"), **config("canary", policy="aligned")},
+        silent={**_both(0.99e-3), **config("stable"), **config("canary")},
+        labels=_COMPARED,
+    ),
+    "MoeServeTracksDiffer": Case(
+        fires={**config("stable"), **config("canary", path="triton")},
+        silent={**config("stable"), **config("canary", policy="aligned")},
+        labels=_STABLE,
+    ),
+    "MoeServeImpossibleBandwidth": Case(
+        fires=_bandwidth(1.4),
+        silent=_bandwidth(0.8),
+        labels={**_OF_RANK, "pod": "stable-0", "instance": "stable:9400"},
+    ),
+    "MoeServeMarkersOff": Case(
+        fires=_state("failed"), silent=_state("on"), labels={**_OF_RANK, "state": "failed"}
+    ),
+    "MoeServeMarkersOverBudget": Case(
+        fires=_state("over_budget"),
+        silent=_state("on"),
+        labels={**_OF_RANK, "state": "over_budget"},
+    ),
+    "MoeServeSourceStale": Case(
+        fires=_gauge("moe_serve_exporter_info", 1, f'{_POD}, version="1"'),
+        silent={**_gauge("moe_serve_exporter_info", 1, f'{_POD}, version="1"'), _UP: "1x200"},
+        labels={**_OF_POD, "version": "1"},
+    ),
+    "MoeServeEagerFallback": Case(
+        fires=_eager(20), silent=_eager(2), labels={**_STABLE, "track": "stable"}
+    ),
+    "MoeServeGpuThrottled": Case(
+        fires={
+            **_gauge("amd_gpu_violation_ppt_residency_percentage", 30, 'namespace="llm", pod="a"'),
+            _UP: "1x200",
+        },
+        silent={
+            **_gauge("amd_gpu_violation_ppt_residency_percentage", 30, 'namespace="x", pod="b"'),
+            _UP: "1x200",
+        },
+        labels={"namespace": "llm", "pod": "a"},
+    ),
+    "MoeServeExporterErrors": Case(
+        fires=_counter("moe_serve_source_errors_total", 1, f'{_POD}, reason="proof"'),
+        silent=_counter("moe_serve_source_errors_total", 0, f'{_POD}, reason="proof"'),
+        labels={**_OF_POD, "reason": "proof"},
+    ),
+    "MoeServeInvalidSamples": Case(
+        fires=_counter("moe_serve_invalid_samples_total", 1, f'{_RANK}, reason="dropped"'),
+        silent=_counter("moe_serve_invalid_samples_total", 0, f'{_RANK}, reason="dropped"'),
+        labels={**_OF_RANK, "reason": "dropped"},
+    ),
+}
