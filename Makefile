@@ -5,6 +5,7 @@ SHELL := bash
 .DELETE_ON_ERROR:
 
 PYTHON ?= python3
+GPU_PYTHON ?= python3
 CACHE ?= $(CURDIR)/.cache
 VENV := .venv
 SERVING := .venv-vllm
@@ -63,10 +64,12 @@ check: $(VENV)/.ready ## format, lint, types, layers, generated docs in date
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m tests.docs.generate --check
+	$(BIN)/python deploy/monitoring/dashboards.py --check
 
 .PHONY: docs
 docs: $(VENV)/.ready ## regenerate the generated pages of docs/
 	$(BIN)/python -m tests.docs.generate
+	$(BIN)/python deploy/monitoring/dashboards.py
 
 .PHONY: format
 format: $(VENV)/.ready ## format and mend what ruff can mend
@@ -74,12 +77,12 @@ format: $(VENV)/.ready ## format and mend what ruff can mend
 	$(BIN)/ruff check --fix .
 
 .PHONY: test
-test: check test-pure test-serving ## all checks and tests: sets everything up by itself
+test: check test-pure test-serving test-monitoring ## all checks and tests: sets everything up by itself
 
 .PHONY: test-pure
 test-pure: $(VENV)/.ready ## the tests that need neither torch nor vLLM
 	$(call say,tests without torch)
-	$(BIN)/python -m pytest -n 2 -m 'not torch and not vllm'
+	$(BIN)/python -m pytest -n 2 -m 'not torch and not vllm and not monitoring'
 
 .PHONY: test-serving
 test-serving: $(SERVING)/.ready $(CACHE)/wheels/$(MATRIX_SOME).ready ## the tests on real torch and vLLM
@@ -97,6 +100,33 @@ $(CACHE)/wheels/%.ready: tests/vllm_plugin/fetch_wheels.py | $(VENV)/.ready
 	$(call say,unmodified vLLM releases for the version matrix)
 	$(BIN)/python tests/vllm_plugin/fetch_wheels.py $(CACHE)/wheels $*
 	@touch $@
+
+# Prometheus's own tools: built here where there is Go, else those of the system.
+PROMETHEUS := $(CACHE)/bin/prometheus
+GO := $(firstword $(wildcard $(shell command -v go) /usr/local/go/bin/go))
+
+$(PROMETHEUS): tests/monitoring/tools/go.mod
+	@mkdir -p $(@D)
+ifneq ($(GO),)
+	$(call say,Prometheus and promtool from source: some minutes$(comma) once)
+	$(GO) -C tests/monitoring/tools build -o $(@D)/ \
+	  github.com/prometheus/prometheus/cmd/prometheus github.com/prometheus/prometheus/cmd/promtool
+else
+	@command -v prometheus promtool >/dev/null \
+	  || { echo "neither Go nor Prometheus is here: install one (Debian: apt-get install prometheus)" >&2; exit 2; }
+	ln -sf $$(command -v promtool) $$(command -v prometheus) $(@D)/
+endif
+	@touch $@
+
+.PHONY: test-monitoring
+test-monitoring: $(VENV)/.ready $(SERVING)/.ready $(PROMETHEUS) ## rules and dashboards on a real Prometheus
+	$(call say,tests on a real Prometheus)
+	MOE_SERVE_PROMETHEUS=$(PROMETHEUS) MOE_SERVE_PROMTOOL=$(CACHE)/bin/promtool \
+	  MOE_SERVE_VLLM_PYTHON=$(VLLM_PYTHON) $(BIN)/python -m pytest --durations=3 -m monitoring tests/monitoring
+
+.PHONY: test-gpu
+test-gpu: ## the markers on this machine's GPU (GPU_PYTHON has its PyTorch): JSON, exit 0 if all holds
+	PYTHONPATH=$(CURDIR) $(GPU_PYTHON) -m moe_serve.vllm_plugin.markers.selftest
 
 .PHONY: wheel
 wheel: $(VENV)/.ready ## build the wheel, install it alone in a clean environment, run it

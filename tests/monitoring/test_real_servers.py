@@ -1,0 +1,145 @@
+"""Two real vLLM servers under load, their exporters, a real Prometheus; then a worker is killed."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from moe_serve.demo import host
+from moe_serve.demo.load import Load, prompts
+from moe_serve.demo.measure import exported
+from moe_serve.demo.servers import Arm, Place, Server
+from moe_serve.demo.tools import Serving
+from moe_serve.emulation.checkpoint import CheckpointSpec
+from moe_serve.telemetry.record import read_records
+from tests.monitoring import picture
+from tests.monitoring.server import Prometheus, panels, prometheus, silent_panels
+
+pytestmark = [pytest.mark.monitoring, pytest.mark.vllm, pytest.mark.timeout(900)]
+
+ARMS = (Arm(name="stable", policy="zero"), Arm(name="canary", policy="aligned"))
+PORT = 18450
+LOAD_SECONDS = 180
+# What an eager CPU does not have: a device with known peaks, and a thousand steps in a minute.
+NOT_ON_A_CPU = {
+    "Share of the roofline",
+    "Memory traffic in fused-MoE calls",
+    "What the markers cost",
+}
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    folder = tmp_path_factory.mktemp("servers")
+    python = Path(os.environ["MOE_SERVE_VLLM_PYTHON"])
+    serving = Serving(python=python, environment=os.environ)
+    model = serving.checkpoint(folder / "models", 360)
+    with contextlib.ExitStack() as stack:
+        servers = []
+        for index, (arm, core) in enumerate(zip(ARMS, host.two_cores(), strict=True)):
+            place = Place(
+                vllm_python=python,
+                model=model,
+                port=PORT + index,
+                core=core,
+                work=folder,
+                environment=os.environ,
+            )
+            server = Server(arm, place)
+            server.start()
+            stack.callback(server.stop)
+            servers.append(server)
+        for server in servers:
+            server.wait_ready(lambda _seconds: None)
+        targets = {}
+        for server in servers:
+            addresses = (server.url, server.exporter.url.removesuffix("/metrics"))
+            targets |= {address.removeprefix("http://"): server.arm.name for address in addresses}
+        watch = stack.enter_context(prometheus(folder, PORT + 10, targets))
+        load = Loading(servers)
+        stack.callback(load.stop)
+        yield SimpleNamespace(servers=servers, prometheus=watch, load=load)
+
+
+class Loading:
+    """The demo's load on every server, in a thread, until it is stopped or a server ends."""
+
+    def __init__(self, servers: list[Server]) -> None:
+        urls = servers[0].url, servers[1].url
+        words = range(3, CheckpointSpec().vocab)
+        self._load = Load(urls=urls, prompts=prompts(16, vocabulary=words, seed=1))
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
+        self._thread.start()
+
+    async def _run(self) -> None:
+        running = asyncio.create_task(self._load.run())
+        while not running.done() and not self._stop.is_set():
+            await asyncio.sleep(0.1)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join()
+
+
+def test_under_load_every_panel_shows_both_tracks(fleet: Any) -> None:
+    watch: Prometheus = fleet.prometheus
+    begun = time.time()
+    until = begun + LOAD_SECONDS
+    while time.time() < until and (time.time() < begun + 40 or _unexpected(watch)):
+        time.sleep(1)
+    told = [exported(server) for server in fleet.servers]
+    if os.environ.get("MOE_SERVE_PICTURE"):
+        picture.draw(watch, Path(os.environ["MOE_SERVE_PICTURE"]), start=begun, end=time.time())
+
+    assert _unexpected(watch) == []
+    tracks = {found["metric"]["track"] for found in watch.query("moe_serve_padding_waste_ratio")}
+    assert tracks == {"stable", "canary"}
+    assert told[0].startswith("policy zero, ")
+    assert told[1].startswith("policy aligned, ")
+    assert all(text.endswith(" kernel tokens/s") for text in told)
+    assert len(list(panels())) > 40
+
+
+def _unexpected(watch: Prometheus) -> list[tuple[str, str, str]]:
+    return [panel for panel in silent_panels(watch) if panel[1] not in NOT_ON_A_CPU]
+
+
+def test_a_worker_killed_under_load_loses_nothing_that_it_counted(fleet: Any) -> None:
+    server: Server = fleet.servers[1]
+    (living,) = read_records(server.records)
+    before = server.exporter.scrape()
+    os.kill(living.pid, signal.SIGKILL)
+    until = time.monotonic() + 30
+    while read_records(server.records)[0].alive and time.monotonic() < until:
+        time.sleep(0.05)
+    (dead,) = read_records(server.records)
+    after = server.exporter.scrape()
+
+    assert (dead.alive, dead.slots_torn) == (False, 0)
+    assert after.total("source_up") == 0
+    assert after.total("padding_active") == 0
+    counted = sum(total.count for key, total in dead.totals.items() if key.kind == "kernel")
+    assert after.total("kernel_invocations_total") == counted
+    assert counted >= (before.total("kernel_invocations_total") or 0)
+    until = time.monotonic() + 30
+    while not _says_dead(fleet.prometheus) and time.monotonic() < until:
+        time.sleep(0.5)
+    assert _says_dead(fleet.prometheus)
+    last = fleet.prometheus.query('sum(moe_serve_kernel_invocations_total{track="canary"})')
+    assert float(last[0]["value"][1]) == counted
+
+
+def _says_dead(watch: Prometheus) -> bool:
+    found = watch.query('moe_serve_source_up{track="canary"} == 0')
+    return len(found) == 1
