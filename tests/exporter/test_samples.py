@@ -1,17 +1,21 @@
 """From a record to samples: each figure traced by hand."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moe_serve.exporter import samples as module
-from moe_serve.exporter.catalogue import METRICS
-from moe_serve.exporter.collector import Collector
+from moe_serve.exporter.catalogue import METRICS, Type
+from moe_serve.exporter.collector import Collector, unproven
+from moe_serve.exporter.exposition import render
 from moe_serve.exporter.proof import Facts
+from moe_serve.exporter.roofline import peaks_of
 from moe_serve.exporter.samples import Samples
 from moe_serve.exporter.sources import Sources
 from moe_serve.telemetry.record import (
@@ -25,6 +29,7 @@ from moe_serve.telemetry.record import (
     SlotKey,
     read_records,
 )
+from moe_serve.telemetry.slots import OVERFLOW
 from tests.exporter import workers
 
 RANK = "dp0-pp0-tp0"
@@ -157,6 +162,82 @@ def test_halves_of_a_step_are_added_and_a_drafter_stands_apart(tmp_path: Path) -
     assert one(found, "kernel_tokens_total", "full", "decode") == 16
 
 
+def test_totals_that_the_worker_gave_up_are_said(tmp_path: Path) -> None:
+    writer = workers.worker(tmp_path)
+    writer.fail()
+    found = workers.collected(tmp_path)
+    writer.close()
+
+    assert one(found, "instrumentation_state", "on") == 0
+    assert one(found, "instrumentation_state", "failed") == 1
+
+
+@pytest.mark.parametrize("device", ["NVIDIA GH200 480GB", "NVIDIA H200 NVL", "cpu", ""])
+def test_a_name_that_only_holds_a_known_devices_is_unknown(device: str) -> None:
+    assert peaks_of(device) is None
+
+
+@pytest.mark.parametrize("device", ["AMD Instinct MI355X", "AMD_Instinct_MI300X", "NVIDIA H200"])
+def test_a_known_device_has_peaks(device: str) -> None:
+    assert peaks_of(device) is not None
+
+
+KEYS = st.builds(
+    SlotKey,
+    kind=st.sampled_from([Kind.KERNEL, Kind.WINDOW, Kind.STEP]),
+    mode=st.sampled_from(Mode),
+    phase=st.sampled_from(Phase),
+    bucket=st.sampled_from([1, 64, 128, OVERFLOW]),
+    layer=st.sampled_from([0, 35]),
+    ubatch=st.integers(0, 1),
+    model=st.sampled_from(Model),
+)
+UPDATES = st.tuples(KEYS, st.integers(-5, 10**9), st.integers(0, 20_000))
+
+
+@settings(deadline=None, max_examples=30)
+@given(rounds=st.lists(st.lists(UPDATES, max_size=8), min_size=2, max_size=4))
+def test_no_counter_ever_falls(rounds: list[list[tuple[SlotKey, int, int]]]) -> None:
+    with TemporaryDirectory() as name:
+        writer = workers.worker(Path(name))
+        exporter = Collector(Sources(Path(name), ttl=60))
+        before = counters(exporter.collect())
+        for updates in rounds:
+            for key, ticks, tokens in updates:
+                writer.add(key, ticks, tokens=tokens)
+                writer.stepped(Phase.MIXED, tokens)
+            after = counters(exporter.collect())
+            assert all(after[series] >= value for series, value in before.items())
+            before = after
+        writer.close()
+
+
+def counters(samples: Samples) -> dict[tuple[str, ...], float]:
+    """Every series that may only rise, a histogram's among them."""
+    found = {
+        (name, *labels): value
+        for name, series in samples.values.items()
+        if METRICS[name].type is Type.COUNTER
+        for labels, value in series.items()
+    }
+    for name, series in samples.histograms.items():
+        for labels, each in series.items():
+            found[name, *labels, "sum"] = each.sum
+            found |= {(name, *labels, bound): value for bound, value in each.buckets()}
+    return found
+
+
+def test_a_worker_that_does_all_has_every_metric_of_the_catalogue(tmp_path: Path) -> None:
+    markers = {**workers.proof()["markers"], "overhead_ratio": 0.001}
+    writer = workers.worker(tmp_path, markers=markers)
+    (tmp_path / "x.record").write_text("hello")
+    found = workers.collected(tmp_path)
+    writer.close()
+
+    told = {name for name, series in [*found.values.items(), *found.histograms.items()] if series}
+    assert told == set(METRICS)
+
+
 def test_a_clock_that_went_backwards_is_counted(tmp_path: Path) -> None:
     writer = workers.worker(tmp_path)
     writer.add(workers.KERNEL, -5, tokens=64)
@@ -168,7 +249,12 @@ def test_a_clock_that_went_backwards_is_counted(tmp_path: Path) -> None:
 
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=5)
+    | st.sampled_from([10**400, -(10**400), 5e-324, 1e308, 2**62, "\ud800", "false"]),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
     max_leaves=6,
 )
@@ -202,7 +288,9 @@ def test_whatever_a_proof_says_the_rest_is_told_and_nothing_is_not_a_number(
     samples, facts = Samples(), Facts(proof)
     module.add_totals(samples, record)
     module.add_roofline(samples, record, facts)
-    module.add_proof(samples, record, facts, active=False)
+    changed = replace(record, proof=proof, alive=True)
+    module.add_proof(samples, changed, facts, active=unproven([changed]) is None)
+    render(samples, openmetrics=True)
 
     assert samples.values["kernel_seconds_total"]
     for name, series in samples.values.items():

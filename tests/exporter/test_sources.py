@@ -9,6 +9,7 @@ import pytest
 from moe_serve.exporter.collector import Collector
 from moe_serve.exporter.samples import Samples
 from moe_serve.exporter.sources import Sources
+from moe_serve.telemetry import layout
 from tests.exporter import workers
 
 RANK = "dp0-pp0-tp0"
@@ -102,6 +103,65 @@ def test_of_two_records_of_one_rank_the_newer_counts(tmp_path: Path) -> None:
     assert found.values["kernel_invocations_total"][series] == 11
 
 
+def test_a_copy_does_not_stand_in_for_a_living_worker(tmp_path: Path) -> None:
+    writer = workers.worker(tmp_path)
+    shutil.copy(tmp_path / f"{RANK}.record", tmp_path / "backup.record")
+    found = workers.collected(tmp_path)
+    writer.close()
+
+    assert found.values["source_up"] == {(RANK,): 1}
+    assert found.values["source_errors_total"]["duplicate_rank",] == 1
+
+
+def test_a_rank_whose_file_cannot_be_read_is_not_up(tmp_path: Path) -> None:
+    (tmp_path / f"{RANK}.record").write_text("hello")
+    (tmp_path / "other.record").write_text("hello")
+    found = workers.collected(tmp_path)
+
+    assert found.values["source_up"] == {(RANK,): 0}
+
+
+def test_a_fault_that_comes_back_is_said_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    sources = Sources(tmp_path, ttl=60)
+    for there in (True, True, False, True):
+        bad = tmp_path / "x.record"
+        bad.write_text("hello") if there else bad.unlink()
+        sources.read()
+
+    assert caplog.text.count("x.record") == 2
+
+
+def test_a_slot_torn_at_one_scrape_makes_no_counter_fall(tmp_path: Path) -> None:
+    writer = workers.worker(tmp_path)
+    exporter = Collector(Sources(tmp_path, ttl=60))
+    before = exporter.collect()
+    number = writer.slot(workers.KERNEL)
+    assert number is not None
+    at = layout.slot_offset(number)
+    writer.buffer[at + 16 : at + layout.SLOT_BYTES] = b"\7" * (layout.SLOT_BYTES - 16)
+    torn = exporter.collect()
+    writer.close()
+
+    assert torn.values["torn_slots"][RANK,] == 1
+    for name in ("kernel_bytes_total", "kernel_tokens_total", "kernel_invocations_total"):
+        assert torn.values[name] == before.values[name]
+    assert torn.histograms == before.histograms
+
+
+def test_a_slot_torn_when_first_seen_has_no_value(tmp_path: Path) -> None:
+    writer = workers.worker(tmp_path)
+    number = writer.slot(workers.KERNEL)
+    assert number is not None
+    at = layout.slot_offset(number)
+    writer.buffer[at + 16 : at + layout.SLOT_BYTES] = b"\7" * (layout.SLOT_BYTES - 16)
+    found = workers.collected(tmp_path)
+    writer.close()
+
+    assert {labels[1] for labels in found.values["kernel_invocations_total"]} == {"35"}
+
+
 def test_no_folder_is_an_error_and_no_number(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -112,12 +172,26 @@ def test_no_folder_is_an_error_and_no_number(
     assert "there is no such folder yet" in caplog.text
 
 
+@pytest.mark.parametrize("place", ["file/records", "n" * 300, "loop"])
+def test_a_folder_that_cannot_be_listed_is_said_and_counted(
+    place: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "loop").symlink_to("loop")
+    found = workers.collected(tmp_path / place)
+
+    assert found.values["source_errors_total"]["unreadable",] == 1
+    assert names(found) == set()
+    assert len(caplog.records) == 1
+
+
 @pytest.mark.skipif(os.getuid() == 0, reason="root may read everything")
+@pytest.mark.parametrize("below", ["", "records"])
 def test_a_folder_that_may_not_be_read_is_said(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    below: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     tmp_path.chmod(0)
-    workers.collected(tmp_path)
+    workers.collected(tmp_path / below)
     tmp_path.chmod(0o700)
 
-    assert "it may not be read" in caplog.text
+    assert "Permission denied for user" in caplog.text

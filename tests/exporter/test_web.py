@@ -94,6 +94,8 @@ def test_it_serves_metrics_and_probes_and_stops_politely(start: Start, tmp_path:
 
     assert (before, ready, after, status, missing) == (503, 200, 503, 200, 404)
     assert "no record in" in why
+    assert "there is no such folder yet" in why
+    assert why.count("\n") == dead.count("\n") == 1
     assert "all of workers that have ended" in dead
     assert 'moe_serve_kernel_invocations_total{bucket="64"' in text
     assert headers["content-type"].startswith("text/plain; version=0.0.4")
@@ -101,6 +103,7 @@ def test_it_serves_metrics_and_probes_and_stops_politely(start: Start, tmp_path:
     assert openmetrics[2].endswith("# EOF\n")
     assert "/metrics" in paths
     assert exporter.process.returncode == 0
+    assert "WARNING" not in said  # a probe every few seconds must not fill the log
     assert "Traceback" not in said
 
 
@@ -196,12 +199,14 @@ def test_a_renewed_certificate_is_taken_without_a_restart(start: Start, tmp_path
         (("--listen", "9400"), "--listen '9400': HOST:PORT is needed"),
         (("--listen", "127.0.0.1:99999"), "HOST:PORT is needed"),
         (("--listen", "192.0.2.1:9400"), "--listen 192.0.2.1:9400: "),
+        (("--listen", "h" * 99 + ":9400"), "--listen hhh"),
         (("--records", "{here}/file"), "it is no folder"),
         (("--ttl", "0"), "--ttl"),
         (("--web-config", "{here}/missing.yaml"), "it cannot be read"),
         (("--web-config", "{here}/bad.yaml"), "has no key 'tls_config'; known: tls_server_config"),
         (("--web-config", "{here}/wrong-key.yaml"), "no certificate with its key"),
         (("--web-config", "{here}/plain.yaml"), "basic_auth_users.me must be a bcrypt hash"),
+        (("--web-config", "{here}/cut.yaml"), "basic_auth_users.me must be a bcrypt hash"),
         (("--web-config", "{here}/nokey.yaml"), "web.nokey: No such file"),
     ],
 )
@@ -210,6 +215,7 @@ def test_what_cannot_start_is_told_in_one_line(
 ) -> None:
     (tls / "file").write_text("")
     (tls / "bad.yaml").write_text("tls_config: {}")
+    (tls / "cut.yaml").write_text("basic_auth_users: {me: $2b$12$secret}")
     (tls / "plain.yaml").write_text("basic_auth_users: {me: secret}")
     for name, key in (("wrong-key", "other.key"), ("nokey", "web.nokey")):
         config = {"tls_server_config": {"cert_file": "web.crt", "key_file": key}}

@@ -69,6 +69,13 @@ def test_every_rank_must_have_its_proof(tmp_path: Path) -> None:
     ("changes", "named"),
     [
         ({"intercepted_calls": 0, "shapes": []}, "VLLM_ROCM_USE_AITER=1"),
+        ({"intercepted_calls": True}, "VLLM_ROCM_USE_AITER=1"),
+        ({"intercepted_calls": -1}, "VLLM_ROCM_USE_AITER=1"),
+        ({"intercepted_calls": "4"}, "VLLM_ROCM_USE_AITER=1"),
+        ({"shapes": []}, "VLLM_ROCM_USE_AITER=1"),
+        ({"shapes": [{**SHAPE, "safe": "false"}]}, "pads 192/192"),
+        ({"shapes": [{"safe": True}]}, "the proof is damaged"),
+        ({"shapes": 5}, "the proof is damaged"),
         ({"shapes": [LOSSY]}, "192 of 2880"),
         ({"fault": "this vLLM is not known; set MOE_SERVE_PADDING=off"}, "MOE_SERVE_PADDING=off"),
     ],
