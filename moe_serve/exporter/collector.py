@@ -1,8 +1,9 @@
 """One collection a scrape: every source's samples, and the exporter's own."""
 
+import logging
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 
 from moe_serve import __version__
@@ -11,6 +12,7 @@ from moe_serve.exporter.proof import Facts
 from moe_serve.exporter.samples import Samples
 from moe_serve.exporter.sources import Source, Sources
 from moe_serve.preflight.proof import check_proof
+from moe_serve.telemetry.record import Record
 
 
 class Collector:
@@ -32,6 +34,9 @@ class Collector:
         samples, bound, before = Samples(), 0, sum(errors.values())
         for source in self._sources.read():
             bound += self._add(samples, source)
+        for rank in self._sources.unreadable:
+            samples.put("source_up", 0, rank)
+        bound += len(self._sources.unreadable)
         series = samples.count()
         for reason, count in errors.items():
             samples.put("source_errors_total", count, reason)
@@ -51,21 +56,33 @@ class Collector:
         if not source.fresh:
             return made.series_bound(facts)
         made.add_record(samples, record)
-        made.add_totals(samples, record, facts)
+        made.add_totals(samples, record)
         made.add_roofline(samples, record, facts)
-        made.add_proof(samples, record, facts, active=unproven([source]) is None)
+        made.add_proof(samples, record, facts, active=unproven([record]) is None)
         bound = made.series_bound(facts)
         if facts.wrong:
             paths = ", ".join(sorted(facts.wrong))
-            self._sources.fault(record.path, "proof", f"{record.path}: its proof has bad {paths}")
+            self._sources.fault("proof", f"{record.path}: its proof has bad {paths}")
         return bound
 
 
-def unproven(sources: Iterable[Source], *, ranks: int = 1, place: Path = Path()) -> str | None:
+class Readiness:
+    """Whether the workers prove their padding: a probe is no scrape, and counts no error."""
+
+    def __init__(self, directory: Path, *, ranks: int) -> None:
+        self._sources = Sources(directory, ttl=0, loudness=logging.DEBUG)
+        self._ranks = ranks
+        self._one_at_a_time = threading.Lock()
+
+    def __call__(self) -> str | None:
+        """Why not, in one line; None: they do."""
+        with self._one_at_a_time:
+            records = [source.record for source in self._sources.read()]
+            reason = unproven(records, ranks=self._ranks, place=self._sources.directory)
+            return "; ".join([reason, *self._sources.faults]) if reason else None
+
+
+def unproven(records: Sequence[Record], *, ranks: int = 1, place: Path = Path()) -> str | None:
     """Why `ranks` workers do not prove that their declared padding is in force; None: they do."""
-    records = [source.record for source in sources]
-    try:
-        checks = check_proof(records, ranks=ranks, place=str(place))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        return f"a worker's proof is damaged: {error!r}"
+    checks = check_proof(records, ranks=ranks, place=str(place))
     return next((f"{check.name}: {check.detail}" for check in checks if not check.passed), None)

@@ -63,8 +63,8 @@ class _Series(dict[Labels, str]):
             self.clear()
         pairs = sorted(zip(self._labels, values, strict=True))
         text = ",".join(f'{key}="{_escape(value)}"' for key, value in pairs)
-        self[values] = f"{self._name}{{{text}}}" if pairs else self._name
-        return self[values]
+        series = self[values] = f"{self._name}{{{text}}}" if pairs else self._name
+        return series
 
 
 _series = lru_cache(maxsize=256)(_Series)

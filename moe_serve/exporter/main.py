@@ -3,13 +3,14 @@
 import gc
 import logging
 import signal
+import stat
 import sys
 import threading
 from pathlib import Path
 from types import FrameType
 
 from moe_serve.errors import UsageError
-from moe_serve.exporter.collector import Collector, unproven
+from moe_serve.exporter.collector import Collector, Readiness
 from moe_serve.exporter.sources import Sources
 from moe_serve.exporter.web import Application, WebConfig, load_web_config, make_listener
 
@@ -22,16 +23,11 @@ def serve(
     Raises:
         UsageError: it cannot start: the folder is a file, the address is taken, TLS does not work.
     """
-    if records.exists() and not records.is_dir():
+    if _is_no_folder(records):
         raise UsageError(f"--records {records}: it is no folder")
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
     web = load_web_config(web_config) if web_config else WebConfig()
-    collector = Collector(Sources(records, ttl=ttl))
-
-    def unready() -> str | None:
-        # Sources of its own: a probe is no scrape, and counts no error.
-        return unproven(Sources(records, ttl=ttl).read(), ranks=ranks, place=records)
-
+    collector, unready = Collector(Sources(records, ttl=ttl)), Readiness(records, ranks=ranks)
     server = make_listener(host, port, Application(collector, unready, web.users), web)
 
     def stop(_number: int, _frame: FrameType | None) -> None:
@@ -50,3 +46,11 @@ def serve(
     with server:
         server.serve_forever(poll_interval=0.2)
     return 0
+
+
+def _is_no_folder(path: Path) -> bool:
+    """False too for what cannot be seen: it may come, and until then scrapes say what is wrong."""
+    try:
+        return not stat.S_ISDIR(path.stat().st_mode)
+    except OSError:
+        return False

@@ -1,11 +1,13 @@
 """A record's proof, read as foreign data: what is missing or wrong is left out, and said."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from moe_serve.exporter.roofline import MoeShape
+
+# Beyond these no kernel is meant, and modelled work would leave a float's range.
+_LARGEST, _MOST_TIMES = 2**24, 64
 
 
 @dataclass(slots=True)
@@ -21,7 +23,7 @@ class Facts:
         if value is None:
             return None
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not is_number or not math.isfinite(value) or not 0 <= value < 2**63:
+        if not is_number or not 0 <= value < 2**63:  # false of NaN, and of what is no float
             self._reject(path)
             return None
         return float(value)
@@ -41,7 +43,8 @@ class Facts:
         value = self._at(path)
         if value is None:
             return ""
-        if not isinstance(value, str) or len(value) > 200:
+        # JSON may hold halves of characters, which no page can.
+        if not isinstance(value, str) or len(value) > 200 or any(map(_is_half, value)):
             self._reject(path)
             return ""
         return value
@@ -81,6 +84,10 @@ class Facts:
         self.wrong.add(".".join(path))
 
 
+def _is_half(character: str) -> bool:
+    return "\ud800" <= character <= "\udfff"
+
+
 def moe_shape(facts: Facts) -> MoeShape | None:
     """The shape of a rank's calls; None: it is not known, or there are several."""
     shapes = facts.parts("shapes")
@@ -93,7 +100,10 @@ def moe_shape(facts: Facts) -> MoeShape | None:
     if not (hidden and intermediate and experts and top_k and padded and ratio):
         return None
     all_experts = shape.whole("all_experts") or experts
-    if not top_k <= all_experts or not experts <= all_experts:
+    sizes = hidden, intermediate, all_experts, padded
+    if not top_k <= all_experts or not experts <= all_experts or max(sizes) > _LARGEST:
+        return None
+    if not 1 / _MOST_TIMES < ratio < _MOST_TIMES:
         return None
     return MoeShape(
         hidden=hidden,

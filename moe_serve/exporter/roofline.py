@@ -48,7 +48,7 @@ class Peaks:
         return self.fp4 if dtype == "fp4" else self.bf16
 
 
-# By a word of the device's name.
+# By a word of the device's name: a GH200 is no H200, and an H200 NVL computes less.
 _PEAKS = {
     # 256 CU x 2.4 GHz x 4096 and 16384 operations a clock; HBM3E.
     "MI355X": Peaks(bytes=8.0e12, bf16=2.5e15, fp4=10.1e15, source="AMD MI355X data sheet"),
@@ -62,7 +62,10 @@ _DTYPES = {"w4a16": "bf16", "w4a4": "fp4"}
 
 def peaks_of(device: str) -> Peaks | None:
     """A known device's peaks; None: no roofline is better than a made-up one."""
-    return next((peaks for word, peaks in _PEAKS.items() if word in device), None)
+    words = device.replace("_", " ").split()
+    if "NVL" in words:
+        return None
+    return next((peaks for word, peaks in _PEAKS.items() if word in words), None)
 
 
 def dtype_of(quant: str) -> str | None:

@@ -65,7 +65,7 @@ class Samples:
         return single + _HISTOGRAM_SERIES * sum(map(len, self.histograms.values()))
 
 
-def add_totals(samples: Samples, record: Record, facts: Facts) -> None:
+def add_totals(samples: Samples, record: Record) -> None:
     """What was counted; only slots that were hit."""
     rank = record.rank.name
     groups: dict[tuple[Mode, Phase, int], list[Totals]] = defaultdict(list)
@@ -76,17 +76,14 @@ def add_totals(samples: Samples, record: Record, facts: Facts) -> None:
     invalid = sum(totals.invalid for totals in record.totals.values())
     samples.put("invalid_samples_total", invalid, rank, "clock_backwards")
     samples.put("invalid_samples_total", record.slots_dropped, rank, "dropped")
-    _add_calls(samples, rank, groups, facts)
+    _add_calls(samples, rank, groups)
 
 
 def _add_calls(
-    samples: Samples,
-    rank: str,
-    groups: Mapping[tuple[Mode, Phase, int], list[Totals]],
-    facts: Facts,
+    samples: Samples, rank: str, groups: Mapping[tuple[Mode, Phase, int], list[Totals]]
 ) -> None:
     """What is told of the served model's timed calls whatever their size."""
-    first = min(facts.numbers("layers", "sampled"), default=None)
+    first = min((layer for _, _, layer in groups), default=None)
     modes: dict[tuple[Mode, Phase], list[Totals]] = defaultdict(list)
     longest: dict[int, float] = defaultdict(float)
     for (mode, phase, layer), each in groups.items():
@@ -199,7 +196,7 @@ def add_proof(samples: Samples, record: Record, facts: Facts, *, active: bool) -
     samples.put("moe_layers", facts.whole("layers", "moe"), rank)
     if "graphs" in facts.proof:
         samples.put("graph_sizes", len(facts.numbers("graphs", "sizes")), rank)
-    _add_markers(samples, rank, facts)
+    _add_markers(samples, rank, facts, failed=record.telemetry_failed)
 
 
 def _call(facts: Facts, shape: Facts) -> Iterator[str]:
@@ -228,10 +225,11 @@ def _add_losses(samples: Samples, rank: str, shapes: list[Facts]) -> None:
     samples.put("padding_live_neurons", shapes[0].whole("live_neurons"), rank)
 
 
-def _add_markers(samples: Samples, rank: str, facts: Facts) -> None:
+def _add_markers(samples: Samples, rank: str, facts: Facts, *, failed: bool) -> None:
     for name in ("pair_seconds", "bias_seconds", "overhead_ratio", "budget_ratio"):
         samples.put(f"marker_{name}", facts.number("markers", name), rank)
-    state = facts.text("markers", "state")
+    # The worker's last word on its totals is in the record's header: the proof may be older.
+    state = "failed" if failed else facts.text("markers", "state")
     for each in STATES if state in STATES else ():
         samples.put("instrumentation_state", int(each == state), rank, each)
     sampled = facts.numbers("layers", "sampled")

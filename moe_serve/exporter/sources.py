@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -13,6 +14,8 @@ from moe_serve.telemetry.record import Record, RecordReader, record_paths
 
 logger = logging.getLogger(__name__)
 
+_RANK = re.compile(r"dp\d+-pp\d+-tp\d+")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
@@ -23,52 +26,73 @@ class Source:
 
 
 class Sources:
-    """Reads the folder and remembers between scrapes."""
+    """Reads the folder and remembers between scrapes.
+
+    `errors` counts since the start; `faults` and `unreadable`, the ranks whose file cannot be read,
+    are of the last read.
+    """
 
     def __init__(
-        self, directory: Path, *, ttl: float, clock: Callable[[], float] = time.monotonic
+        self,
+        directory: Path,
+        *,
+        ttl: float,
+        clock: Callable[[], float] = time.monotonic,
+        loudness: int = logging.WARNING,
     ) -> None:
         """`ttl`: seconds for which a dead worker's totals stay, so that the last ones are seen."""
         self.directory = directory
         self.errors: Counter[str] = Counter()
-        self._ttl, self._clock = ttl, clock
+        self.faults: list[str] = []
+        self.unreadable: set[str] = set()
+        self._ttl, self._clock, self._loudness = ttl, clock, loudness
         self._died: dict[tuple[Path, int], float] = {}
-        self._said: dict[Path, str] = {}
+        self._said: set[str] = set()
         self._readers: dict[Path, RecordReader] = {}
 
     def read(self) -> list[Source]:
         """Every readable record, one a rank, by file name; what is wrong is counted and said."""
+        self._said, self.faults, self.unreadable = set(self.faults), [], set()
         newest: dict[str, Record] = {}
         for record in self._records():
             other = newest.get(record.rank.name)
             if other is not None:
-                self.fault(record.path, "duplicate_rank", f"{record.path} and {other.path} are "
-                           f"both of {record.rank.name}; the newer one counts")  # fmt: skip
-            if other is None or other.generation < record.generation:
+                self.fault("duplicate_rank", f"{record.path} and {other.path} are both of "
+                           f"{record.rank.name}; the living one counts, or the newer")  # fmt: skip
+            if other is None or _precedence(other) < _precedence(record):
                 newest[record.rank.name] = record
+        self.unreadable -= newest.keys()
         return [Source(record=record, fresh=self._is_fresh(record)) for record in newest.values()]
 
-    def fault(self, path: Path, reason: str, message: str) -> None:
+    def fault(self, reason: str, message: str) -> None:
         """Count an error at every scrape, and say it when it is new."""
         self.errors[reason] += 1
-        if self._said.get(path) != message:
-            self._said[path] = message
-            logger.warning("%s", message)
+        self.faults.append(message)
+        if message not in self._said:
+            logger.log(self._loudness, "%s", message)
 
     def _records(self) -> Iterator[Record]:
-        if not self.directory.is_dir():
-            self.fault(self.directory, "no_folder", f"{self.directory}: there is no such folder "
-                       "yet; a worker makes it when it loads its model")  # fmt: skip
-        elif not os.access(self.directory, os.R_OK | os.X_OK):
-            self.fault(self.directory, "unreadable", f"{self.directory}: it may not be read by "
-                       f"user {os.getuid()}; share the workers' group")  # fmt: skip
-        paths = record_paths(self.directory)
+        paths = record_paths(self.directory) if self._can_list() else ()
         self._readers = {path: self._readers.get(path) or RecordReader(path) for path in paths}
         for path, reader in self._readers.items():
             try:
                 yield reader.read()
             except RecordError as error:
-                self.fault(path, error.reason, str(error))
+                self.fault(error.reason, str(error))
+                self.unreadable |= {path.stem} if _RANK.fullmatch(path.stem) else set()
+
+    def _can_list(self) -> bool:
+        try:
+            os.scandir(self.directory).close()
+        except FileNotFoundError:
+            self.fault("no_folder", f"{self.directory}: there is no such folder yet; a worker "
+                       "makes it when it loads its model")  # fmt: skip
+        except OSError as error:
+            self.fault("unreadable", f"{self.directory}: {error.strerror} for user {os.getuid()}; "
+                       "give the workers' folder, and share their group")  # fmt: skip
+        else:
+            return True
+        return False
 
     def _is_fresh(self, record: Record) -> bool:
         life = record.path, record.generation
@@ -76,3 +100,8 @@ class Sources:
             self._died.pop(life, None)
             return True
         return self._clock() - self._died.setdefault(life, self._clock()) < self._ttl
+
+
+def _precedence(record: Record) -> tuple[bool, int]:
+    # A copy of a living worker's file has its generation and is nobody's.
+    return record.alive, record.generation

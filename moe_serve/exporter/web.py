@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 import logging
+import re
 import socket
 import ssl
 from base64 import b64decode
@@ -26,6 +27,7 @@ _TLS, _USERS = "tls_server_config", "basic_auth_users"
 _TLS_KEYS = ("cert_file", "key_file", "client_ca_file", "client_auth_type", "min_version")
 _VERSIONS = {"TLS12": ssl.TLSVersion.TLSv1_2, "TLS13": ssl.TLSVersion.TLSv1_3}
 _REQUIRED = "RequireAndVerifyClientCert"
+_BCRYPT = re.compile(r"\$2[aby]\$(0[4-9]|[12]\d|3[01])\$[./A-Za-z0-9]{53}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +55,7 @@ def load_web_config(path: Path) -> WebConfig:
     tls = _mapping(path, _TLS, found.get(_TLS), _TLS_KEYS)
     users = _mapping(path, _USERS, found.get(_USERS), None)
     for name, hashed in users.items():
-        if not isinstance(hashed, str) or not hashed.startswith(("$2a$", "$2b$", "$2y$")):
+        if not isinstance(hashed, str) or not _BCRYPT.fullmatch(hashed):
             raise UsageError(f"{path}: {_USERS}.{name} must be a bcrypt hash")
     if not tls:
         return WebConfig(users=users)
@@ -177,7 +179,7 @@ class Application:
 
 
 def _plain(status: str, text: str) -> tuple[str, str, bytes]:
-    return status, "text/plain; charset=utf-8", f"{text}\n".encode()
+    return status, "text/plain; charset=utf-8", f"{text}\n".encode(errors="replace")
 
 
 class _Verified:
@@ -255,7 +257,7 @@ def make_listener(host: str, port: int, application: Application, web: WebConfig
     kind = _Server6 if ":" in host else Server
     try:
         server = make_server(host, port, application, server_class=kind, handler_class=_Handler)
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise UsageError(f"--listen {host}:{port}: {reason}") from error
     server.web = web

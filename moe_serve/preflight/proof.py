@@ -57,10 +57,11 @@ def _presence(records: Sequence[Record], living: Sequence[Record], ranks: int, p
 def _of_rank(record: Record) -> Iterator[Check]:
     name, proof = record.path.stem, record.proof
     if proof.get("fault"):
-        yield Check(name=f"{name} plugin", passed=False, detail=str(proof["fault"]))
+        yield Check(name=f"{name} plugin", passed=False, detail=_line(proof["fault"]))
         return
-    calls, shapes = int(proof.get("intercepted_calls", 0)), proof.get("shapes", [])
-    if not calls:
+    calls, shapes = proof.get("intercepted_calls"), proof.get("shapes")
+    # A proof comes from a file: what is not of the type that a worker writes proves nothing.
+    if type(calls) is not int or calls < 1 or not shapes:
         yield Check(
             name=f"{name} interception",
             passed=False,
@@ -69,17 +70,20 @@ def _of_rank(record: Record) -> Iterator[Check]:
         )
     else:
         yield Check(name=f"{name} interception", passed=True, detail=f"{calls} calls or more")
-    for shape in shapes:
-        yield _of_shape(name, shape)
+    try:
+        yield from [_of_shape(name, shape) for shape in shapes or ()]
+    except (KeyError, TypeError, AttributeError) as error:
+        detail = f"the proof is damaged ({_line(repr(error))}); start the worker anew"
+        yield Check(name=f"{name} pads", passed=False, detail=detail)
 
 
 def _of_shape(name: str, shape: Mapping[str, Any]) -> Check:
     lost = f", {shape['lost_neurons']} of {shape['live_neurons']} neurons lost"
     text = f"pads {_pads(shape['sent'])} of {_pads(shape['raw'])} sent"
     text += lost if shape["lost_neurons"] else ""
-    if shape["safe"]:
+    if shape["safe"] is True:
         return Check(name=f"{name} pads", passed=True, detail=text)
-    reasons = "; ".join(violation["message"] for violation in shape["violations"])
+    reasons = "; ".join(_line(violation["message"]) for violation in shape["violations"])
     return Check(name=f"{name} pads", passed=False, detail=f"{text}: {reasons}")
 
 
@@ -87,8 +91,13 @@ def _pads(value: Mapping[str, int]) -> str:
     return f"{value['hidden']}/{value['intermediate']}"
 
 
+def _line(value: object) -> str:
+    """Foreign text as one line that can be printed."""
+    return " ".join(str(value).encode(errors="replace").decode().split())
+
+
 def _agreement(living: Sequence[Record]) -> Check:
-    policies = sorted({str(record.proof.get("policy")) for record in living})
+    policies = sorted({_line(record.proof.get("policy")) for record in living})
     if len(policies) == 1:
         return Check(name="policies", passed=True, detail=f"all ranks: {policies[0]}")
     return Check(

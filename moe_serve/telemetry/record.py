@@ -252,7 +252,10 @@ def read_record(path: Path) -> Record:
 
 
 class RecordReader:
-    """Reads one record again and again: a slot that did not change keeps its `Totals` object."""
+    """Reads one record again and again: a slot that did not change keeps its `Totals` object.
+
+    A slot that is torn at one read is told as it was at the read before: totals never fall.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -317,14 +320,16 @@ class RecordReader:
         torn = 0
         for number in range(header.slots_used):
             at = number * size
+            known = self._slots[number] if number < len(self._slots) else None
             if number < len(self._slots) and read[at : at + size] == self._bytes[at : at + size]:
-                found.append(self._slots[number])
+                found.append(known)
                 continue
             try:
                 slot = layout.unpack_slot(read, at, header.clock_hertz)
             except ValueError:
                 slot = _slot_again(file, number, header)
                 torn += slot is None
+                slot = slot or known
             found.append(slot)
         # What was torn is never kept: its bytes may be the same at the next time and still torn.
         if not torn:

@@ -200,7 +200,7 @@ def test_whatever_a_proof_says_the_rest_is_told_and_nothing_is_not_a_number(
         if isinstance(place, dict):
             place[path[-1]] = value
     samples, facts = Samples(), Facts(proof)
-    module.add_totals(samples, record, facts)
+    module.add_totals(samples, record)
     module.add_roofline(samples, record, facts)
     module.add_proof(samples, record, facts, active=False)
 
