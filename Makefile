@@ -125,8 +125,9 @@ test-monitoring: $(VENV)/.ready $(SERVING)/.ready $(PROMETHEUS) ## rules and das
 	  MOE_SERVE_VLLM_PYTHON=$(VLLM_PYTHON) $(BIN)/python -m pytest --durations=3 -m monitoring tests/monitoring
 
 .PHONY: test-gpu
-test-gpu: ## the markers on this machine's GPU (GPU_PYTHON has its PyTorch): JSON, exit 0 if all holds
+test-gpu: ## markers and plugin on this GPU (GPU_PYTHON has PyTorch and pytest); prints JSON
 	PYTHONPATH=$(CURDIR) $(GPU_PYTHON) -m moe_serve.vllm_plugin.markers.selftest
+	PYTHONPATH=$(CURDIR) $(GPU_PYTHON) -m pytest -o addopts= -o timeout=0 -W ignore tests/gpu
 
 .PHONY: wheel
 wheel: $(VENV)/.ready ## build the wheel, install it alone in a clean environment, run it

@@ -75,14 +75,21 @@ def make_worker(
 
 
 def install(
-    monkeypatch: pytest.MonkeyPatch, received: Received, *, version: str = "0.32.0"
+    monkeypatch: pytest.MonkeyPatch,
+    received: Received,
+    *,
+    version: str = "0.32.0",
+    work: Callable[..., Any] | None = None,
 ) -> tuple[ModuleType, ModuleType]:
-    """Put vLLM's modules there as 0.32 has them; returns the experts' and the worker's module."""
+    """Put vLLM's modules there as 0.32 has them; returns the experts' and the worker's module.
+
+    `work` is what a fused-MoE call gives, of its arguments.
+    """
     vllm = ModuleType("vllm")
     vllm.__version__ = version  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "vllm", vllm)
     experts = ModuleType(aligned_padding.MODULE)
-    experts.rocm_aiter_ops = type("rocm_aiter_ops", (), {"fused_moe": _fused_moe(received)})  # type: ignore[attr-defined]
+    experts.rocm_aiter_ops = type("rocm_aiter_ops", (), {"fused_moe": _fused_moe(received, work)})  # type: ignore[attr-defined]
     experts.rocm_aiter_fused_experts = _experts(experts)  # type: ignore[attr-defined]
     workers = ModuleType(worker.MODULE)
     workers.Worker = type("Worker", (), dict(_METHODS))  # type: ignore[attr-defined]
@@ -93,7 +100,7 @@ def install(
     return experts, workers
 
 
-def _fused_moe(received: Received) -> "staticmethod[..., str]":
+def _fused_moe(received: Received, work: Callable[..., Any] | None) -> "staticmethod[..., Any]":
     def fused_moe(
         hidden_states: Any,
         w1: Any,
@@ -102,9 +109,9 @@ def _fused_moe(received: Received) -> "staticmethod[..., str]":
         intermediate_pad: int = 0,
         gate_mode: str = "",
         bias1: Any = None,
-    ) -> str:
+    ) -> Any:
         received.append({"hidden_pad": hidden_pad, "intermediate_pad": intermediate_pad})
-        return "result"
+        return work(hidden_states, w1) if work else "result"
 
     return staticmethod(fused_moe)
 
