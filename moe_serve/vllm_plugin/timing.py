@@ -53,7 +53,7 @@ class Timing:
         """What the record's proof says of timing."""
         sampler = self.sampler
         state = sampler.state if sampler else self._state
-        timed = [layer.number for layer in self._attached]
+        timed = [layer.number for layer in self._attached if layer.model is Model.TARGET]
         return {
             "device": self._device,
             "layers": {"moe": self._moe_layers, "sampled": timed},
