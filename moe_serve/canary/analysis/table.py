@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,9 @@ from moe_serve.canary.analysis.series import Cell
 from moe_serve.errors import UsageError
 
 Floats = NDArray[np.float64]
+
+# Blocks that a cell needs before anything is said about it.
+MIN_BLOCKS = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,29 +45,52 @@ class BlockTable:
         return {cell: busy / whole for cell, busy in pairs if busy > 0} if whole > 0 else {}
 
 
-def pooled(log_ratios: Floats, weights: Floats) -> tuple[Floats, Floats]:
-    """The mix's log speed-up over all blocks, and each block's influence around it.
+class Estimand(StrEnum):
+    """What one number is to stand for all cells.
 
-    `log_ratios` (..., blocks, cells) with NaN for absent ones, `weights` (cells,) with the sum 1:
-    shares of the stable arm's time. The estimate is -log sum(w exp(-theta)): by how much the same
-    work gets done sooner. Returns (...), and (..., blocks) whose mean is the estimate.
-    Every cell must be there at least once.
+    `mix`: by how much the site's own mix gets done sooner, -log sum(w exp(-theta)), w each cell's
+    share of the stable arm's busy time. `equal`: the mean of the cells' log ratios, which is how
+    the claim was published (a geometric mean).
+    """
+
+    MIX = "mix"
+    EQUAL = "equal"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pooled:
+    """`theta` (...,), `influence` (..., blocks) with theta as its mean, `covered` (...,) weight."""
+
+    theta: Floats
+    influence: Floats
+    covered: Floats
+
+
+def pooled(
+    log_ratios: Floats, weights: Floats, estimand: Estimand, *, min_blocks: int = MIN_BLOCKS
+) -> Pooled:
+    """One log ratio for all cells, and each block's influence on it.
+
+    `log_ratios` has the shape (..., blocks, cells), NaN where there is none; `weights` (cells,)
+    sum to 1. A cell with fewer than `min_blocks` blocks is not covered: theta does not speak for
+    it. Where no cell is covered, theta is NaN.
     """
     seen = ~np.isnan(log_ratios)
-    counts = seen.sum(axis=-2, keepdims=True)
-    cells = np.where(seen, log_ratios, 0.0).sum(axis=-2, keepdims=True) / counts
-    times = weights * np.exp(-cells)
-    whole = times.sum(axis=-1, keepdims=True)
-    theta = -np.log(whole[..., 0])
+    counts = seen.sum(axis=-2)
+    cells = np.where(seen, log_ratios, 0.0).sum(axis=-2) / np.maximum(counts, 1)
+    own = np.where(counts >= min_blocks, weights, 0.0)
+    covered = own.sum(axis=-1)
+    own = own / np.where(covered > 0, covered, np.nan)[..., None]
+    if estimand is Estimand.MIX:
+        times = own * np.exp(-cells)
+        whole = times.sum(axis=-1)
+        theta, slopes = -np.log(whole), times / whole[..., None]
+    else:
+        theta, slopes = (own * cells).sum(axis=-1), own
     blocks = log_ratios.shape[-2]
-    pull = np.where(seen, (log_ratios - cells) * (blocks / counts), 0.0)
-    influence = (times / whole * pull).sum(axis=-1)
-    return theta[..., 0], theta + influence
-
-
-def equal_weights(cells: int) -> Floats:
-    """The published claim's weights: every cell counts the same."""
-    return np.full(cells, 1 / cells)
+    scale = slopes * blocks / np.maximum(counts, 1)
+    pull = np.where(seen, log_ratios - cells[..., None, :], 0.0) * scale[..., None, :]
+    return Pooled(theta=theta, influence=theta[..., None] + pull.sum(axis=-1), covered=covered)
 
 
 def as_array(cells: tuple[Cell, ...], weights: Mapping[Cell, float]) -> Floats:

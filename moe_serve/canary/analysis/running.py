@@ -1,0 +1,107 @@
+"""The estimate at every look, with ends that hold over all looks at once."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from moe_serve.canary.analysis.boundary import Looks, joint_quantile
+from moe_serve.canary.analysis.noise import Calibration, block_variance, long_run_variance
+from moe_serve.canary.analysis.table import MIN_BLOCKS, Estimand, Floats, pooled
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """What is fixed before the start, for one estimand.
+
+    `offset` is the variance of the arms' own offset, with its degrees of freedom; `alpha_low` and
+    `alpha_high` are the chances that the lower end ever lies above, or the upper below, the truth.
+    """
+
+    looks: Looks
+    offset: float
+    freedom: float
+    calibration: Calibration | None
+    alpha_low: float
+    alpha_high: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Running:
+    """Arrays of the shape (..., looks); `in_run` is this run's own block variance, `used` the
+    interval's. All NaN where no cell is covered."""
+
+    at: tuple[int, ...]
+    theta: Floats
+    lo: Floats
+    hi: Floats
+    covered: Floats
+    in_run: Floats
+    used: Floats
+    autocorrelation: Floats
+
+
+def running(
+    log_ratios: Floats,
+    weights: Floats,
+    rule: Rule,
+    *,
+    estimand: Estimand = Estimand.MIX,
+    at: Sequence[int] | None = None,
+    min_blocks: int = MIN_BLOCKS,
+) -> Running:
+    """The estimate after each count of blocks in `at` (default: every look so far).
+
+    `log_ratios` (..., blocks, cells), leading axes being independent runs.
+    """
+    blocks = log_ratios.shape[-2]
+    counts = range(rule.looks.first, min(blocks, rule.looks.last) + 1) if at is None else at
+    columns: list[tuple[Floats, ...]] = []
+    for count in counts:
+        found = pooled(log_ratios[..., :count, :], weights, estimand, min_blocks=min_blocks)
+        in_run, r = long_run_variance(found.influence)
+        used = block_variance(in_run, count, rule.calibration)
+        error = np.sqrt(rule.offset + used / count)
+        low, high = (_quantiles(rule, used, alpha) for alpha in (rule.alpha_low, rule.alpha_high))
+        columns.append(
+            (
+                found.theta,
+                found.theta - low * error,
+                found.theta + high * error,
+                found.covered,
+                in_run,
+                used,
+                r,
+            )
+        )
+    shape = (*log_ratios.shape[:-2], 0)
+    theta, lo, hi, covered, in_run, used, r = (
+        (np.stack(parts, axis=-1) for parts in zip(*columns, strict=True))
+        if columns
+        else (np.empty(shape) for _ in range(7))
+    )
+    return Running(
+        at=tuple(counts),
+        theta=theta,
+        lo=lo,
+        hi=hi,
+        covered=covered,
+        in_run=in_run,
+        used=used,
+        autocorrelation=r,
+    )
+
+
+def _quantiles(rule: Rule, used: Floats, alpha: float) -> Floats:
+    """The joint quantile of each run; the same for runs whose variances hardly differ."""
+    if rule.offset == 0:
+        return np.full(used.shape, joint_quantile(0.0, rule.freedom, rule.looks, alpha=alpha))
+    ratio = np.divide(rule.offset, used, out=np.full(used.shape, np.inf), where=used > 0)
+    # Finer than the quantile's own grid would be lost work.
+    steps = np.clip(np.round(16 * np.log10(ratio)), -64, 48)
+    known = {
+        step: joint_quantile(10 ** (step / 16), rule.freedom, rule.looks, alpha=alpha)
+        for step in np.unique(steps[np.isfinite(steps)]).tolist()
+    }
+    return np.vectorize(lambda step: known.get(step, math.nan), otypes=[float])(steps)
