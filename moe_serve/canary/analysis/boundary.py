@@ -92,9 +92,7 @@ def sequence_half_width(count: int, variance: float, *, alpha: float, aim: int =
     log_tail = -2 * math.log(tail)
     rho2 = (log_tail + math.log(log_tail) + 1) / aim
     grown = count * rho2 + 1
-    return math.sqrt(
-        2 * grown / (count**2 * rho2) * math.log(math.sqrt(grown) / tail) * variance
-    )
+    return math.sqrt(2 * grown / (count**2 * rho2) * math.log(math.sqrt(grown) / tail) * variance)
 
 
 def freedom_of_sum(parts: Sequence[tuple[float, float]]) -> float:

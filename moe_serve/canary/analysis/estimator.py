@@ -1,5 +1,6 @@
 """The speed-up from a table of paired blocks: pooled by fixed weights, with ends that hold at
-every look."""
+every look.
+"""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -90,7 +91,7 @@ def estimate(
     if not looked.at or not covered.any() or math.isnan(looked.theta[-1]):
         reason = _lack(blocks, int(covered.any()), kind, terms)
         return NoEstimate(kind=kind, blocks=blocks, reason=reason)
-    own = [[number] for number in np.flatnonzero(covered)]
+    own = [[int(number)] for number in np.flatnonzero(covered)]
     return Estimate(
         kind=kind,
         estimand=estimand,
@@ -177,7 +178,7 @@ def _series(
 ) -> tuple[SeriesPoint, ...]:
     last = looked.at[-1]
     values = pooled(table.log_ratios[:last], weights, estimand).influence
-    seen = (~np.isnan(table.log_ratios[:last, weights > 0])).any(axis=1)
+    seen = np.isfinite(table.log_ratios[:last, weights > 0]).sum(axis=1) > 0
     place = {count: number for number, count in enumerate(looked.at)}
 
     def running_at(count: int, ends: Floats) -> float | None:

@@ -1,4 +1,4 @@
-"""What a source hands to the judge: raw counters of every pod of both arms, as they were scraped."""
+"""What a source hands to the judge: the raw counters of every pod of both arms, as scraped."""
 
 from dataclasses import dataclass, field
 
@@ -41,7 +41,8 @@ class PodSeries:
 class ArmHistory:
     """One arm. `facts` are what its pods say of their configuration, by name; a fact on which its
     own pods disagree holds all values, sorted and joined by ` | `. `requests` is how many requests
-    it finished in the window, None where no metric tells."""
+    it finished in the window, None where no metric tells.
+    """
 
     name: str
     pods: tuple[PodSeries, ...]

@@ -30,7 +30,8 @@ class Rule:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Running:
     """Arrays of the shape (..., looks); `in_run` is this run's own block variance, `used` the
-    interval's. All NaN where no cell is covered."""
+    interval's. All NaN where no cell is covered.
+    """
 
     at: tuple[int, ...]
     theta: Floats
@@ -104,4 +105,5 @@ def _quantiles(rule: Rule, used: Floats, alpha: float) -> Floats:
         step: joint_quantile(10 ** (step / 16), rule.freedom, rule.looks, alpha=alpha)
         for step in np.unique(steps[np.isfinite(steps)]).tolist()
     }
-    return np.vectorize(lambda step: known.get(step, math.nan), otypes=[float])(steps)
+    found: Floats = np.vectorize(lambda step: known.get(step, math.nan), otypes=[float])(steps)
+    return found

@@ -13,7 +13,6 @@ from typing import Protocol
 
 from moe_serve.errors import UsageError
 
-
 DECODE = "decode"
 
 

@@ -82,7 +82,7 @@ def tabulate(
     ]
     table = BlockTable(
         cells=tuple(history.cells[number] for number in columns),
-        starts=history.start + cut.window_seconds * per_block * np.arange(blocks),
+        starts=history.start + cut.window_seconds * per_block * np.arange(blocks, dtype=np.float64),
         log_ratios=np.where(enough, logs[1] - logs[0], math.nan),
         busy=stable_busy.sum(axis=0),
     )
@@ -127,11 +127,10 @@ def _growth_faults(pod: PodSeries) -> dict[str, NDArray[np.bool_]]:
     gaps = np.diff(pod.times)
     usual = float(np.median(gaps)) if len(gaps) else 0.0
     restarted = np.diff(pod.lives) != 0
-    infinite = np.isinf(pod.counts).any(axis=1) | np.isinf(pod.busy).any(axis=1)
+    infinite = np.isinf(pod.counts + pod.busy).sum(axis=1) > 0
     foreign = infinite[1:] | infinite[:-1]
     with np.errstate(invalid="ignore"):
-        grown = [np.diff(part, axis=0) for part in (pod.counts, pod.busy)]
-        back = np.logical_or(*((part < 0).any(axis=1) for part in grown))
+        back = ((np.diff(pod.counts, axis=0) < 0) | (np.diff(pod.busy, axis=0) < 0)).any(axis=1)
     # A cell that was there and is gone is a counter lost; one that is new began at zero.
     gone = (~np.isnan(pod.counts[:-1]) & np.isnan(pod.counts[1:])).any(axis=1)
     faults: dict[str, NDArray[np.bool_]] = {}
