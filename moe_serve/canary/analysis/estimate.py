@@ -39,8 +39,9 @@ class CellEstimate:
             "bucket": self.cell.bucket,
             "weight": self.weight,
             "theta": self.theta,
-            "lo": self.lo,
-            "hi": self.hi,
+            # Too few blocks have no ends, and JSON has no infinity.
+            "lo": self.lo if math.isfinite(self.lo) else None,
+            "hi": self.hi if math.isfinite(self.hi) else None,
             "speedup": self.speedup,
             "blocks": self.blocks,
         }

@@ -3,12 +3,16 @@
 import hashlib
 import json
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 
 from moe_serve.canary.analysis.series import CellKind
 from moe_serve.errors import UsageError
+
+_ABOVE_0, _LARGEST = math.ulp(0), sys.float_info.max
+_BELOW_HALF, _BELOW_1 = math.nextafter(0.5, 0), math.nextafter(1, 0)
 
 
 class OnNoGain(StrEnum):
@@ -47,22 +51,15 @@ class Policy:
 
     def __post_init__(self) -> None:
         """Refuse rules that would let everything, or nothing, pass."""
-        allowed = {
-            "0 <= x < 1": (
-                ("margin", "harm", "max_void_share", "cell_harm"),
-                lambda x: 0 <= x < 1,
-            ),
-            "0 < x <= 1": (
-                ("min_covered_weight", "quality_epsilon_nats", "cell_weight"),
-                lambda x: 0 < x <= 1,
-            ),
-            "0 < x < 0.5": (("alpha_promote", "alpha_rollback"), lambda x: 0 < x < 0.5),
-            "above 0": (("blind_seconds", "split_evidence"), lambda x: 0 < x < math.inf),
-        }
-        for text, (keys, fits) in allowed.items():
-            for key in keys:
-                if not fits(getattr(self, key)):
-                    raise UsageError(f"policy: {key} is {getattr(self, key)}; allowed: {text}")
+        for keys, low, high, allowed in (
+            ("margin harm max_void_share cell_harm", 0, _BELOW_1, "0 <= x < 1"),
+            ("min_covered_weight quality_epsilon_nats cell_weight", _ABOVE_0, 1, "0 < x <= 1"),
+            ("alpha_promote alpha_rollback", _ABOVE_0, _BELOW_HALF, "0 < x < 0.5"),
+            ("blind_seconds split_evidence", _ABOVE_0, _LARGEST, "above 0"),
+        ):
+            for key in keys.split():
+                if not low <= getattr(self, key) <= high:
+                    raise UsageError(f"policy: {key} is {getattr(self, key)}; allowed: {allowed}")
 
     @property
     def log_margin(self) -> float:

@@ -1,5 +1,6 @@
 """From scraped counters to the table of blocks: differences, windows that both arms have, sums."""
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -126,25 +127,40 @@ def _growth_faults(pod: PodSeries) -> dict[str, NDArray[np.bool_]]:
     """Intervals between two scrapes that say nothing, by reason (each interval under one)."""
     gaps = np.diff(pod.times)
     usual = float(np.median(gaps)) if len(gaps) else 0.0
-    restarted = np.diff(pod.lives) != 0
-    infinite = np.isinf(pod.counts + pod.busy).sum(axis=1) > 0
-    foreign = infinite[1:] | infinite[:-1]
-    with np.errstate(invalid="ignore"):
-        back = ((np.diff(pod.counts, axis=0) < 0) | (np.diff(pod.busy, axis=0) < 0)).any(axis=1)
-    # A cell that was there and is gone is a counter lost; one that is new began at zero.
-    gone = (~np.isnan(pod.counts[:-1]) & np.isnan(pod.counts[1:])).any(axis=1)
+    values = np.concatenate([pod.counts, pod.busy], axis=1)
+    infinite = np.isinf(values)
+    values[infinite] = math.nan
+    highest = _highest(values, pod.lives)
+    # A cell that was there and is gone is a counter lost; one that is new began at zero. What
+    # comes back is no growth either: nobody knows what happened to it in between.
+    gone = np.isnan(values) & ~np.isnan(highest) & ~infinite
     faults: dict[str, NDArray[np.bool_]] = {}
     taken = np.zeros(len(gaps), dtype=bool)
     for reason, at in (
-        ("process restarted", restarted),
-        ("value not finite", foreign),
-        ("counter went backwards", back),
-        ("counter disappeared", gone),
+        ("process restarted", np.diff(pod.lives) != 0),
+        ("value not finite", _either_end(infinite)),
+        ("counter went backwards", _either_end(values < highest)),
+        ("counter disappeared", _either_end(gone)),
         ("scrapes too far apart", gaps > _MAX_GAP * usual),
     ):
         faults[reason] = at & ~taken
         taken |= at
     return {reason: at for reason, at in faults.items() if at.any()}
+
+
+def _highest(values: Floats, lives: Floats) -> Floats:
+    """The largest value so far of each counter within its process; NaN before it was there."""
+    edges = [0, *(np.flatnonzero(np.diff(lives)) + 1).tolist(), len(lives)]
+    parts = [
+        np.fmax.accumulate(values[first:last], axis=0) for first, last in itertools.pairwise(edges)
+    ]
+    highest: Floats = np.concatenate(parts)
+    return highest
+
+
+def _either_end(fault: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    at = fault.sum(axis=1) > 0
+    return at[1:] | at[:-1]
 
 
 def _grown(values: Floats) -> Floats:
