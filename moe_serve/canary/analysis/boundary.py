@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 # Halves of the paths mirror the others, so quantiles are exact in sign and steady in the tail.
 _PATHS = 40_000
 _SEED = 20_241_124
-# Ratios of the two variances at which quantiles are computed; between them the larger one holds.
-_RATIO_STEPS_PER_DECADE = 8
-_SMALLEST_RATIO, _LARGEST_RATIO = 1e-3, 1e2
+# Quantiles are computed at 8 ratios of the two variances a decade; the lowest stands for none.
+RATIO_STEPS = 8
+RATIO_ENDS = (-4.0 * RATIO_STEPS, 3.0 * RATIO_STEPS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,40 +34,29 @@ class Looks:
         return 2 <= self.first <= self.last
 
 
-def joint_quantile(
-    ratio: float, freedom: float, looks: Looks, *, alpha: float, paths: int = _PATHS
-) -> float:
+def ratio_at(step: float) -> float:
+    """The ratio at a step of the grid."""
+    return 0.0 if step <= RATIO_ENDS[0] else 10.0 ** (step / RATIO_STEPS)
+
+
+@lru_cache(maxsize=1024)
+def joint_quantile(ratio: float, freedom: float, looks: Looks, *, alpha: float) -> float:
     """The one-sided quantile of max over looks of error / sqrt(offset^2 + block^2 / K).
 
     `ratio` is the offset's variance over a block's; `freedom` are the degrees of freedom with
     which the offset's variance is known (inf: exactly). Deterministic: simulated from one seed.
-    Ratios are rounded to a grid, to the side that gives the larger quantile.
     """
-    if ratio <= _SMALLEST_RATIO:
-        near = [0.0, _SMALLEST_RATIO]
-    else:
-        position = _RATIO_STEPS_PER_DECADE * math.log10(min(ratio, _LARGEST_RATIO))
-        near = [
-            10 ** (step / _RATIO_STEPS_PER_DECADE)
-            for step in {math.floor(position), math.ceil(position)}
-        ]
-    return max(_quantile(value, freedom, looks, alpha, paths) for value in near)
-
-
-@lru_cache(maxsize=256)
-def _quantile(ratio: float, freedom: float, looks: Looks, alpha: float, paths: int) -> float:
-    worst = _worst(ratio, freedom, looks, paths)
-    return float(np.quantile(worst, 1 - alpha))
+    return float(np.quantile(_worst(ratio, freedom, looks), 1 - alpha))
 
 
 @lru_cache(maxsize=16)
-def _worst(ratio: float, freedom: float, looks: Looks, paths: int) -> NDArray[np.float64]:
+def _worst(ratio: float, freedom: float, looks: Looks) -> NDArray[np.float64]:
     source = np.random.default_rng(_SEED)
-    half = paths // 2
+    half = _PATHS // 2
     offset = _mirrored(source.standard_normal(half))
-    known = source.chisquare(freedom, paths) / freedom if math.isfinite(freedom) else 1.0
-    mean = np.zeros(paths)
-    worst = np.full(paths, -np.inf)
+    known = source.chisquare(freedom, _PATHS) / freedom if math.isfinite(freedom) else 1.0
+    mean = np.zeros(_PATHS)
+    worst = np.full(_PATHS, -np.inf)
     for count in range(1, looks.last + 1):
         mean += (_mirrored(source.standard_normal(half)) - mean) / count
         if count < looks.first:

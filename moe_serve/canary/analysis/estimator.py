@@ -61,6 +61,11 @@ class Terms:
             raise UsageError("alpha_low and alpha_high must lie between 0 and 0.5")
 
     @property
+    def offset_sd(self) -> float:
+        """How far equal arms lie apart for good: log SD of their difference."""
+        return math.sqrt(self.spread.offset(self.design, self.stable_pods, self.canary_pods)[0])
+
+    @property
     def rule(self) -> Rule:
         """The interval's rule."""
         offset, freedom = self.spread.offset(self.design, self.stable_pods, self.canary_pods)
@@ -68,7 +73,7 @@ class Terms:
             looks=self.looks,
             offset=offset,
             freedom=freedom,
-            calibration=self.calibration,
+            calibrated=self.calibration.block_variance if self.calibration else None,
             alpha_low=self.alpha_low,
             alpha_high=self.alpha_high,
         )
@@ -104,7 +109,7 @@ def estimate(
         in_run_sd=math.sqrt(looked.in_run[-1]),
         block_sd=math.sqrt(looked.used[-1]),
         autocorrelation=float(looked.autocorrelation[-1]),
-        offset_sd=math.sqrt(terms.rule.offset),
+        offset_sd=terms.offset_sd,
         offset_freedom=terms.rule.freedom,
         covered_weight=float(covered.sum()),
         cells=_estimates(table, weights, own, terms, estimand),
@@ -147,7 +152,7 @@ def _estimates(
     share = max(1, len(listed))
     rule = replace(
         terms.rule,
-        calibration=None,
+        calibrated=None,
         alpha_low=terms.alpha_low / share,
         alpha_high=terms.alpha_low / share,
     )

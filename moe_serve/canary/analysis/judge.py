@@ -144,9 +144,9 @@ def _time_left(policy: Policy, terms: Terms, validity: Validity, primary: Estima
     text = f"the margin of {policy.margin:+.1%} lies within the interval"
     gap = primary.theta - policy.log_margin
     quantile = (primary.theta - primary.lo if gap > 0 else primary.hi - primary.theta) / math.sqrt(
-        terms.rule.offset + primary.block_sd**2 / primary.blocks
+        terms.offset_sd**2 + primary.block_sd**2 / primary.blocks
     )
-    noise = (gap / quantile) ** 2 - terms.rule.offset
+    noise = (gap / quantile) ** 2 - terms.offset_sd**2
     if noise <= 0:
         return f"{text}, and no time decides it: it takes more pods an arm, or a crossover"
     blocks = math.ceil(primary.block_sd**2 / noise)

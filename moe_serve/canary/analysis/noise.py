@@ -100,11 +100,11 @@ def long_run_variance(values: Floats) -> tuple[Floats, Floats]:
     return squares / (count - 1) * (1 + r) / (1 - r), r
 
 
-def block_variance(in_run: Floats, count: int, calibration: Calibration | None) -> Floats:
+def block_variance(in_run: Floats, count: int, calibrated: Floats | float | None) -> Floats:
     """The variance of one block that the interval uses, never below what this run shows."""
-    if calibration is None:
+    if calibrated is None:
         return SAFETY * in_run * (count + 2) / (count - 3)
-    return SAFETY * np.maximum(in_run, calibration.block_variance)
+    return SAFETY * np.maximum(in_run, calibrated)
 
 
 def block_seconds(autocorrelation: float, window_seconds: float = 60.0) -> float:

@@ -1,13 +1,18 @@
 """The estimate at every look, with ends that hold over all looks at once."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from moe_serve.canary.analysis.boundary import Looks, joint_quantile
-from moe_serve.canary.analysis.noise import Calibration, block_variance, long_run_variance
+from moe_serve.canary.analysis.boundary import (
+    RATIO_ENDS,
+    RATIO_STEPS,
+    Looks,
+    joint_quantile,
+    ratio_at,
+)
+from moe_serve.canary.analysis.noise import block_variance, long_run_variance
 from moe_serve.canary.analysis.table import MIN_BLOCKS, Estimand, Floats, pooled
 
 
@@ -15,14 +20,15 @@ from moe_serve.canary.analysis.table import MIN_BLOCKS, Estimand, Floats, pooled
 class Rule:
     """What is fixed before the start, for one estimand.
 
-    `offset` is the variance of the arms' own offset, with its degrees of freedom; `alpha_low` and
-    `alpha_high` are the chances that the lower end ever lies above, or the upper below, the truth.
+    `offset` is the variance of the arms' own offset, with its degrees of freedom; `calibrated` a
+    block's variance by an A/A run; both are numbers, or one a run. `alpha_low` and `alpha_high`
+    are the chances that the lower end ever lies above, or the upper below, the truth.
     """
 
     looks: Looks
-    offset: float
+    offset: Floats | float
     freedom: float
-    calibration: Calibration | None
+    calibrated: Floats | float | None
     alpha_low: float
     alpha_high: float
 
@@ -62,7 +68,7 @@ def running(
     for count in counts:
         found = pooled(log_ratios[..., :count, :], weights, estimand, min_blocks=min_blocks)
         in_run, r = long_run_variance(found.influence)
-        used = block_variance(in_run, count, rule.calibration)
+        used = block_variance(in_run, count, rule.calibrated)
         error = np.sqrt(rule.offset + used / count)
         low, high = (_quantiles(rule, used, alpha) for alpha in (rule.alpha_low, rule.alpha_high))
         columns.append(
@@ -95,15 +101,18 @@ def running(
 
 
 def _quantiles(rule: Rule, used: Floats, alpha: float) -> Floats:
-    """The joint quantile of each run; the same for runs whose variances hardly differ."""
-    if rule.offset == 0:
-        return np.full(used.shape, joint_quantile(0.0, rule.freedom, rule.looks, alpha=alpha))
-    ratio = np.divide(rule.offset, used, out=np.full(used.shape, np.inf), where=used > 0)
-    # Finer than the quantile's own grid would be lost work.
-    steps = np.clip(np.round(16 * np.log10(ratio)), -64, 48)
-    known = {
-        step: joint_quantile(10 ** (step / 16), rule.freedom, rule.looks, alpha=alpha)
-        for step in np.unique(steps[np.isfinite(steps)]).tolist()
-    }
-    found: Floats = np.vectorize(lambda step: known.get(step, math.nan), otypes=[float])(steps)
+    """The joint quantile of each run, computed once for runs whose variances hardly differ."""
+    offset = np.broadcast_to(rule.offset, used.shape)
+    ratio = np.divide(offset, used, out=np.full(used.shape, np.inf), where=used > 0)
+    ratio = np.where(offset > 0, ratio, 0.0)
+    with np.errstate(divide="ignore"):
+        steps = np.clip(np.ceil(RATIO_STEPS * np.log10(ratio)), *RATIO_ENDS)
+    known = {step: _at_step(rule, step, alpha) for step in np.unique(steps).tolist()}
+    found: Floats = np.vectorize(known.get, otypes=[float])(steps)
     return found
+
+
+def _at_step(rule: Rule, step: float, alpha: float) -> float:
+    """The larger of the quantiles at both ends of the step: between them it is monotonous."""
+    ends = (step - 1, step)
+    return max(joint_quantile(ratio_at(end), rule.freedom, rule.looks, alpha=alpha) for end in ends)

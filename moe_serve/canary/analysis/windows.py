@@ -159,7 +159,7 @@ def _highest(values: Floats, lives: Floats) -> Floats:
 
 
 def _either_end(fault: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    at = fault.sum(axis=1) > 0
+    at: NDArray[np.bool_] = fault.sum(axis=1) > 0
     return at[1:] | at[:-1]
 
 
