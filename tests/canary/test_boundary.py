@@ -9,6 +9,7 @@ from moe_serve.canary.analysis.boundary import (
     Looks,
     freedom_of_sum,
     joint_quantile,
+    noise_share,
     sequence_half_width,
 )
 
@@ -23,7 +24,8 @@ def test_the_quantile_is_exceeded_as_often_as_declared(ratio: float, freedom: fl
     mean = np.cumsum(source.standard_normal((runs, LOOKS.last)), axis=1) / np.arange(1, 73)
     offset = math.sqrt(ratio) * source.standard_normal((runs, 1))
     known = source.chisquare(freedom, (runs, 1)) / freedom if freedom < 99 else np.ones((runs, 1))
-    score = (offset + mean) / np.sqrt(ratio * known + 1 / np.arange(1, 73))
+    share = np.array([noise_share(count) for count in range(1, 73)])
+    score = (offset + mean) / np.sqrt(ratio * known + share)
     worst = score[:, LOOKS.first - 1 :].max(axis=1)
     crossed = float((worst > joint_quantile(ratio, freedom, LOOKS, alpha=0.05)).mean())
     # Four Monte-Carlo errors of 8,000 runs; a ratio between two steps takes the larger quantile.
@@ -32,7 +34,8 @@ def test_the_quantile_is_exceeded_as_often_as_declared(ratio: float, freedom: fl
 
 def test_one_look_without_an_offset_is_the_normal_quantile() -> None:
     once = Looks(first=9, last=9)
-    assert joint_quantile(0.0, math.inf, once, alpha=0.05) == pytest.approx(1.645, abs=0.03)
+    scaled = joint_quantile(0.0, math.inf, once, alpha=0.05) * math.sqrt(noise_share(9) * 9)
+    assert scaled == pytest.approx(1.645, abs=0.03)
 
 
 def test_more_looks_cost_more_and_less_than_a_sequence_without_a_deadline() -> None:
@@ -40,8 +43,8 @@ def test_more_looks_cost_more_and_less_than_a_sequence_without_a_deadline() -> N
         joint_quantile(0.0, math.inf, Looks(first=6, last=last), alpha=0.05) for last in (12, 72)
     )
     assert few < many
-    for count in (6, 24, 72):
-        assert many / math.sqrt(count) < sequence_half_width(count, 1.0, alpha=0.05)
+    for count in (12, 24, 72):
+        assert many * math.sqrt(noise_share(count)) < sequence_half_width(count, 1.0, alpha=0.05)
 
 
 def test_the_confidence_sequence_holds_at_every_look() -> None:

@@ -6,7 +6,7 @@ from statistics import fmean
 from scipy.special import fdtri, ndtri  # type: ignore[import-untyped]  # it ships no types
 
 from moe_serve.canary.analysis.estimate import Estimate, NoEstimate, SeriesPoint
-from moe_serve.canary.analysis.noise import Calibration
+from moe_serve.canary.analysis.noise import Calibration, plain_variance
 from moe_serve.canary.analysis.policy import Policy
 from moe_serve.canary.analysis.validity import Validity
 from moe_serve.canary.analysis.verdict import Check, Severity
@@ -14,8 +14,8 @@ from moe_serve.canary.quality.result import NoQuality, Outcome, QualityResult
 
 ABOVE_BOUND = "within_byte_bound"
 # The chance that noise alone trips a check of validity at one look.
-_RARE = 0.001
-_DRIFT_BLOCKS = 12
+RARE = 0.001
+DRIFT_BLOCKS = 12
 
 
 def validity_checks(
@@ -97,10 +97,12 @@ def _noise_check(primary: Estimate | NoEstimate, calibration: Calibration | None
             detail=f"not checked: {why}",
             severity=Severity.WARNING,
         )
-    found = primary.in_run_sd**2 / calibration.block_variance
-    # Twice the A/A run's, and more than chance gives so few blocks once in a thousand.
-    chance = float(fdtri(primary.blocks - 1, max(1, calibration.blocks - 1), 1 - _RARE))
-    threshold = max(2.0, chance)
+    # Of single blocks: the long-run variance of a few blocks is itself too noisy to compare.
+    found = float(
+        plain_variance(primary.in_run_sd**2, primary.autocorrelation)
+        / plain_variance(calibration.block_variance, calibration.autocorrelation)
+    )
+    threshold = noise_threshold(primary.blocks, calibration.blocks)
     return Check(
         name="noise_as_calibrated",
         number=found,
@@ -112,17 +114,24 @@ def _noise_check(primary: Estimate | NoEstimate, calibration: Calibration | None
     )
 
 
+def noise_threshold(blocks: int, aa_blocks: int) -> float:
+    """The ratio of variances above which noise differs: three, and more than chance alone gives
+    so few blocks once in a thousand looks.
+    """
+    return max(3.0, float(fdtri(blocks - 1, max(1, aa_blocks - 1), 1 - RARE)))
+
+
 def _drift_check(primary: Estimate | NoEstimate) -> Check:
     """Whether the second half says the same as the first: one arm that slows down is no answer."""
-    name, threshold = "no_drift", float(-ndtri(_RARE / 2))
+    name, threshold = "no_drift", float(-ndtri(RARE / 2))
     values = [p.theta for p in _series(primary) if p.theta is not None]
-    if isinstance(primary, NoEstimate) or len(values) < _DRIFT_BLOCKS:
+    if isinstance(primary, NoEstimate) or len(values) < DRIFT_BLOCKS:
         return Check(
             name=name,
             number=None,
             threshold=threshold,
             passed=True,
-            detail=f"not checked before {_DRIFT_BLOCKS} blocks",
+            detail=f"not checked before {DRIFT_BLOCKS} blocks",
             severity=Severity.WARNING,
         )
     half = len(values) // 2

@@ -14,7 +14,7 @@ Floats = NDArray[np.float64]
 
 MAX_AUTOCORRELATION = 0.9
 # What an estimated variance is multiplied with, since it may be too small by chance.
-SAFETY = 1.25
+SAFETY, SAFETY_WITHOUT_CALIBRATION = 1.1, 1.25
 MIN_BLOCK_SECONDS = 600.0
 FIRST_LOOK, FIRST_LOOK_WITHOUT_CALIBRATION = 6, 12
 
@@ -100,10 +100,15 @@ def long_run_variance(values: Floats) -> tuple[Floats, Floats]:
     return squares / (count - 1) * (1 + r) / (1 - r), r
 
 
+def plain_variance(long_run: Floats | float, autocorrelation: Floats | float) -> Floats | float:
+    """The variance of single blocks behind a long-run variance."""
+    return long_run * (1 - autocorrelation) / (1 + autocorrelation)
+
+
 def block_variance(in_run: Floats, count: int, calibrated: Floats | float | None) -> Floats:
     """The variance of one block that the interval uses, never below what this run shows."""
     if calibrated is None:
-        return SAFETY * in_run * (count + 2) / (count - 3)
+        return SAFETY_WITHOUT_CALIBRATION * in_run * (count + 2) / (count - 3)
     return SAFETY * np.maximum(in_run, calibrated)
 
 

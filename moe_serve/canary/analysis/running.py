@@ -10,6 +10,7 @@ from moe_serve.canary.analysis.boundary import (
     RATIO_STEPS,
     Looks,
     joint_quantile,
+    noise_share,
     ratio_at,
 )
 from moe_serve.canary.analysis.noise import block_variance, long_run_variance
@@ -69,7 +70,7 @@ def running(
         found = pooled(log_ratios[..., :count, :], weights, estimand, min_blocks=min_blocks)
         in_run, r = long_run_variance(found.influence)
         used = block_variance(in_run, count, rule.calibrated)
-        error = np.sqrt(rule.offset + used / count)
+        error = np.sqrt(rule.offset + used * noise_share(count))
         low, high = (_quantiles(rule, used, alpha) for alpha in (rule.alpha_low, rule.alpha_high))
         columns.append(
             (
@@ -106,13 +107,12 @@ def _quantiles(rule: Rule, used: Floats, alpha: float) -> Floats:
     ratio = np.divide(offset, used, out=np.full(used.shape, np.inf), where=used > 0)
     ratio = np.where(offset > 0, ratio, 0.0)
     with np.errstate(divide="ignore"):
-        steps = np.clip(np.ceil(RATIO_STEPS * np.log10(ratio)), *RATIO_ENDS)
-    known = {step: _at_step(rule, step, alpha) for step in np.unique(steps).tolist()}
-    found: Floats = np.vectorize(known.get, otypes=[float])(steps)
+        place = np.clip(RATIO_STEPS * np.log10(ratio), *RATIO_ENDS)
+    below = np.floor(place)
+    steps = np.unique(np.concatenate([below.ravel(), np.minimum(below + 1, RATIO_ENDS[1]).ravel()]))
+    known = [
+        joint_quantile(ratio_at(step), rule.freedom, rule.looks, alpha=alpha)
+        for step in steps.tolist()
+    ]
+    found: Floats = np.interp(place, steps, known)
     return found
-
-
-def _at_step(rule: Rule, step: float, alpha: float) -> float:
-    """The larger of the quantiles at both ends of the step: between them it is monotonous."""
-    ends = (step - 1, step)
-    return max(joint_quantile(ratio_at(end), rule.freedom, rule.looks, alpha=alpha) for end in ends)
