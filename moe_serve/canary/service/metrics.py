@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 
-from moe_serve.canary.analysis.estimate import Estimate, NoEstimate
+from moe_serve.canary.analysis.comparison import Findings
+from moe_serve.canary.analysis.estimate import Estimate
 from moe_serve.canary.analysis.verdict import Verdict
 from moe_serve.canary.service.watch import Answer
 
@@ -21,28 +22,42 @@ def _lines(answer: Answer) -> Iterator[str]:
     yield f"moe_serve_canary_judged_timestamp_seconds {answer.at}"
     yield from _head("moe_serve_canary_source_up", "1: the source answered at the last attempt.")
     yield f"moe_serve_canary_source_up {int(answer.fault is None)}"
-    found = answer.findings
-    if found is None:
-        return
+    if answer.findings is not None:
+        yield from _rates(answer.findings)
+        yield from _checks(answer.findings)
+
+
+def _rates(found: Findings) -> Iterator[str]:
     rates = {"step": found.step, "kernel": found.kernel, "equal_weights": found.equal}
-    for suffix, text in (("", "natural log of the speed-up"), ("_lo", "its lower end"),
-                         ("_hi", "its upper end")):  # fmt: skip
-        name = f"moe_serve_canary_log_ratio{suffix}"
-        yield from _head(name, f"Canary over stable: {text}.")
-        for rate, estimate in rates.items():
-            if isinstance(estimate, Estimate):
-                yield f'{name}{{rate="{rate}"}} {_end(estimate, suffix)}'
-    yield from _head("moe_serve_canary_covered_ratio", "Share of the busy time spoken for.")
-    yield from _covered(rates)
-    yield from _head("moe_serve_canary_check_passed", "1: the judge's check passed.")
-    for check in found.judgement.checks:
-        yield f'moe_serve_canary_check_passed{{check="{check.name}"}} {int(check.passed)}'
+    known = {name: rate for name, rate in rates.items() if isinstance(rate, Estimate)}
     for name, text, values in (
-        ("number", "A check's number.", [(c.name, c.number) for c in found.judgement.checks]),
-        ("threshold", "Its threshold.", [(c.name, c.threshold) for c in found.judgement.checks]),
+        ("log_ratio", "Natural log of the speed-up.", {k: e.theta for k, e in known.items()}),
+        ("log_ratio_lo", "Its lower end.", {k: e.lo for k, e in known.items()}),
+        ("log_ratio_hi", "Its upper end.", {k: e.hi for k, e in known.items()}),
+        (
+            "covered_ratio",
+            "Share of the busy time spoken for.",
+            {k: e.covered_weight for k, e in known.items()},
+        ),
+    ):
+        yield from _head(f"moe_serve_canary_{name}", text)
+        for rate, value in values.items():
+            yield f'moe_serve_canary_{name}{{rate="{rate}"}} {value}'
+
+
+def _checks(found: Findings) -> Iterator[str]:
+    checks = found.judgement.checks
+    yield from _head("moe_serve_canary_check_passed", "1: the judge's check passed.")
+    for check in checks:
+        yield f'moe_serve_canary_check_passed{{check="{check.name}"}} {int(check.passed)}'
+    numbers = {check.name: check.number for check in checks}
+    thresholds = {check.name: check.threshold for check in checks}
+    for name, text, values in (
+        ("number", "A check's number.", numbers),
+        ("threshold", "Its threshold.", thresholds),
     ):
         yield from _head(f"moe_serve_canary_check_{name}", text)
-        for check_name, value in values:
+        for check_name, value in values.items():
             if value is not None:
                 yield f'moe_serve_canary_check_{name}{{check="{check_name}"}} {value}'
 
@@ -50,13 +65,3 @@ def _lines(answer: Answer) -> Iterator[str]:
 def _head(name: str, text: str) -> Iterator[str]:
     yield f"# HELP {name} {text}"
     yield f"# TYPE {name} gauge"
-
-
-def _end(estimate: Estimate, suffix: str) -> float:
-    return {"": estimate.theta, "_lo": estimate.lo, "_hi": estimate.hi}[suffix]
-
-
-def _covered(rates: dict[str, Estimate | NoEstimate]) -> Iterator[str]:
-    for rate, estimate in rates.items():
-        if isinstance(estimate, Estimate):
-            yield f'moe_serve_canary_covered_ratio{{rate="{rate}"}} {estimate.covered_weight}'

@@ -25,8 +25,8 @@ h1{font-size:1.9rem;margin:.2rem 0}h2{font-size:1.1rem;margin:1.6rem 0 .4rem}
 .invalid h1{color:var(--void)}.reason{font-size:1.1rem;margin:.2rem 0 .8rem}
 .fault{border-left:.3rem solid var(--bad);padding:.4rem .8rem;background:#b4231818}
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
-.wide{overflow-x:auto}td,th{text-align:left;padding:.25rem .6rem;border-bottom:1px solid var(--rule);
-vertical-align:top}td.n{text-align:right;white-space:nowrap}svg{width:100%;height:auto}
+.wide{overflow-x:auto}td,th{text-align:left;padding:.25rem .6rem;
+border-bottom:1px solid var(--rule);vertical-align:top}td.n{text-align:right;white-space:nowrap}svg{width:100%;height:auto}
 footer{margin-top:2rem;color:#777;font-size:.85rem}text{font-size:12px;fill:currentColor}
 """
 
@@ -163,7 +163,8 @@ def _chart(found: Findings) -> str:
     line = " ".join(f"{x(t):.1f},{y(theta):.1f}" for t, theta, _, _ in points)
     rules = "".join(
         f'<line x1="{_LEFT}" x2="{_WIDTH}" y1="{y(v):.1f}" y2="{y(v):.1f}" stroke="currentColor" '
-        f'stroke-dasharray="{dash}" opacity=".5"/><text x="4" y="{y(v) + 4:.1f}">{_percent(v)}</text>'
+        f'stroke-dasharray="{dash}" opacity=".5"/>'
+        f'<text x="4" y="{y(v) + 4:.1f}">{_percent(v)}</text>'
         for v, dash in ((0.0, ""), (threshold, "4 4"))
     )
     return (

@@ -108,7 +108,7 @@ class Watch:
         while not stop.is_set():
             try:
                 self.judge()
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - a watch that ended would look alive
                 _LOG.exception("not judged")
                 self._keep(self.clock(), None, f"{type(error).__name__}: {error}")
             stop.wait(interval)
