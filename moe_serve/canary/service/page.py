@@ -26,7 +26,8 @@ h1{font-size:1.9rem;margin:.2rem 0}h2{font-size:1.1rem;margin:1.6rem 0 .4rem}
 .fault{border-left:.3rem solid var(--bad);padding:.4rem .8rem;background:#b4231818}
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
 .wide{overflow-x:auto}td,th{text-align:left;padding:.25rem .6rem;
-border-bottom:1px solid var(--rule);vertical-align:top}td.n{text-align:right;white-space:nowrap}svg{width:100%;height:auto}
+border-bottom:1px solid var(--rule);vertical-align:top}
+svg{width:100%;height:auto}
 footer{margin-top:2rem;color:#777;font-size:.85rem}text{font-size:12px;fill:currentColor}
 """
 
