@@ -10,12 +10,12 @@ from moe_serve.canary.analysis.verdict import Check, Severity
 
 def explain(found: Findings) -> str:
     """Many lines of plain text."""
-    judgement = found.judgement
+    judgement, seen = found.judgement, found.observed
     lines = [
         f"{judgement.verdict.value}: {judgement.reason}",
         "",
-        f"window    {_time(found.start)} to {_time(found.end)}, {len(found.table.starts)} blocks",
-        f"source    {found.origin} (evidence {judgement.evidence.value}: "
+        f"window    {_time(seen.start)} to {_time(seen.end)}, {found.blocks} blocks",
+        f"source    {seen.origin} (evidence {judgement.evidence.value}: "
         f"{judgement.evidence.meaning})",
         f"rules     {judgement.config_digest}",
         "",
@@ -28,11 +28,11 @@ def explain(found: Findings) -> str:
         "excluded windows",
         *(
             f"  {name}: {count} of {windows.expected}: {reason}"
-            for name, windows in (("stable", found.stable), ("canary", found.canary))
+            for name, windows in (("stable", seen.stable), ("canary", seen.canary))
             for reason, count in sorted(windows.void.items())
         ),
     ]
-    if not (found.stable.void or found.canary.void):
+    if not (seen.stable.void or seen.canary.void):
         lines.append("  none")
     return "\n".join(lines)
 

@@ -1,5 +1,6 @@
 """One comparison as it was registered, and what the judge says of a history under it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +17,7 @@ from moe_serve.canary.analysis.noise import (
     Spread,
 )
 from moe_serve.canary.analysis.policy import Policy, config_digest
-from moe_serve.canary.analysis.series import CellKind
+from moe_serve.canary.analysis.series import DECODE, CellKind
 from moe_serve.canary.analysis.table import BlockTable, Estimand
 from moe_serve.canary.analysis.validity import Requests, Validity
 from moe_serve.canary.analysis.verdict import Judgement
@@ -83,19 +84,21 @@ class Registration:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Findings:
-    """A judgement with the estimates beside it, and what was left out of each arm."""
+    """A judgement with the estimates beside it, and all that it rests on."""
 
     judgement: Judgement
     terms: Terms
     step: Estimate | NoEstimate
     kernel: Estimate | NoEstimate
     equal: Estimate | NoEstimate
-    stable: Windows
-    canary: Windows
-    table: BlockTable
-    start: float
-    end: float
-    origin: str
+    observed: "Observed"
+    quality: QualityResult | NoQuality
+    registered: Registration
+
+    @property
+    def blocks(self) -> int:
+        """Blocks that are over, void ones included."""
+        return self.observed.validity.seen_blocks
 
     def to_json(self) -> dict[str, Any]:
         """The verdict, with the claim's estimate and where the numbers are from."""
@@ -107,27 +110,47 @@ class Findings:
                 "lo": equal.lo if equal else None,
                 "hi": equal.hi if equal else None,
             },
-            "window": {"start": self.start, "end": self.end},
-            "blocks": len(self.table.starts),
-            "origin": self.origin,
-            "excluded": {"stable": dict(self.stable.void), "canary": dict(self.canary.void)},
+            "window": {"start": self.observed.start, "end": self.observed.end},
+            "blocks": self.blocks,
+            "origin": self.observed.origin,
+            "excluded": {
+                "stable": dict(self.observed.stable.void),
+                "canary": dict(self.observed.canary.void),
+            },
         }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observed:
+    """What is left of a history once it is cut into blocks: all that a verdict rests on, beside
+    the registration and the answers' comparison.
+    """
+
+    tables: Mapping[CellKind, BlockTable]
+    stable: Windows
+    canary: Windows
+    stable_pods: int
+    canary_pods: int
+    validity: Validity
+    start: float
+    end: float
+    origin: str
 
 
 def examine(
     history: History, registered: Registration, quality: QualityResult | NoQuality
 ) -> Findings:
     """Judge what a history shows. Pure: equal inputs give equal findings."""
+    return conclude(observe(history, registered), registered, quality)
+
+
+def observe(history: History, registered: Registration) -> Observed:
+    """Cut a history into blocks, and gather what tells whether they can be trusted."""
     cut, policy = registered.cut, registered.policy
-    stable_pods, canary_pods = len(history.stable.pods), len(history.canary.pods)
-    terms = registered.terms(stable_pods, canary_pods)
-    tables = {kind: tabulate(history, kind, cut, phase="decode") for kind in CellKind}
-    step, kernel = (
-        estimate(tables[kind][0], kind, terms) for kind in (CellKind.STEP, CellKind.KERNEL)
-    )
+    tables = {kind: tabulate(history, kind, cut, phase=DECODE) for kind in CellKind}
     table, stable, canary = tables[policy.primary]
     validity = Validity(
-        deadline_blocks=terms.looks.last,
+        deadline_blocks=registered.looks.last,
         seen_blocks=len(table.starts),
         block_seconds=cut.block_seconds,
         void_share=_void_share(stable, canary),
@@ -138,18 +161,38 @@ def examine(
         blind_seconds=_blind(history, stable, canary),
         config_digest=config_digest(policy, _registered(registered)),
     )
+    return Observed(
+        tables={kind: tables[kind][0] for kind in CellKind},
+        stable=stable,
+        canary=canary,
+        stable_pods=len(history.stable.pods),
+        canary_pods=len(history.canary.pods),
+        validity=validity,
+        start=history.start,
+        end=history.end,
+        origin=history.origin,
+    )
+
+
+def conclude(
+    seen: Observed, registered: Registration, quality: QualityResult | NoQuality
+) -> Findings:
+    """The verdict on what was observed, with the estimates beside it."""
+    policy = registered.policy
+    terms = registered.terms(seen.stable_pods, seen.canary_pods)
+    step, kernel = (
+        estimate(seen.tables[kind], kind, terms) for kind in (CellKind.STEP, CellKind.KERNEL)
+    )
+    table = seen.tables[policy.primary]
     return Findings(
-        judgement=judge(policy, step, kernel, quality, validity, terms=terms),
+        judgement=judge(policy, step, kernel, quality, seen.validity, terms=terms),
         terms=terms,
         step=step,
         kernel=kernel,
         equal=estimate(table, policy.primary, terms, estimand=Estimand.EQUAL),
-        stable=stable,
-        canary=canary,
-        table=table,
-        start=history.start,
-        end=history.end,
-        origin=history.origin,
+        observed=seen,
+        quality=quality,
+        registered=registered,
     )
 
 

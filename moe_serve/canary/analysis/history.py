@@ -1,6 +1,6 @@
 """What a source hands to the judge: the raw counters of every pod of both arms, as scraped."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,3 +76,25 @@ class History:
                     )
         if not self.start < self.end:
             raise UsageError("a history needs a start before its end")
+
+    def until(self, end: float) -> "History":
+        """The same as it stood at an earlier moment; what counts requests is not known of it."""
+        return replace(
+            self, stable=_arm_until(self.stable, end), canary=_arm_until(self.canary, end), end=end
+        )
+
+
+def _arm_until(arm: ArmHistory, end: float) -> ArmHistory:
+    pods = []
+    for pod in arm.pods:
+        count = int(np.searchsorted(pod.times, end, side="right"))
+        pods.append(
+            PodSeries(
+                pod=pod.pod,
+                times=pod.times[:count],
+                lives=pod.lives[:count],
+                counts=pod.counts[:count],
+                busy=pod.busy[:count],
+            )
+        )
+    return replace(arm, pods=tuple(pods), requests=None)

@@ -59,7 +59,7 @@ def page(answer: Answer, now: float) -> str:
 
 
 def _findings(found: Findings) -> str:
-    judgement = found.judgement
+    judgement, seen = found.judgement, found.observed
     return "".join(
         (
             "<h2>Speed-up over time</h2>",
@@ -87,7 +87,7 @@ def _findings(found: Findings) -> str:
             ),
             "<h2>Left out</h2>",
             _excluded(found),
-            f"<p>{escape(found.origin)}, {_time(found.start)} to {_time(found.end)}, "
+            f"<p>{escape(seen.origin)}, {_time(seen.start)} to {_time(seen.end)}, "
             f"rules {escape(judgement.config_digest)}.</p>",
         )
     )
@@ -128,7 +128,7 @@ def _cells(found: Findings) -> str:
 def _excluded(found: Findings) -> str:
     rows = [
         (name, reason, f"{count} of {windows.expected} windows")
-        for name, windows in (("stable", found.stable), ("canary", found.canary))
+        for name, windows in (("stable", found.observed.stable), ("canary", found.observed.canary))
         for reason, count in sorted(windows.void.items())
     ]
     return _table(("arm", "why", "how much"), rows) if rows else "<p>Nothing.</p>"
