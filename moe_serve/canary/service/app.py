@@ -88,11 +88,14 @@ def _for_engines(app: FastAPI, watch: Watch) -> None:
         answer = watch.answer()
         return PlainTextResponse(explain(answer.findings) if answer.findings else f"{answer.fault}")
 
+    # Flagger's webhooks are POSTs, with a body that says nothing a gate needs.
+    @app.post("/gate/promote", response_model=Health, responses={409: {"model": Health}})
     @app.get("/gate/promote", response_model=Health, responses={409: {"model": Health}})
     def gate_promote(response: Response) -> Health:
         """For hooks that wait: 200 on PROMOTE alone, else 409."""
         return _gate(watch, response, Verdict.PROMOTE)
 
+    @app.post("/gate/rollback", response_model=Health, responses={409: {"model": Health}})
     @app.get("/gate/rollback", response_model=Health, responses={409: {"model": Health}})
     def gate_rollback(response: Response) -> Health:
         """For hooks that roll back: 200 on ROLLBACK alone, else 409."""
