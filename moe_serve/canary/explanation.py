@@ -44,7 +44,7 @@ def _time(seconds: float) -> str:
 def _check(check: Check) -> str:
     sign = "ok  " if check.passed else "FAIL"
     if check.severity is Severity.WARNING:
-        sign = "note" if check.passed else "WARN"
+        sign = "-   " if check.passed else "WARN"
     return (
         f"  {sign} {check.name:20} {_number(check.number):>10} against "
         f"{_number(check.threshold):>10}  {check.detail}"

@@ -93,3 +93,8 @@ def test_a_difference_that_is_not_under_test_voids_the_comparison() -> None:
 def test_foreign_json_is_no_comparison_of_answers() -> None:
     with pytest.raises(UsageError, match="no result of a comparison"):
         quality_from({"outcome": "passed"})
+
+
+def test_findings_hold_no_type_that_json_lacks() -> None:
+    json.dumps(findings(hours=9).to_json(), allow_nan=False)
+    assert findings(hours=9).judgement.verdict.value == "INVALID"  # five hours without data

@@ -108,6 +108,8 @@ def plain_variance(long_run: Floats | float, autocorrelation: Floats | float) ->
 def block_variance(in_run: Floats, count: int, calibrated: Floats | float | None) -> Floats:
     """The variance of one block that the interval uses, never below what this run shows."""
     if calibrated is None:
+        if count <= 3:
+            return np.full_like(in_run, math.inf)
         return SAFETY_WITHOUT_CALIBRATION * in_run * (count + 2) / (count - 3)
     return SAFETY * np.maximum(in_run, calibrated)
 

@@ -101,7 +101,7 @@ def _windows(
     for number, pod in enumerate(arm.pods):
         if not len(pod.times):
             continue
-        last = max(last or pod.times[-1], pod.times[-1])
+        last = max(last or -math.inf, float(pod.times[-1]))
         faults = _growth_faults(pod)
         middle = (pod.times[1:] + pod.times[:-1]) / 2
         place = np.floor((middle - start) / width).astype(int)

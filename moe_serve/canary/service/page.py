@@ -10,7 +10,7 @@ from html import escape
 
 from moe_serve.canary.analysis.comparison import Findings
 from moe_serve.canary.analysis.estimate import Estimate
-from moe_serve.canary.analysis.verdict import Severity, Verdict
+from moe_serve.canary.analysis.verdict import Check, Severity, Verdict
 from moe_serve.canary.report.wording import headline
 from moe_serve.canary.service.watch import Answer
 
@@ -76,7 +76,7 @@ def _findings(found: Findings) -> str:
                 ("", "check", "number", "threshold", ""),
                 [
                     (
-                        _sign(check.passed, check.severity),
+                        _sign(check),
                         check.name,
                         _number(check.number),
                         _number(check.threshold),
@@ -189,10 +189,13 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     )
 
 
-def _sign(passed: bool, severity: Severity) -> str:
-    if passed:
+def _sign(check: Check) -> str:
+    """What was not checked is no pass, and looks like none."""
+    if check.severity is Severity.WARNING and check.number is None:
+        return "\N{EN DASH}"
+    if check.passed:
         return "✓"
-    return "✕" if severity is Severity.BLOCKING else "!"
+    return "✕" if check.severity is Severity.BLOCKING else "!"
 
 
 def _number(value: float | None) -> str:
