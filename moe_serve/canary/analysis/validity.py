@@ -4,8 +4,6 @@ import math
 from dataclasses import dataclass
 from enum import StrEnum
 
-from scipy.special import betaln  # type: ignore[import-untyped]  # it ships no types
-
 from moe_serve.errors import UsageError
 
 # How strongly the alternative of the ratio test keeps to the expected share.
@@ -46,11 +44,15 @@ class Requests:
         NeurIPS 2022).
         """
         prior = _RATIO_PRIOR * self.canary_share, _RATIO_PRIOR * (1 - self.canary_share)
-        expected = betaln(*prior)
+        expected = _log_beta(*prior)
         null = self.canary * math.log(self.canary_share)
         null += self.stable * math.log1p(-self.canary_share)
-        found = betaln(prior[0] + self.canary, prior[1] + self.stable)
-        return float(found - expected - null)
+        found = _log_beta(prior[0] + self.canary, prior[1] + self.stable)
+        return found - expected - null
+
+
+def _log_beta(one: float, other: float) -> float:
+    return math.lgamma(one) + math.lgamma(other) - math.lgamma(one + other)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
