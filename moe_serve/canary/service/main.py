@@ -37,15 +37,16 @@ def serve(
     Raises:
         UsageError: the address is in use, the audit's chain is broken, or a target is no target.
     """
-    listener = _listen(host, port)
+    if source is None:
+        source = scraped = Scraper(targets=targets(exporters))
+    else:
+        scraped = None
+    log = Audit(audit) if audit else None
     stop = threading.Event()
     threads = []
-    if source is None:
-        scraper = Scraper(targets=targets(exporters))
+    if scraped is not None:
         interval = min(_SCRAPE_SECONDS, registered.cut.window_seconds / 4)
-        threads.append(threading.Thread(target=scraper.run, args=(interval, stop), daemon=True))
-        source = scraper
-    log = Audit(audit) if audit else None
+        threads.append(threading.Thread(target=scraped.run, args=(interval, stop), daemon=True))
 
     def judged(found: Findings) -> None:
         if log:
@@ -61,10 +62,10 @@ def serve(
     threads.append(threading.Thread(target=watch.run, args=(every, stop), daemon=True))
     app = make_app(watch, clock=time.time)
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", server_header=False))
-    for thread in threads:
-        thread.start()
     try:
-        with contextlib.closing(listener):
+        with contextlib.closing(_listen(host, port)) as listener:
+            for thread in threads:
+                thread.start()
             server.run(sockets=[listener])
     finally:
         stop.set()
