@@ -1,0 +1,110 @@
+"""Rounds of probes: the same texts to both arms at the same moment, cell by cell."""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from moe_serve.canary.quality.cells import Cell, CellRound, Path, cell_round
+from moe_serve.canary.quality.divergence import Text
+from moe_serve.canary.quality.identical import IdenticalResult, Plan, decide
+from moe_serve.canary.quality.prober.reference import Reference, ReferenceText
+from moe_serve.canary.quality.prober.server import Server
+from moe_serve.canary.quality.result import NoQuality, Outcome
+from moe_serve.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probed:
+    """What the rounds gave, and what they cost."""
+
+    result: IdenticalResult | NoQuality
+    reference: Reference
+    seconds: float
+    requests: int
+
+    def to_json(self) -> dict[str, object]:
+        """The verdict's `quality`, with its reference and its cost."""
+        return {
+            **self.result.to_json(),
+            "reference": {"source": self.reference.source, "digest": self.reference.digest},
+            "seconds": round(self.seconds, 1),
+            "requests_an_arm": self.requests,
+        }
+
+
+def cells(concurrencies: Sequence[int]) -> tuple[Cell, ...]:
+    """Both paths at every concurrency."""
+    return tuple(Cell(path, number) for path in Path for number in concurrencies)
+
+
+async def probe(
+    stable: Server,
+    canary: Server,
+    reference: Reference,
+    plan: Plan,
+    *,
+    per_round: int,
+    after_round: Callable[[IdenticalResult | NoQuality, float], None],
+) -> Probed:
+    """Probe until the canary passes or fails, or all planned rounds are done.
+
+    Raises:
+        UsageError: a round has fewer texts than the largest concurrency, or more than there are.
+    """
+    largest = max(cell.concurrency for cell in plan.cells)
+    if not largest <= per_round <= len(reference.texts):
+        raise UsageError(
+            f"--per-round {per_round}: needs at least {largest} (the largest concurrency) and at "
+            f"most {len(reference.texts)} (the reference's texts)"
+        )
+    begun, rounds = time.monotonic(), list[list[CellRound]]()
+    result: IdenticalResult | NoQuality = NoQuality(reason="no round was probed")
+    while len(rounds) < plan.rounds:
+        texts = _turn(reference.texts, len(rounds), per_round)
+        rounds.append([await _cell(stable, canary, cell, texts) for cell in plan.cells])
+        result = decide(plan, rounds)
+        after_round(result, time.monotonic() - begun)
+        if isinstance(result, NoQuality) or result.outcome is not Outcome.UNDECIDED:
+            break
+    return Probed(
+        result=result,
+        reference=reference,
+        seconds=time.monotonic() - begun,
+        requests=len(rounds) * per_round * len(plan.cells),
+    )
+
+
+def _turn(texts: Sequence[ReferenceText], number: int, count: int) -> list[ReferenceText]:
+    # New prompts each round as long as there are any: only they are new evidence.
+    return [texts[(number * count + at) % len(texts)] for at in range(count)]
+
+
+async def _cell(
+    stable: Server, canary: Server, cell: Cell, texts: Sequence[ReferenceText]
+) -> CellRound:
+    gate = asyncio.Semaphore(cell.concurrency)
+
+    async def ask(server: Server, text: ReferenceText) -> Text | None:
+        if cell.path is Path.PREFILL:
+            return await server.score(text.prompt, text.sampled)
+        return await server.write(text.prompt, tokens=len(text.greedy))
+
+    async def pair(text: ReferenceText) -> tuple[Text | None, Text | None]:
+        # One gate for both, so that both arms always hold the same number of requests.
+        async with gate:
+            one, other = await asyncio.gather(ask(stable, text), ask(canary, text))
+            return one, other
+
+    found = await asyncio.gather(*map(pair, texts))
+    names = [text.prompt_id for text in texts]
+    return cell_round(
+        cell,
+        {text.prompt_id: _wanted(cell.path, text) for text in texts},
+        {name: one for name, (one, _) in zip(names, found, strict=True) if one},
+        {name: other for name, (_, other) in zip(names, found, strict=True) if other},
+    )
+
+
+def _wanted(path: Path, text: ReferenceText) -> Text:
+    return text.sampled if path is Path.PREFILL else text.greedy
