@@ -19,18 +19,8 @@ class Probed:
     """What the rounds gave, and what they cost."""
 
     result: IdenticalResult | NoQuality
-    reference: Reference
     seconds: float
     requests: int
-
-    def to_json(self) -> dict[str, object]:
-        """The verdict's `quality`, with its reference and its cost."""
-        return {
-            **self.result.to_json(),
-            "reference": {"source": self.reference.source, "digest": self.reference.digest},
-            "seconds": round(self.seconds, 1),
-            "requests_an_arm": self.requests,
-        }
 
 
 def cells(concurrencies: Sequence[int]) -> tuple[Cell, ...]:
@@ -69,7 +59,6 @@ async def probe(
             break
     return Probed(
         result=result,
-        reference=reference,
         seconds=time.monotonic() - begun,
         requests=len(rounds) * per_round * len(plan.cells),
     )
