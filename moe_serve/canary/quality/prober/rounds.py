@@ -48,19 +48,25 @@ async def probe(
             f"--per-round {per_round}: needs at least {largest} (the largest concurrency) and at "
             f"most {len(reference.texts)} (the reference's texts)"
         )
-    begun, rounds = time.monotonic(), list[list[CellRound]]()
+    begun, rounds, requests = time.monotonic(), list[list[CellRound]](), 0
     result: IdenticalResult | NoQuality = NoQuality(reason="no round was probed")
     while len(rounds) < plan.rounds:
         texts = _turn(reference.texts, len(rounds), per_round)
-        rounds.append([await _cell(stable, canary, cell, texts) for cell in plan.cells])
-        result = decide(plan, rounds)
+        rounds.append([])
+        for cell in plan.cells:
+            rounds[-1].append(await _cell(stable, canary, cell, texts))
+            result = decide(plan, rounds)
+            requests += len(texts)
+            # Still one look a cell and round: a failure need not wait for the other cells.
+            if isinstance(result, IdenticalResult) and result.outcome is Outcome.FAILED:
+                break
         after_round(result, time.monotonic() - begun)
         if isinstance(result, NoQuality) or result.outcome is not Outcome.UNDECIDED:
             break
     return Probed(
         result=result,
         seconds=time.monotonic() - begun,
-        requests=len(rounds) * per_round * len(plan.cells),
+        requests=requests,
     )
 
 
