@@ -116,9 +116,12 @@ def outcomes(excess: Floats) -> tuple[Floats, Floats]:
     count = np.arange(1, PLAN.rounds + 1)[None, :, None] * float(PROMPTS)
     mean = excess.sum(axis=2).cumsum(axis=1) / count
     squares = (excess**2).sum(axis=2).cumsum(axis=1)
+    cubes = (excess**3).sum(axis=2).cumsum(axis=1)
     spread = np.sqrt(np.maximum(squares - count * mean**2, 0) / (count - 1))
-    passed = mean + PLAN.passing.half_width(spread, count) < PLAN.epsilon_nats
-    failed = mean - PLAN.failing.half_width(spread, count) > PLAN.epsilon_nats
+    lean = (cubes - 3 * mean * squares) / count + 2 * mean**3
+    lean /= np.where(spread > 0, spread, 1.0) ** 3
+    passed = mean + PLAN.passing.half_width(spread, count, lean) < PLAN.epsilon_nats
+    failed = mean - PLAN.failing.half_width(spread, count, -lean) > PLAN.epsilon_nats
     each = np.where(failed.any(axis=2), -1, np.where(passed.all(axis=2), 1, 0))
     decided = each != 0
     first = np.where(decided.any(axis=1), decided.argmax(axis=1), PLAN.rounds - 1)

@@ -159,9 +159,9 @@ def decide(plan: Plan, rounds: Sequence[Iterable[CellRound]]) -> IdenticalResult
 
 
 def _cell(plan: Plan, cell: Cell, found: Clusters) -> CellResult:
-    excess, up = _bound(plan.passing, found.excess())
-    down = _bound(plan.failing, found.excess())[1]
-    drop, drop_half = _bound(plan.failing, found.top1_drop())
+    excess, up = _bound(plan.passing, found.excess(), side=1)
+    down = _bound(plan.failing, found.excess(), side=-1)[1]
+    drop, drop_half = _bound(plan.failing, found.top1_drop(), side=-1)
     return CellResult(
         cell=cell,
         prompts=len(found.scores),
@@ -180,12 +180,15 @@ def _cell(plan: Plan, cell: Cell, found: Clusters) -> CellResult:
     )
 
 
-def _bound(bounds: sequence.Sequence, values: Sequence[float]) -> tuple[float | None, float]:
-    """Mean of the clusters and its half-width."""
+def _bound(
+    bounds: sequence.Sequence, values: Sequence[float], *, side: int
+) -> tuple[float | None, float]:
+    """Mean of the clusters and its distance to the upper (1) or lower (-1) bound."""
     if not values:
         return None, math.inf
     spread = np.std(values, ddof=1) if len(values) > 1 else 0.0
-    half = bounds.half_width(np.array(spread), np.array(len(values)))
+    lean = np.mean((np.array(values) - np.mean(values)) ** 3) / spread**3 if spread > 0 else 0.0
+    half = bounds.half_width(np.array(spread), np.array(len(values)), np.array(side * lean))
     return float(np.mean(values)), float(half)
 
 

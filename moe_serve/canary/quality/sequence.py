@@ -40,14 +40,19 @@ class Sequence:
         """What the largest standard normal mean over the looks exceeds with probability alpha."""
         return _quantile(self.alpha, self.looks)
 
-    def half_width(self, spread: Floats, clusters: Floats) -> Floats:
+    def half_width(self, spread: Floats, clusters: Floats, skewness: Floats) -> Floats:
         """Distance from the mean to its bound: `spread` is the clusters' standard deviation.
 
-        Infinite below two clusters. Shapes follow numpy's broadcasting.
+        `skewness` is theirs, positive where the long tail lies on the bound's side: a mean that
+        has not met its tail yet is too near, so the bound moves out by the second term of the
+        Cornish-Fisher expansion. It never moves in. Infinite below two clusters. Shapes follow
+        numpy's broadcasting.
         """
         freedom = np.maximum(clusters - 1, 1)
         quantile = -stdtrit(freedom, ndtr(-self.quantile))
-        half = quantile * spread / np.sqrt(np.maximum(clusters, 1))
+        root = np.sqrt(np.maximum(clusters, 1))
+        tail = np.maximum(skewness, 0) * (1 + 2 * self.quantile**2) / (6 * root)
+        half = (quantile + tail) * spread / root
         return np.where(clusters >= 2, half, np.inf)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from moe_serve.canary.quality.noninferior import Answers, TaskPlan, harmed
 from moe_serve.canary.quality.prober.server import Server
+from moe_serve.canary.quality.prober.together import together
 from moe_serve.canary.quality.tasks import Item, Task
 from moe_serve.errors import UsageError
 
@@ -67,9 +68,9 @@ async def _marks(
                 server.answer(item.prompt, tokens=task.answer_tokens, chat=chat)
                 for server in servers
             )
-            return list(await asyncio.gather(*questions))
+            return await together(questions)
 
-    texts = await asyncio.gather(*map(ask, items))
+    texts = await together(map(ask, items))
     return [
         {
             item.item_id: task.right(item, text)

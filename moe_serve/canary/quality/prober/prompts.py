@@ -20,10 +20,14 @@ def built_in(count: int, *, seed: int) -> dict[str, str]:
     """So many prompts, in turn of mathematics, code, tool calls and other languages."""
     source = random.Random(seed)
     kinds = (_mathematics, _code, _tool, _language)
-    return {
-        f"{kinds[at % len(kinds)].__name__.strip('_')}-{at}": kinds[at % len(kinds)](source)
-        for at in range(count)
-    }
+    found: dict[str, str] = {}
+    for at in range(count):
+        kind = kinds[at % len(kinds)]
+        prompt = kind(source)
+        while prompt in found.values():
+            prompt = kind(source)
+        found[f"{kind.__name__.strip('_')}-{at}"] = prompt
+    return found
 
 
 def _mathematics(source: random.Random) -> str:
@@ -44,8 +48,8 @@ def _code(source: random.Random) -> str:
 def _tool(source: random.Random) -> str:
     return (
         'You may call {"name": "weather", "parameters": {"city": "string", "days": "integer"}}. '
-        f"Answer with the JSON call alone: the next {source.randint(2, 14)} days in "
-        f"{source.choice(_PLACES)}."
+        f"Answer with the JSON call alone: a guest of room {source.randint(100, 9999)} asks for "
+        f"the next {source.randint(2, 14)} days in {source.choice(_PLACES)}."
     )
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from moe_serve.canary.quality.divergence import Position, Text
 from moe_serve.canary.quality.prober.server import Server
+from moe_serve.canary.quality.prober.together import together
 from moe_serve.errors import ProbeError, UsageError
 
 _KIND = "moe-serve quality reference"
@@ -70,8 +71,8 @@ async def record(
             prompt_id=prompt_id, prompt=tuple(prompt), sampled=sampled, greedy=greedy
         )
 
-    texts = await asyncio.gather(
-        *(one(number, name, prompt) for number, (name, prompt) in enumerate(prompts.items()))
+    texts = await together(
+        one(number, name, prompt) for number, (name, prompt) in enumerate(prompts.items())
     )
     return Reference(source=source, model=server.model, texts=tuple(texts))
 

@@ -10,6 +10,7 @@ from moe_serve.canary.quality.divergence import Text
 from moe_serve.canary.quality.identical import IdenticalResult, Plan, decide
 from moe_serve.canary.quality.prober.reference import Reference, ReferenceText
 from moe_serve.canary.quality.prober.server import Server
+from moe_serve.canary.quality.prober.together import together
 from moe_serve.canary.quality.result import NoQuality, Outcome
 from moe_serve.errors import UsageError
 
@@ -88,10 +89,10 @@ async def _cell(
     async def pair(text: ReferenceText) -> tuple[Text | None, Text | None]:
         # One gate for both, so that both arms always hold the same number of requests.
         async with gate:
-            one, other = await asyncio.gather(ask(stable, text), ask(canary, text))
+            one, other = await together(ask(arm, text) for arm in (stable, canary))
             return one, other
 
-    found = await asyncio.gather(*map(pair, texts))
+    found = await together(map(pair, texts))
     names = [text.prompt_id for text in texts]
     return cell_round(
         cell,
