@@ -95,7 +95,12 @@ class Handler(BaseHTTPRequestHandler):
             self._say(404, {})
 
     def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        length = int(self.headers["content-length"])
+        text = self.rfile.read(length)
+        if len(text) < length:  # the client ended its request half-way
+            self.close_connection = True
+            return
+        body = json.loads(text)
         behaviour = self.server.behaviour
         behaviour.asked += 1
         if self.path == "/tokenize":
