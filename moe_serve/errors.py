@@ -7,6 +7,7 @@
      +-- RecordError           a worker's record file cannot be read or written
      +-- EmulationError        the emulated kernel was asked for something it cannot do
      +-- SourceError           a history for the judge cannot be had
+     +-- ProbeError            a server that is probed does not answer
      +-- DemoError             the embedded main job cannot start or go on
 
 A message says what is wrong, where, and what to do, in one line.
@@ -43,6 +44,10 @@ class EmulationError(MoeServeError):
 
 class SourceError(MoeServeError):
     """A history for the judge cannot be had: the message names the source and what it said."""
+
+
+class ProbeError(MoeServeError):
+    """A server that is probed does not answer, or not as needed."""
 
 
 class DemoError(MoeServeError):
