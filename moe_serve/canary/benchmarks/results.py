@@ -1,0 +1,74 @@
+"""One benchmark run as its file tells it, whichever tool wrote the file."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Arm(StrEnum):
+    """The two sides of a comparison; they differ in one thing only."""
+
+    STABLE = "stable"
+    CANARY = "canary"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class Shape:
+    """Nominal tokens of a request: what the client asked for, not what came out."""
+
+    input_tokens: int
+    output_tokens: int
+
+    def __str__(self) -> str:
+        return f"{_short(self.input_tokens)}{_short(self.output_tokens)}"
+
+
+def _short(tokens: int) -> str:
+    """`1k` for 1024 and `8k` for 8192, as benchmarks name their shapes; else the number."""
+    return f"{tokens // 1024}k" if tokens % 1024 == 0 else f"{tokens}t"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class Cell:
+    """A shape at a fixed number of requests in flight."""
+
+    shape: Shape
+    concurrency: int
+
+    def __str__(self) -> str:
+        return f"{self.shape} c{self.concurrency}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Latencies:
+    """Seconds; None where the file does not say.
+
+    `tpot` is a request's mean time per output token after the first one, `itl` the gap between
+    two chunks of its stream.
+    """
+
+    ttft_median: float | None = None
+    ttft_p99: float | None = None
+    tpot_median: float | None = None
+    tpot_p99: float | None = None
+    itl_median: float | None = None
+    itl_p99: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchmarkRun:
+    """One arm in one cell of one pair.
+
+    `tput_per_gpu` is input and output tokens a second and GPU. `failed` (requests) and
+    `output_tokens` (sum) are None where the file does not say. `planned_pairs` is the horizon
+    that was declared before the start, where the file knows it.
+    """
+
+    arm: Arm
+    cell: Cell
+    pair: int
+    tput_per_gpu: float
+    latencies: Latencies
+    failed: int | None
+    output_tokens: int | None
+    planned_pairs: int | None
+    source: str
