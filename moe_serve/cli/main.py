@@ -26,7 +26,9 @@ def build_parser() -> Parser:
     exporter.add_flags(
         groups.add_parser("exporter", help="the workers' records as Prometheus metrics")
     )
-    canary.add_verbs(groups.add_parser("canary", help="judge a canary by its evidence"))
+    canary.add_verbs(
+        groups.add_parser("canary", help="is the canary faster, with the same answers")
+    )
     demo.add_flags(groups.add_parser("demo", help="the whole story on a CPU: measure, judge"))
     return parser
 
