@@ -1,5 +1,6 @@
 """The three result formats: `vllm bench serve`, InferenceX aggregate, guidellm."""
 
+import datetime
 from collections.abc import Callable, Iterator, Mapping
 
 from moe_serve.canary.benchmarks.fields import (
@@ -52,8 +53,10 @@ def _inferencex(
         latencies=_latencies(content, "", 1.0, source),
         failed=optional_int(content, "failed", source),
         output_tokens=optional_int(content, "total_output_tokens", source),
-        planned_pairs=optional_int(content, "planned_pairs", source),
         source=source,
+        planned_pairs=optional_int(content, "planned_pairs", source),
+        started=optional_positive(content, "started", source),
+        client_busy=optional_positive(content, "client_busy", source),
     )
 
 
@@ -70,9 +73,22 @@ def _vllm_bench(
         latencies=_latencies(content, "_ms", 1e-3, source),
         failed=_failed(content, source),
         output_tokens=optional_int(content, "total_output_tokens", source),
-        planned_pairs=optional_int(content, "planned_pairs", source),
         source=source,
+        planned_pairs=optional_int(content, "planned_pairs", source),
+        started=_ended(content, source),
     )
+
+
+def _ended(content: Content, source: str) -> float | None:
+    """The client writes when a run ended, in its local time: enough to order the runs."""
+    text = content.get("date")
+    if text is None:
+        return None
+    try:
+        found = datetime.datetime.strptime(f"{text}+0000", "%Y%m%d-%H%M%S%z")
+    except ValueError as error:
+        raise UsageError(f"{source}: date is {text}; as 20260501-120000 is needed") from error
+    return found.timestamp()
 
 
 def _failed(content: Content, source: str) -> int | None:
@@ -101,7 +117,7 @@ def _latencies(content: Content, ending: str, unit: float, source: str) -> Laten
 
 
 def _guidellm(content: Content, stem: str, source: str, names: ArmNames) -> Iterator[BenchmarkRun]:
-    """A report holds one benchmark per concurrency; it knows no arm, pair or GPUs: the name does."""
+    """One benchmark a concurrency; of arm, pair and GPUs only the file's name knows."""
     benchmarks = content["benchmarks"]
     if not isinstance(benchmarks, list) or not benchmarks:
         raise UsageError(f"{source}: benchmarks is empty; the run has no result")
@@ -141,8 +157,8 @@ def _guidellm_run(benchmark: Content, stem: str, source: str, names: ArmNames) -
         ),
         failed=optional_int(totals, "errored", source),
         output_tokens=optional_int(output, "total_sum", f"{source}: output_token_count"),
-        planned_pairs=None,
         source=source,
+        started=optional_positive(benchmark, "start_time", source),
     )
 
 

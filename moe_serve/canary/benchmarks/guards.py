@@ -1,28 +1,31 @@
 """What must not get worse while the tokens get faster: failures, latencies, single cells."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from moe_serve.canary.analysis.verdict import Check
+from moe_serve.canary.analysis.verdict import Check, Severity
 from moe_serve.canary.benchmarks.pairing import Floats, Paired
+from moe_serve.canary.benchmarks.protocol import Rules, spread
 from moe_serve.canary.benchmarks.results import Arm, BenchmarkRun
-from moe_serve.canary.benchmarks.rules import Rules
-from moe_serve.canary.benchmarks.spread import spread
 from moe_serve.canary.quality.result import NoQuality, Outcome, QualityResult
+
+_Value = Callable[[BenchmarkRun], float | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Guard:
     """A check that may do more than withhold a promotion.
 
-    `harm` rolls back; `invalid` says that the comparison cannot be trusted.
+    `harm` rolls back, `now` even before all pairs are there; `invalid` says that the comparison
+    cannot be trusted.
     """
 
     check: Check
     harm: bool = False
+    now: bool = False
     invalid: bool = False
 
 
@@ -44,6 +47,7 @@ def failed_requests(layout: Paired) -> tuple[Guard, ...]:
                 detail=_failed_text(arm, count, unknown),
             ),
             harm=arm is Arm.CANARY and count > 0,
+            now=True,
             invalid=count > 0 and stable_failed,
         )
         for arm, (count, unknown) in failed.items()
@@ -64,18 +68,21 @@ def _failed_text(arm: Arm, count: int, unknown: int) -> str:
     return f"no request of the {arm.value} arm failed"
 
 
-_LATENCIES: Mapping[str, Callable[[BenchmarkRun], float | None]] = {
-    "ttft_p99": lambda run: run.latencies.ttft_p99,
-    "tpot_p99": lambda run: run.latencies.tpot_p99,
-}
+_TTFT: tuple[str, _Value] = ("ttft_p99", lambda run: run.latencies.ttft_p99)
+_ITL: tuple[str, _Value] = ("itl_p99", lambda run: run.latencies.itl_p99)
+# What stands in for it in results that know only a request's mean.
+_TPOT: tuple[str, _Value] = ("tpot_p99", lambda run: run.latencies.tpot_p99)
 
 
 def latencies(layout: Paired, rules: Rules) -> tuple[Guard, ...]:
-    """TTFT and TPOT p99: shown to be no more than the limit worse, as a geomean over cells.
+    """p99 of the first token and between tokens: at most the limit worse, as a geomean over cells.
 
     Non-inferiority: only an upper end below the limit passes; a lower end above it is harm.
     """
-    return tuple(_latency(name, layout.log_ratios(of), rules) for name, of in _LATENCIES.items())
+    between = _ITL if layout.log_ratios(_ITL[1]) is not None else _TPOT
+    return tuple(
+        _latency(name, layout.log_ratios(value), rules) for name, value in (_TTFT, between)
+    )
 
 
 def _latency(name: str, ratios: Floats | None, rules: Rules) -> Guard:
@@ -85,29 +92,72 @@ def _latency(name: str, ratios: Floats | None, rules: Rules) -> Guard:
             name=name, number=None, threshold=limit, passed=False, detail=f"no {name} in some run"
         )
         return Guard(check=check)
-    found = spread([float(row) for row in ratios.mean(axis=1)], rules.policy.confidence)
-    passed = found.hi is not None and found.hi <= limit
-    harm = found.lo is not None and found.lo > limit
-    allowed = f"{rules.latency_harm:+.0%}"
-    text = {
-        (True, False): f"{name} is no more than {allowed} worse",
-        (False, True): f"harm: {name} is more than {allowed} worse",
-    }.get((passed, harm), f"{name} is not shown to be at most {allowed} worse")
+    found = spread([float(row) for row in ratios.mean(axis=1)], rules.side)
+    low, high = found.low(rules.rollback_side), found.hi
+    passed = high is not None and high <= limit
+    harm = low is not None and low > limit
+    allowed, measured = f"{rules.latency_harm:.0%}", f"{math.expm1(found.theta):+.1%}"
+    text = f"{name} is not shown to be at most {allowed} worse (measured {measured})"
+    if passed:
+        text = f"{name} is at most {allowed} worse ({measured})"
+    if harm:
+        text = f"harm: {name} is more than {allowed} worse ({measured})"
     return Guard(
-        check=Check(name=name, number=found.hi, threshold=limit, passed=passed, detail=text),
+        check=Check(name=name, number=high, threshold=limit, passed=passed, detail=text),
         harm=harm,
+    )
+
+
+def order(layout: Paired) -> Check:
+    """Each arm must begin as many pairs as the other, or what comes second always looks alike."""
+    first = layout.first_arms()
+    if first is None:
+        return Check(
+            name="order", number=None, threshold=1.0, passed=True, severity=Severity.WARNING,
+            detail="not checked: the results do not say when each run took place",
+        )  # fmt: skip
+    uneven = abs(2 * first.count(Arm.STABLE) - len(first))
+    return Check(
+        name="order",
+        number=float(uneven),
+        threshold=1.0,
+        passed=uneven <= 1,
+        detail=f"the stable arm began {first.count(Arm.STABLE)} of {len(first)} pairs"
+        + ("" if uneven <= 1 else ": alternate which arm begins"),
+    )
+
+
+def client_pace(layout: Paired, rules: Rules) -> Check:
+    """A client that uses up its core measures itself."""
+    shares = [run.client_busy for run in layout.runs.values() if run.client_busy is not None]
+    worst = max(shares, default=None)
+    if worst is None:
+        return Check(
+            name="client_pace", number=None, threshold=rules.max_client_busy, passed=True,
+            severity=Severity.WARNING, detail="not checked: the results do not say how busy the "
+            "client was",
+        )  # fmt: skip
+    passed = worst <= rules.max_client_busy
+    return Check(
+        name="client_pace",
+        number=worst,
+        threshold=rules.max_client_busy,
+        passed=passed,
+        detail=f"the client was busy for {worst:.0%} of a core at most"
+        + ("" if passed else ": it may have set the pace; lower the concurrency"),
     )
 
 
 def cells_not_worse(layout: Paired, ratios: Floats, rules: Rules) -> Check:
     """No single cell is clearly slower; the level is split over the cells (Bonferroni)."""
-    confidence = 1 - (1 - rules.policy.confidence) / len(layout.cells)
-    found = [spread([float(v) for v in column], confidence) for column in np.transpose(ratios)]
+    limit = math.log1p(-rules.policy.cell_harm)
+    side = rules.rollback_side / len(layout.cells)
+    found = [spread([float(v) for v in column], side) for column in np.transpose(ratios)]
     uppers = [cell.hi for cell in found if cell.hi is not None]
     worse = [
         f"{cell} ({math.expm1(one.theta):+.1%})"
         for cell, one in zip(layout.cells, found, strict=True)
-        if one.hi is not None and one.hi < rules.policy.log_harm
+        if one.hi is not None and one.hi < limit
     ]
     detail = f"clearly slower: {', '.join(worse)}" if worse else "no cell is clearly slower"
     if not uppers:
@@ -115,7 +165,7 @@ def cells_not_worse(layout: Paired, ratios: Floats, rules: Rules) -> Check:
     return Check(
         name="cells",
         number=min(uppers, default=None),
-        threshold=rules.policy.log_harm,
+        threshold=limit,
         passed=bool(uppers) and not worse,
         detail=detail,
     )

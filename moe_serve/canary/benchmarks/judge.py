@@ -1,9 +1,9 @@
 """The decision over interleaved pairs of benchmark runs: one look, when all pairs are there."""
 
-import math
 from collections.abc import Sequence
 
 from moe_serve.canary.analysis.policy import OnNoGain
+from moe_serve.canary.analysis.validity import Evidence
 from moe_serve.canary.analysis.verdict import Check, Verdict
 from moe_serve.canary.benchmarks import guards
 from moe_serve.canary.benchmarks.judgement import (
@@ -14,9 +14,8 @@ from moe_serve.canary.benchmarks.judgement import (
     claim_of,
 )
 from moe_serve.canary.benchmarks.pairing import Floats, Paired, Unpaired, paired
+from moe_serve.canary.benchmarks.protocol import PAIRS, Rules, Spread, spread
 from moe_serve.canary.benchmarks.results import BenchmarkRun
-from moe_serve.canary.benchmarks.rules import PAIRS, Rules
-from moe_serve.canary.benchmarks.spread import Spread, spread
 from moe_serve.canary.quality.result import NoQuality, Outcome, QualityResult
 
 
@@ -31,36 +30,43 @@ def judge_pairs(
     layout = paired(runs)
     planned = _planned(runs, rules)
     if isinstance(layout, Unpaired):
+        faults = list(layout.faults)
+        if _failed(quality):
+            faults.append(f"the answers differ: {quality.reason}")
         return BenchmarkJudgement(
             verdict=Verdict.INVALID,
-            reason="; ".join(layout.faults),
+            reason="; ".join(faults),
             speed=None,
             claim=claim_of(rules.claim, None),
             planned_pairs=planned,
+            evidence=Evidence.SINGLE_RUNS,
             quality=quality.to_json(),
             checks=(_layout_check(layout.faults),),
         )
     ratios = layout.log_ratios(lambda run: run.tput_per_gpu)
     assert ratios is not None, "every run has a throughput"  # the type says so
     speed = _speed(layout, ratios, rules)
-    requests = guards.failed_requests(layout)
-    latencies = guards.latencies(layout, rules)
-    gain = _speed_checks(speed, rules, planned)
-    cells = guards.cells_not_worse(layout, ratios, rules)
-    verdict, reason = _decide(speed, rules, quality, planned, requests, latencies, (*gain, cells))
+    held = (*guards.failed_requests(layout), *guards.latencies(layout, rules))
+    checks = (
+        *_speed_checks(speed, rules, planned, labelled=layout.labelled),
+        guards.cells_not_worse(layout, ratios, rules),
+        guards.order(layout),
+        guards.client_pace(layout, rules),
+    )
+    verdict, reason = _decide(speed, rules, quality, held, checks)
     return BenchmarkJudgement(
         verdict=verdict,
         reason=reason,
         speed=speed,
-        claim=claim_of(rules.claim, speed.overall),
+        claim=claim_of(rules.claim, speed),
         planned_pairs=planned,
+        evidence=Evidence.PROBE if speed.overall.count > 1 else Evidence.SINGLE_RUNS,
         quality=quality.to_json(),
         checks=(
             _layout_check(()),
-            *(guard.check for guard in (*requests, *latencies)),
+            *(guard.check for guard in held),
             guards.same_answers(quality),
-            *gain,
-            cells,
+            *checks,
         ),
     )
 
@@ -82,53 +88,69 @@ def _layout_check(faults: tuple[str, ...]) -> Check:
 
 
 def _speed(layout: Paired, ratios: Floats, rules: Rules) -> Speed:
-    confidence = rules.policy.confidence
+    def over(found: Floats) -> Spread:
+        return spread([float(value) for value in found], rules.side)
+
     shapes = sorted({cell.shape for cell in layout.cells})
     return Speed(
-        overall=_over(ratios, confidence),
+        overall=over(ratios.mean(axis=1)),
         shapes=tuple(
             ShapeResult(
                 shape=shape,
-                spread=_over(ratios[:, [cell.shape == shape for cell in layout.cells]], confidence),
+                spread=over(ratios[:, [cell.shape == shape for cell in layout.cells]].mean(axis=1)),
             )
             for shape in shapes
         ),
         cells=tuple(
-            CellResult(cell=cell, spread=spread([float(v) for v in ratios[:, i]], confidence))
-            for i, cell in enumerate(layout.cells)
+            CellResult(cell=cell, spread=over(ratios[:, at]))
+            for at, cell in enumerate(layout.cells)
         ),
-        across_cells=spread([float(v) for v in ratios.mean(axis=0)], confidence),
+        across_cells=over(ratios.mean(axis=0)),
     )
 
 
-def _over(ratios: Floats, confidence: float) -> Spread:
-    return spread([float(row) for row in ratios.mean(axis=1)], confidence)
-
-
-def _speed_checks(speed: Speed, rules: Rules, planned: int) -> tuple[Check, ...]:
-    whole, policy = speed.overall, rules.policy
-    half = whole.half_width
+def _speed_checks(
+    speed: Speed, rules: Rules, planned: int, *, labelled: bool
+) -> tuple[Check, Check, Check]:
+    whole, margin = speed.overall, rules.policy.margin
+    half = None if whole.lo is None or whole.hi is None else (whole.hi - whole.lo) / 2
+    there = f"{whole.count} of {planned} planned pairs are there, and the look is at the end"
+    if not labelled:
+        there = (
+            "one unpaired run each: how far a run would repeat is not known, so the interval is "
+            f"over the {len(speed.cells)} cells only and decides nothing; {planned} interleaved "
+            "pairs would"
+        )
+    gain = whole.lo is not None and whole.lo > rules.policy.log_margin
     return (
         Check(
             name="pairs",
-            number=float(whole.count),
+            number=float(whole.count if labelled else 0),
             threshold=float(planned),
-            passed=whole.count >= planned,
-            detail="pairs that are there, and those that were planned",
+            passed=labelled and whole.count >= planned,
+            detail=there
+            if not labelled or whole.count < planned
+            else "all planned pairs are there",
         ),
         Check(
             name="gain",
             number=whole.lo,
-            threshold=policy.log_margin,
-            passed=whole.lo is not None and whole.lo > policy.log_margin,
-            detail="lower end of the log ratio of tokens/s per GPU, must exceed the margin",
+            threshold=rules.policy.log_margin,
+            passed=gain,
+            detail=f"the gain is shown to exceed the margin of {margin:+.1%}"
+            if gain
+            else f"the gain is not shown to exceed the margin of {margin:+.1%}: more pairs, in a "
+            "new run that plans them, narrow the interval",
         ),
         Check(
             name="precision",
             number=half,
             threshold=rules.max_half_width,
             passed=half is not None and half <= rules.max_half_width,
-            detail="half the interval, log units; wider ones need more pairs",
+            detail="no interval over pairs"
+            if half is None
+            else f"the interval reaches {half:.1%} to either side, {rules.max_half_width:.1%} are "
+            "allowed",
         ),
     )
 
@@ -137,30 +159,22 @@ def _decide(
     speed: Speed,
     rules: Rules,
     quality: QualityResult | NoQuality,
-    planned: int,
-    requests: tuple[guards.Guard, ...],
-    latencies: tuple[guards.Guard, ...],
-    gain: tuple[Check, ...],
+    held: tuple[guards.Guard, ...],
+    checks: tuple[Check, ...],
 ) -> tuple[Verdict, str]:
     shown = speed.text()
-    if invalid := [guard.check.detail for guard in requests if guard.invalid]:
-        return Verdict.INVALID, "; ".join([*invalid, shown])
-    if isinstance(quality, QualityResult) and quality.outcome is Outcome.FAILED:
+    if invalid := [guard.check.detail for guard in held if guard.invalid]:
+        answers = [f"the answers differ: {quality.reason}"] if _failed(quality) else []
+        return Verdict.INVALID, "; ".join([*invalid, *answers, shown])
+    if _failed(quality):
         return Verdict.ROLLBACK, f"the answers differ: {quality.reason}; {shown}"
-    if harm := [guard.check.detail for guard in requests if guard.harm]:
+    pairs = next(check for check in checks if check.name == "pairs")
+    # A canary that fails requests is no matter of noise: that needs no horizon.
+    if harm := [guard.check.detail for guard in held if guard.harm and (pairs.passed or guard.now)]:
         return Verdict.ROLLBACK, "; ".join([*harm, shown])
-    if speed.overall.count < planned:
-        return Verdict.KEEP_GOING, "; ".join(
-            [
-                f"{speed.overall.count} of {planned} planned pairs are there, and the look is at "
-                "the end",
-                *_answers_wanting(quality),
-                shown,
-            ]
-        )
-    if harm := [guard.check.detail for guard in latencies if guard.harm]:
-        return Verdict.ROLLBACK, "; ".join([*harm, shown])
-    return _on_speed(speed, rules, quality, (*requests, *latencies), gain)
+    if not pairs.passed:
+        return Verdict.KEEP_GOING, "; ".join([shown, pairs.detail, *_answers_wanting(quality)])
+    return _on_speed(speed, rules, quality, held, checks)
 
 
 def _on_speed(
@@ -168,9 +182,10 @@ def _on_speed(
     rules: Rules,
     quality: QualityResult | NoQuality,
     held: tuple[guards.Guard, ...],
-    gain: tuple[Check, ...],
+    checks: tuple[Check, ...],
 ) -> tuple[Verdict, str]:
-    shown, policy, upper = speed.text(), rules.policy, speed.overall.hi
+    shown, policy = speed.text(), rules.policy
+    upper = speed.overall.high(rules.rollback_side)
     if upper is not None and upper < policy.log_harm:
         return Verdict.ROLLBACK, f"harm: slower by more than {policy.harm:.1%}; {shown}"
     if upper is not None and upper < policy.log_margin:
@@ -178,29 +193,20 @@ def _on_speed(
         if policy.on_no_gain is OnNoGain.ROLLBACK:
             return Verdict.ROLLBACK, reason
         return Verdict.KEEP_GOING, f"{reason}; the policy leaves this to a person"
-    wanting = [check for check in (*(guard.check for guard in held), *gain) if not check.passed]
-    same = _answers_wanting(quality)
-    if not wanting and not same:
+    wanting = [
+        check.detail for check in (*(guard.check for guard in held), *checks) if not check.passed
+    ]
+    wanting += _answers_wanting(quality)
+    if not wanting:
         return Verdict.PROMOTE, f"faster and the same answers: {shown}"
-    return Verdict.KEEP_GOING, "; ".join(
-        [*(f"{check.name}: {_lack(check)}" for check in wanting), *same, shown]
-    )
+    return Verdict.KEEP_GOING, "; ".join([shown, *wanting])
+
+
+def _failed(quality: QualityResult | NoQuality) -> bool:
+    return isinstance(quality, QualityResult) and quality.outcome is Outcome.FAILED
 
 
 def _answers_wanting(quality: QualityResult | NoQuality) -> list[str]:
     if isinstance(quality, QualityResult) and quality.outcome is Outcome.PASSED:
         return []
-    return [
-        "the answers are not shown to be the same, and without that nothing is promoted: "
-        f"{quality.reason}"
-    ]
-
-
-def _lack(check: Check) -> str:
-    if check.number is None or check.threshold is None:
-        return check.detail
-    return f"{check.detail} ({_percent(check.number)} against {_percent(check.threshold)})"
-
-
-def _percent(log_ratio: float) -> str:
-    return f"{math.expm1(log_ratio):+.1%}"
+    return [f"the answers are not shown to be the same: {quality.reason}"]

@@ -4,9 +4,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from moe_serve.canary.analysis.verdict import Check, Verdict
+from moe_serve.canary.analysis.validity import Evidence
+from moe_serve.canary.analysis.verdict import Check, Severity, Verdict
+from moe_serve.canary.benchmarks.protocol import Spread
 from moe_serve.canary.benchmarks.results import Cell, Shape
-from moe_serve.canary.benchmarks.spread import Spread
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,13 +40,27 @@ class Speed:
     cells: tuple[CellResult, ...]
     across_cells: Spread
 
+    @property
+    def shown(self) -> Spread:
+        """What a reader is shown: over the pairs, else, with one run each, over the cells."""
+        return self.across_cells if self.overall.lo is None else self.overall
+
     def text(self) -> str:
         """One clause for the verdict's reason."""
-        whole = self.overall
-        if whole.lo is None or whole.hi is None:
-            return f"tokens/s per GPU {whole.ratio - 1:+.1%} (one pair: no interval)"
-        ends = f"{math.expm1(whole.lo):+.1%} to {math.expm1(whole.hi):+.1%}"
-        return f"tokens/s per GPU {whole.ratio - 1:+.1%} ({ends}, {whole.count} pairs)"
+        found = self.shown
+        gain = f"tokens/s per GPU {found.ratio - 1:+.1%}"
+        if found.lo is None or found.hi is None:
+            return f"{gain} (one run of each arm: no interval)"
+        what = "cells" if found is self.across_cells else "pairs"
+        ends = f"{math.expm1(found.lo):+.1%} to {math.expm1(found.hi):+.1%}"
+        return f"{gain} ({ends} over {found.count} {what})"
+
+    def rows(self) -> list[str]:
+        """The ratios as lines of a table."""
+        rows = [(str(result.cell), result.spread) for result in self.cells]
+        rows += [(f"geomean {result.shape}", result.spread) for result in self.shapes]
+        rows += [("geomean", self.overall), ("across cells", self.across_cells)]
+        return [f"{name:<16} {one.ratio:.3f}  {one.ends()}" for name, one in rows]
 
     def to_json(self) -> dict[str, object]:
         """The verdict's `speed`."""
@@ -69,7 +84,7 @@ def _cell_json(result: CellResult) -> dict[str, object]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """Whether a published ratio lies inside the interval over pairs; None if there is none."""
+    """Whether a published ratio lies inside the shown interval; None if there is none."""
 
     ratio: float
     inside: bool | None
@@ -80,13 +95,17 @@ class Claim:
         return {"ratio": self.ratio, "inside": self.inside, "detail": self.detail}
 
 
-def claim_of(ratio: float, found: Spread | None) -> Claim:
+def claim_of(ratio: float, speed: Speed | None) -> Claim:
     """The claim beside what was measured; it decides nothing."""
-    if found is None or found.lo is None or found.hi is None:
-        return Claim(ratio=ratio, inside=None, detail="no interval over pairs to compare it with")
-    inside = found.lo <= math.log(ratio) <= found.hi
-    where = "inside" if inside else ("above" if math.log(ratio) > found.hi else "below")
-    return Claim(ratio=ratio, inside=inside, detail=f"{where} the interval over pairs")
+    if speed is None or speed.shown.lo is None or speed.shown.hi is None:
+        return Claim(ratio=ratio, inside=None, detail="there is no interval to compare it with")
+    found, value = speed.shown, math.log(ratio)
+    inside = speed.shown.lo <= value <= speed.shown.hi
+    where = "inside" if inside else ("above" if value > speed.shown.hi else "below")
+    over = f"{found.count} pairs"
+    if found is speed.across_cells:
+        over = f"{found.count} cells only: how far a run would repeat is not known"
+    return Claim(ratio=ratio, inside=inside, detail=f"{where} {found.ends()}, over the {over}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,11 +117,25 @@ class BenchmarkJudgement:
     speed: Speed | None
     claim: Claim
     planned_pairs: int
+    evidence: Evidence
     quality: Mapping[str, object]
     checks: tuple[Check, ...]
 
+    def to_text(self) -> str:
+        """Verdict and reason first, then the ratios, the claim and the checks."""
+        lines = [f"{self.verdict.value}: {self.reason}", ""]
+        if self.speed is not None:
+            lines += [*self.speed.rows(), ""]
+        lines += [f"claim {self.claim.ratio:g}: {self.claim.detail}"]
+        lines += [f"evidence {self.evidence.value}: {self.evidence.meaning}", ""]
+        lines += [f"{_mark(check)}  {check.name}: {check.detail}" for check in self.checks]
+        return "\n".join(lines)
+
     def to_json(self) -> dict[str, object]:
-        """The body of `canary judge --output json`; log ratios as in every verdict."""
+        """The body of `canary judge --output json`; log ratios as in every verdict.
+
+        `lo` and `hi` are over pairs, and null where there is one run each.
+        """
         whole = self.speed.overall if self.speed else None
         return {
             "verdict": self.verdict.value,
@@ -116,5 +149,12 @@ class BenchmarkJudgement:
             "planned_pairs": self.planned_pairs,
             "speed": self.speed.to_json() if self.speed else None,
             "quality": dict(self.quality),
+            "evidence": self.evidence.value,
             "checks": [check.to_json() for check in self.checks],
         }
+
+
+def _mark(check: Check) -> str:
+    if check.number is None and check.passed and check.severity is Severity.WARNING:
+        return "?   "
+    return "ok  " if check.passed else "FAIL"

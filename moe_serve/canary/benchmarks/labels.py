@@ -47,7 +47,7 @@ class Labels:
 
     arm: Arm
     cell: Cell
-    pair: int
+    pair: int | None
     gpus: int
 
 
@@ -63,17 +63,22 @@ def labels(
         source: the file, for the error's text.
         conc: requests in flight, where the format has a key of its own for it.
 
+    A pair alone may lack: a published table has single runs.
+
     Raises:
         UsageError: a label is missing, or told twice and differently.
     """
-    named = _from_name(stem, names)
+    named = _from_name(stem)
     told: dict[str, object] = {key: content.get(key) for key in ("isl", "osl", "tp", "pair")}
     told["conc"] = conc
     found = {
-        key: _agreed(key, optional_int(told, key, source), named.get(key), source)
-        for key in ("isl", "osl", "conc", "tp", "pair")
+        key: _needed(
+            key, _agreed(key, optional_int(told, key, source), named.get(key), source), source
+        )
+        for key in ("isl", "osl", "conc", "tp")
     }
-    arm = content.get("arm") or named.get("arm")
+    pair = _agreed("pair", optional_int(told, "pair", source), named.get("pair"), source)
+    arm = content.get("arm") or _arm_in_name(stem, names)
     if not isinstance(arm, str):
         raise UsageError(_missing(source, "arm", "arm=canary", f"{names.canary}-..."))
     return Labels(
@@ -82,7 +87,7 @@ def labels(
             shape=Shape(input_tokens=found["isl"], output_tokens=found["osl"]),
             concurrency=found["conc"],
         ),
-        pair=found["pair"],
+        pair=None if pair is None else _counted("pair", pair, source),
         gpus=found["tp"],
     )
 
@@ -92,17 +97,23 @@ _EXAMPLES = {
     "osl": ("isl=1024 osl=1024", "1k1k"),
     "conc": ("conc=64", "c64"),
     "tp": ("tp=1", "tp1"),
-    "pair": ("pair=3", "p3"),
 }
 
 
-def _agreed(key: str, content: int | None, name: object, source: str) -> int:
-    if content is None and name is None:
-        raise UsageError(_missing(source, key, *_EXAMPLES[key]))
+def _agreed(key: str, content: int | None, name: int | None, source: str) -> int | None:
     if content is not None and name is not None and content != name:
         raise UsageError(f"{source}: {key} is {content} in the content but {name} in the name")
-    value = content if content is not None else name
-    if not isinstance(value, int) or value < 1:
+    return content if content is not None else name
+
+
+def _needed(key: str, value: int | None, source: str) -> int:
+    if value is None:
+        raise UsageError(_missing(source, key, *_EXAMPLES[key]))
+    return _counted(key, value, source)
+
+
+def _counted(key: str, value: int, source: str) -> int:
+    if value < 1:
         raise UsageError(f"{source}: {key} is {value}; it must be 1 or more")
     return value
 
@@ -114,13 +125,15 @@ def _missing(source: str, key: str, metadata: str, name: str) -> str:
     )
 
 
-def _from_name(stem: str, names: ArmNames) -> dict[str, object]:
-    found: dict[str, object] = {}
-    # The arm's own name may hold a separator, so it is looked for first, and whole.
+def _arm_in_name(stem: str, names: ArmNames) -> str | None:
+    # An arm's name may hold a separator, so it is looked for whole.
     padded = f"-{stem.replace('_', '-')}-"
-    for name in (names.stable, names.canary):
-        if f"-{name.replace('_', '-')}-" in padded:
-            found["arm"] = name
+    found = [n for n in (names.stable, names.canary) if f"-{n.replace('_', '-')}-" in padded]
+    return found[0] if len(found) == 1 else None
+
+
+def _from_name(stem: str) -> dict[str, int]:
+    found: dict[str, int] = {}
     for part in re.split(r"[-_]", stem):
         if shape := _SHAPE.fullmatch(part):
             first = 1 if shape[1] else 5

@@ -1,6 +1,7 @@
-"""Result files from disk: one file, or every `*.json` right inside a folder."""
+"""Result files from disk: files, or every `*.json` right inside a folder."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from moe_serve.canary.benchmarks.formats import runs_of
@@ -9,16 +10,21 @@ from moe_serve.canary.benchmarks.results import BenchmarkRun
 from moe_serve.errors import UsageError
 
 
-def read_runs(place: Path, names: ArmNames) -> tuple[BenchmarkRun, ...]:
-    """All runs at a place, in the order of the files' names.
+def read_runs(places: Sequence[Path], names: ArmNames) -> tuple[BenchmarkRun, ...]:
+    """All runs at these places, each folder in the order of its files' names.
 
     Raises:
         UsageError: nothing there, or a file that is no complete result.
     """
-    files = sorted(place.glob("*.json")) if place.is_dir() else [place]
-    if not files:
-        raise UsageError(f"--from {place}: no *.json in this folder; give the benchmark's results")
-    return tuple(run for path in files for run in _read(path, names))
+    return tuple(run for place in places for path in _files(place) for run in _read(path, names))
+
+
+def _files(place: Path) -> list[Path]:
+    if not place.is_dir():
+        return [place]
+    if found := sorted(place.glob("*.json")):
+        return found
+    raise UsageError(f"--from {place}: no *.json in this folder; give the benchmark's results")
 
 
 def _read(path: Path, names: ArmNames) -> list[BenchmarkRun]:

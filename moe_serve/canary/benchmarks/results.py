@@ -56,19 +56,22 @@ class Latencies:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchmarkRun:
-    """One arm in one cell of one pair.
+    """One arm in one cell, and in which pair: None if the run belongs to none.
 
-    `tput_per_gpu` is input and output tokens a second and GPU. `failed` (requests) and
-    `output_tokens` (sum) are None where the file does not say. `planned_pairs` is the horizon
-    that was declared before the start, where the file knows it.
+    `tput_per_gpu` is input and output tokens a second and GPU. All else is None where the file
+    does not say: `failed` (requests), `output_tokens` (sum), `planned_pairs` (the horizon that was
+    declared before the start), `started` (any clock that orders the runs, seconds), `client_busy`
+    (the client's processor seconds a second: near 1 the client sets the pace).
     """
 
     arm: Arm
     cell: Cell
-    pair: int
+    pair: int | None
     tput_per_gpu: float
     latencies: Latencies
     failed: int | None
     output_tokens: int | None
-    planned_pairs: int | None
     source: str
+    planned_pairs: int | None = None
+    started: float | None = None
+    client_busy: float | None = None

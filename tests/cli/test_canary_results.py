@@ -1,0 +1,71 @@
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from moe_serve.cli.main import main
+
+PUBLISHED = Path(__file__).parents[2] / "docs/examples/vllm-42098.json"
+
+
+def test_the_published_table_is_judged_and_its_single_runs_are_said_plainly(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["canary", "judge", "--from", str(PUBLISHED)]) == 20
+    text = capsys.readouterr().out
+    assert text.startswith("KEEP_GOING: tokens/s per GPU +7.6%")
+    assert "one unpaired run each" in text
+    assert "claim 1.08: inside 1.041 to 1.112, over the 10 cells only" in text
+    assert "evidence D" in text
+
+
+def test_the_published_ratios_per_shape_are_in_the_json(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    main(["canary", "judge", "--from", str(PUBLISHED), "--output", "json"])
+    found = json.loads(capsys.readouterr().out)
+    shapes = {row["shape"]: row["ratio"] for row in found["speed"]["shapes"]}
+    assert shapes == {
+        "1k1k": pytest.approx(1.108, abs=5e-4),
+        "8k1k": pytest.approx(1.045, abs=5e-4),
+    }
+    mean = math.fsum(cell["ratio"] for cell in found["speed"]["cells"]) / 10
+    # The mean of the ratios is 1.077; their geometric mean, which the judge uses, a little less.
+    assert mean == pytest.approx(1.077, abs=5e-4)
+    assert found["speedup"] == pytest.approx(1.0758, abs=1e-4)
+    assert (found["claim"]["inside"], found["lo"], found["evidence"]) == (True, None, "D")
+
+
+def test_a_policy_and_a_claim_are_taken_into_account(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    policy = tmp_path / "policy.yaml"
+    policy.write_text("margin: 0.5\n", "utf-8")
+    flags = ["--policy", str(policy), "--claim", "1.2", "--output", "json"]
+    main(["canary", "judge", "--from", str(PUBLISHED), *flags])
+    found = json.loads(capsys.readouterr().out)
+    assert found["claim"]["inside"] is False
+    gain = next(check for check in found["checks"] if check["name"] == "gain")
+    assert gain["threshold"] == pytest.approx(math.log(1.5))
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--from", "nowhere.json"], "--from nowhere.json: No such file"),
+        (["--from", str(PUBLISHED), "--claim", "8"], "--claim 8.0"),
+        (["--from", str(PUBLISHED), "--claim", "much"], "--claim: 'much'"),
+        (["--from", str(PUBLISHED), "--pairs", "0"], "--pairs: '0'"),
+        (["--from", str(PUBLISHED), "--history", "x"], "give no other"),
+        (["--from", str(PUBLISHED), "--start", "1"], "judged whole"),
+        (["--from", str(PUBLISHED), "--stable", "canary"], "name two arms"),
+        (["--from", str(PUBLISHED), "--stable", "blue"], "is neither 'blue'"),
+    ],
+)
+def test_bad_input_is_one_line(
+    flags: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["canary", "judge", *flags]) == 2
+    told = capsys.readouterr().err
+    assert says in told and told.count("\n") == 1
