@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,15 +55,22 @@ def rules(args: argparse.Namespace) -> "Rules":
 
 def judge_results(args: argparse.Namespace) -> int:
     """Print the verdict on `args.results`; its exit code is the verdict's."""
-    from moe_serve.canary.benchmarks.judge import judge_pairs
-    from moe_serve.canary.benchmarks.labels import ArmNames
-    from moe_serve.canary.benchmarks.reading import read_runs
-
     if args.history or args.prometheus or args.exporter:
         raise UsageError("--from: benchmark results are a source of their own; give no other")
     if args.start or args.end:
         raise UsageError("--start and --end: benchmark results are judged whole, with --from")
-    runs = read_runs(args.results, ArmNames(stable=args.stable, canary=args.canary))
+    return print_verdict(args, args.results, stable=args.stable, canary=args.canary)
+
+
+def print_verdict(
+    args: argparse.Namespace, places: Sequence[Path], *, stable: str, canary: str
+) -> int:
+    """Judge the runs at these places, whose arms have these names."""
+    from moe_serve.canary.benchmarks.judge import judge_pairs
+    from moe_serve.canary.benchmarks.labels import ArmNames
+    from moe_serve.canary.benchmarks.reading import read_runs
+
+    runs = read_runs(places, ArmNames(stable=stable, canary=canary))
     found = judge_pairs(runs, rules(args), quality(args)())
     if args.output == "json":
         sys.stdout.write(json.dumps(found.to_json(), sort_keys=True, allow_nan=False) + "\n")

@@ -41,13 +41,13 @@ def test_a_policy_and_a_claim_are_taken_into_account(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     policy = tmp_path / "policy.yaml"
-    policy.write_text("margin: 0.5\n", "utf-8")
+    policy.write_text("speed: {margin: 0.2}\n", "utf-8")
     flags = ["--policy", str(policy), "--claim", "1.2", "--output", "json"]
     main(["canary", "judge", "--from", str(PUBLISHED), *flags])
     found = json.loads(capsys.readouterr().out)
     assert found["claim"]["inside"] is False
     gain = next(check for check in found["checks"] if check["name"] == "gain")
-    assert gain["threshold"] == pytest.approx(math.log(1.5))
+    assert gain["threshold"] == pytest.approx(math.log(1.2))
 
 
 @pytest.mark.parametrize(

@@ -135,11 +135,18 @@ def _arm_in_name(stem: str, names: ArmNames) -> str | None:
 def _from_name(stem: str) -> dict[str, int]:
     found: dict[str, int] = {}
     for part in re.split(r"[-_]", stem):
-        if shape := _SHAPE.fullmatch(part):
-            first = 1 if shape[1] else 5
-            found["isl"], found["osl"] = (
-                int(shape[i]) * (1024 if shape[i + 1] else 1) for i in (first, first + 2)
-            )
+        if shape := shape_of(part):
+            found["isl"], found["osl"] = shape.input_tokens, shape.output_tokens
         elif numbered := _NUMBERED.fullmatch(part):
             found[_KEYS[numbered[1]]] = int(numbered[2])
     return found
+
+
+def shape_of(text: str) -> Shape | None:
+    """`1k1k` or `128x64` as tokens; None if it is neither, or has none."""
+    shape = _SHAPE.fullmatch(text)
+    if shape is None:
+        return None
+    first = 1 if shape[1] else 5
+    given, made = (int(shape[i]) * (1024 if shape[i + 1] else 1) for i in (first, first + 2))
+    return Shape(input_tokens=given, output_tokens=made) if given and made else None
