@@ -127,7 +127,11 @@ def _other_work(found: Paired) -> tuple[str, ...]:
     faults: list[str] = []
     for pair in found.pairs:
         for cell in found.cells:
-            stable, canary = (found.runs[arm, cell, pair].output_tokens for arm in Arm)
+            runs = [found.runs[arm, cell, pair] for arm in Arm]
+            stable, canary = (run.output_tokens for run in runs)
+            # Failed requests lack tokens too; they have a guard of their own.
+            if any(run.failed for run in runs):
+                continue
             if stable is None or canary is None:
                 continue
             if abs(canary - stable) > TOKENS_TOLERANCE * max(stable, canary):

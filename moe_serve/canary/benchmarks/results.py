@@ -19,12 +19,10 @@ class Shape:
     output_tokens: int
 
     def __str__(self) -> str:
-        return f"{_short(self.input_tokens)}{_short(self.output_tokens)}"
-
-
-def _short(tokens: int) -> str:
-    """`1k` for 1024 and `8k` for 8192, as benchmarks name their shapes; else the number."""
-    return f"{tokens // 1024}k" if tokens % 1024 == 0 else f"{tokens}t"
+        """`1k1k` as benchmarks name their shapes, where it is exact; else `128x64`."""
+        if self.input_tokens % 1024 or self.output_tokens % 1024:
+            return f"{self.input_tokens}x{self.output_tokens}"
+        return f"{self.input_tokens // 1024}k{self.output_tokens // 1024}k"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
