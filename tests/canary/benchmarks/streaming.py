@@ -59,13 +59,9 @@ class Handler(BaseHTTPRequestHandler):
             if pace.cut and at:
                 return
         if pace.usage:
-            counted = {
-                "prompt_tokens": len(body["prompt"]),
-                "completion_tokens": body["max_tokens"],
-            }
-            self._event(
-                {"choices": [], "usage": {"prompt_tokens": given, "completion_tokens": made}}
-            )
+            given, made = len(body["prompt"]), body["max_tokens"]
+            usage = {"prompt_tokens": given, "completion_tokens": made}
+            self._event({"choices": [], "usage": usage})
         self.wfile.write(b": a comment\n\ndata: [DONE]\n\n")
 
     def _event(self, event: dict[str, Any]) -> None:
