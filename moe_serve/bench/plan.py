@@ -35,9 +35,9 @@ class Workload:
         """Refuse a load that cannot be asked for."""
         if not 0 < self.range_ratio <= 1:
             raise UsageError(f"--range-ratio {self.range_ratio}: above 0, and at most 1, is needed")
-        if self.vocabulary <= 2 * _LOWEST_TOKEN:
+        if self.vocabulary < 2 * _LOWEST_TOKEN:
             raise UsageError(
-                f"--vocabulary {self.vocabulary}: more than {2 * _LOWEST_TOKEN} is needed"
+                f"--vocabulary {self.vocabulary}: {2 * _LOWEST_TOKEN} or more is needed"
             )
 
 

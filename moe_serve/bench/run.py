@@ -79,7 +79,7 @@ class Bench:
             reason = found.refused[0].reason if found.refused else "nothing was asked"
             raise BenchError(
                 f"{turn.arm.value} {endpoint.url}, {turn.cell}: all {len(bodies)} requests failed, "
-                f"the first with: {reason}"
+                f"the first with: {reason}; do --shapes and --vocabulary suit this server?"
             )
         return found
 
