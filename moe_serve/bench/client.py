@@ -10,9 +10,11 @@ from typing import Any
 
 import httpx
 
+from moe_serve.bench.wire import WireError, post
 from moe_serve.errors import BenchError
 
-_SECONDS = httpx.Timeout(600, connect=10)
+_LOOK_SECONDS = 10
+_REQUEST_SECONDS = 1800
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,18 +53,10 @@ class Endpoint:
     url: str
     api_key: str | None = field(default=None, repr=False)
 
-    def client(self, connections: int) -> httpx.AsyncClient:
-        """A client of its own, which no proxy of the environment gets between."""
-        headers = {"accept-encoding": "identity", "content-type": "application/json"}
-        if self.api_key is not None:
-            headers["authorization"] = f"Bearer {self.api_key}"
-        return httpx.AsyncClient(
-            base_url=self.url,
-            headers=headers,
-            timeout=_SECONDS,
-            limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
-            trust_env=False,
-        )
+    def headers(self) -> dict[str, str]:
+        """What goes with every request."""
+        key = {} if self.api_key is None else {"authorization": f"Bearer {self.api_key}"}
+        return {"content-type": "application/json", **key}
 
     async def models(self) -> dict[str, int | None]:
         """The served models, with the longest context that each takes.
@@ -71,8 +65,9 @@ class Endpoint:
             BenchError: no such server, or one that speaks another language.
         """
         try:
-            async with self.client(1) as client:
-                reply = await client.get("/v1/models")
+            # No proxy of the environment gets between: the streams know none either.
+            async with httpx.AsyncClient(timeout=_LOOK_SECONDS, trust_env=False) as client:
+                reply = await client.get(f"{self.url}/v1/models", headers=self.headers())
             reply.raise_for_status()
             found = {one["id"]: one.get("max_model_len") for one in reply.json()["data"]}
         except httpx.HTTPStatusError as error:
@@ -91,12 +86,11 @@ async def measure(endpoint: Endpoint, bodies: Sequence[bytes], concurrency: int)
     """Ask everything, `concurrency` requests in flight until none is left to begin."""
     results: list[Answered | Refused] = []
     left = iter(bodies)
-    async with endpoint.client(concurrency) as client:
-        wall, started, busy = time.time(), time.perf_counter(), time.process_time()
-        async with asyncio.TaskGroup() as group:
-            for _ in range(min(concurrency, len(bodies))):
-                group.create_task(_slot(client, left, results))
-        seconds, spent = time.perf_counter() - started, time.process_time() - busy
+    wall, started, busy = time.time(), time.perf_counter(), time.process_time()
+    async with asyncio.TaskGroup() as group:
+        for _ in range(min(concurrency, len(bodies))):
+            group.create_task(_slot(endpoint, left, results))
+    seconds, spent = time.perf_counter() - started, time.process_time() - busy
     return Measured(
         started=wall,
         seconds=seconds,
@@ -107,33 +101,32 @@ async def measure(endpoint: Endpoint, bodies: Sequence[bytes], concurrency: int)
 
 
 async def _slot(
-    client: httpx.AsyncClient, left: Iterator[bytes], results: list[Answered | Refused]
+    endpoint: Endpoint, left: Iterator[bytes], results: list[Answered | Refused]
 ) -> None:
     for body in left:
         try:
-            results.append(await _ask(client, body))
-        except httpx.HTTPError as error:
+            async with asyncio.timeout(_REQUEST_SECONDS):
+                results.append(await _ask(endpoint, body))
+        except (OSError, WireError) as error:
             results.append(Refused(reason=_named(error)))
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+        except (ValueError, KeyError, TypeError, AttributeError):
             results.append(Refused(reason="its stream is not that of a completion"))
 
 
-async def _ask(client: httpx.AsyncClient, body: bytes) -> Answered | Refused:
+async def _ask(endpoint: Endpoint, body: bytes) -> Answered | Refused:
     began = time.perf_counter()
-    async with client.stream("POST", "/v1/completions", content=body) as reply:
-        if reply.status_code != 200:
-            text = " ".join((await reply.aread()).decode("utf-8", "replace").split())
-            return Refused(reason=f"HTTP {reply.status_code}: {text[:300]}")
+    async with post(endpoint.url, "/v1/completions", endpoint.headers(), body) as reply:
+        if reply.status != 200:
+            text = b"".join([block async for block in reply.blocks()])
+            told = " ".join(text.decode("utf-8", "replace").split())
+            return Refused(reason=f"HTTP {reply.status}: {told[:300]}")
         times: list[float] = []
         usage: Mapping[str, Any] | None = None
         rest = b""
-        async for block in reply.aiter_raw():
+        async for block in reply.blocks():
             now = time.perf_counter()
             *lines, rest = (rest + block).split(b"\n")
-            for line in lines:
-                event = _event(line)
-                if event is None:
-                    continue
+            for event in filter(None, map(_event, lines)):
                 if "error" in event:
                     return Refused(reason=f"in the stream: {str(event['error'])[:300]}")
                 if event.get("choices"):
@@ -155,7 +148,7 @@ def _event(line: bytes) -> dict[str, Any] | None:
     data = line.strip().removeprefix(b"data:").strip()
     if not line.startswith(b"data:") or data == b"[DONE]":
         return None
-    event = json.loads(data)
+    event = json.loads(data.decode())
     if not isinstance(event, dict):
         raise TypeError("an event is no object")
     return event

@@ -93,6 +93,13 @@ def test_failed_requests_are_counted_and_roll_back(
     assert "requests of the canary arm failed" in capsys.readouterr().out
 
 
+def test_the_form_of_the_stream_does_not_matter(tmp_path: Path) -> None:
+    out = tmp_path / "runs"
+    bench(Pace(chunked=True), Pace(), out, "--range-ratio", "1")
+    for run in runs(out).values():
+        assert run["failed"] == 0 and run["total_output_tokens"] == 8 * run["completed"]
+
+
 def test_an_api_key_goes_into_the_header_and_nowhere_else(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -112,6 +119,7 @@ def test_an_api_key_goes_into_the_header_and_nowhere_else(
         (Pace(refuse=400), (), "all 6 requests failed, the first with: HTTP 400"),
         (Pace(usage=False), (), "stream ended without usage"),
         (Pace(cut=True), (), "stream ended without usage"),
+        (Pace(cut=True, chunked=True), (), "WireError: the answer was cut off"),
         (Pace(longest=20), (), "the canary server takes 20 tokens, 24 are needed"),
         (Pace(model="other"), (), "--model: name one that both servers have (stable: known;"),
         (Pace(), ("--model", "other"), "--model: name one"),

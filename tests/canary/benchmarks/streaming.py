@@ -23,6 +23,7 @@ class Pace:
     usage: bool = True
     key: str | None = None
     cut: bool = False
+    chunked: bool = False
     bodies: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -47,6 +48,8 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("content-type", "text/event-stream")
         self.send_header("connection", "close")
+        if pace.chunked:
+            self.send_header("transfer-encoding", "chunked")
         self.end_headers()
         self.close_connection = True
         with suppress(ConnectionError):
@@ -62,10 +65,20 @@ class Handler(BaseHTTPRequestHandler):
             given, made = len(body["prompt"]), body["max_tokens"]
             usage = {"prompt_tokens": given, "completion_tokens": made}
             self._event({"choices": [], "usage": usage})
-        self.wfile.write(b": a comment\n\ndata: [DONE]\n\n")
+        self._write(b": a comment\n\ndata: [DONE]\n\n")
+        if pace.chunked:
+            self.wfile.write(b"0\r\n\r\n")
 
     def _event(self, event: dict[str, Any]) -> None:
-        self.wfile.write(b"data: " + json.dumps(event).encode() + b"\n\n")
+        self._write(b"data: " + json.dumps(event).encode() + b"\n\n")
+
+    def _write(self, block: bytes) -> None:
+        if not self.server.pace.chunked:
+            self.wfile.write(block)
+            return
+        # As a proxy may: a chunk ends in the middle of an event.
+        for part in (block[:9], block[9:]):
+            self.wfile.write(b"%x\r\n%b\r\n" % (len(part), part))
 
     def _say(self, code: int, document: dict[str, Any]) -> None:
         text = json.dumps(document).encode()
