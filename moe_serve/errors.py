@@ -8,6 +8,7 @@
      +-- EmulationError        the emulated kernel was asked for something it cannot do
      +-- SourceError           a history for the judge cannot be had
      +-- BenchError            a benchmark cannot start or go on
+     +-- ProbeError            a server that is probed does not answer
      +-- DemoError             the embedded main job cannot start or go on
 
 A message says what is wrong, where, and what to do, in one line.
@@ -48,6 +49,10 @@ class SourceError(MoeServeError):
 
 class BenchError(MoeServeError):
     """A server under a benchmark cannot be reached or answers nothing: which one, and why."""
+
+
+class ProbeError(MoeServeError):
+    """A server that is probed does not answer, or not as needed."""
 
 
 class DemoError(MoeServeError):
