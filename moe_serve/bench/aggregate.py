@@ -44,6 +44,8 @@ def aggregate(
         "is_multinode": False,
         "tp": facts.gpus,
         "pp": 1,
+        "dcp_size": 1,
+        "pcp_size": 1,
         "ep": 1,
         "dp_attention": "false",
         "tput_per_gpu": (given + made) / per_gpu,
