@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from moe_serve.canary.quality.result import QualityResult
 from moe_serve.cli.main import main
+from tests.canary.benchmarks.runs import OTHER, SAME, pairs
 
 PUBLISHED = Path(__file__).parents[2] / "docs/examples/vllm-42098.json"
 
@@ -48,6 +50,34 @@ def test_a_policy_and_a_claim_are_taken_into_account(
     assert found["claim"]["inside"] is False
     gain = next(check for check in found["checks"] if check["name"] == "gain")
     assert gain["threshold"] == pytest.approx(math.log(1.2))
+
+
+@pytest.mark.parametrize(
+    ("gain", "answers", "code"), [(1.08, SAME, 0), (1.08, OTHER, 10), (0.9, SAME, 10)]
+)
+def test_pairs_with_a_comparison_of_answers_are_decided(
+    gain: float, answers: QualityResult, code: int, tmp_path: Path
+) -> None:
+    folder, told = tmp_path / "runs", tmp_path / "answers.json"
+    folder.mkdir()
+    told.write_text(json.dumps(answers.to_json()), "utf-8")
+    for at, run in enumerate(pairs(gain)):
+        content = {
+            "arm": run.arm.value,
+            "pair": run.pair,
+            "planned_pairs": run.planned_pairs,
+            "isl": run.cell.shape.input_tokens,
+            "osl": run.cell.shape.output_tokens,
+            "conc": run.cell.concurrency,
+            "tp": 1,
+            "tput_per_gpu": run.tput_per_gpu,
+            "p99_ttft": run.latencies.ttft_p99,
+            "p99_itl": run.latencies.itl_p99,
+            "failed": run.failed,
+            "started": run.started,
+        }
+        (folder / f"{at}.json").write_text(json.dumps(content), "utf-8")
+    assert main(["canary", "judge", "--from", str(folder), "--quality", str(told)]) == code
 
 
 @pytest.mark.parametrize(
