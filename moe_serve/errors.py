@@ -7,6 +7,7 @@
      +-- RecordError           a worker's record file cannot be read or written
      +-- EmulationError        the emulated kernel was asked for something it cannot do
      +-- SourceError           a history for the judge cannot be had
+     +-- BenchError            a benchmark cannot start or go on
      +-- ProbeError            a server that is probed does not answer
      +-- DemoError             the embedded main job cannot start or go on
 
@@ -44,6 +45,10 @@ class EmulationError(MoeServeError):
 
 class SourceError(MoeServeError):
     """A history for the judge cannot be had: the message names the source and what it said."""
+
+
+class BenchError(MoeServeError):
+    """A server under a benchmark cannot be reached or answers nothing: which one, and why."""
 
 
 class ProbeError(MoeServeError):
