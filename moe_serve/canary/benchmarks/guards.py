@@ -10,7 +10,6 @@ from moe_serve.canary.analysis.verdict import Check, Severity
 from moe_serve.canary.benchmarks.pairing import Floats, Paired
 from moe_serve.canary.benchmarks.protocol import Rules, spread
 from moe_serve.canary.benchmarks.results import Arm, BenchmarkRun
-from moe_serve.canary.quality.result import NoQuality, Outcome, QualityResult
 
 _Value = Callable[[BenchmarkRun], float | None]
 
@@ -168,15 +167,4 @@ def cells_not_worse(layout: Paired, ratios: Floats, rules: Rules) -> Check:
         threshold=limit,
         passed=bool(uppers) and not worse,
         detail=detail,
-    )
-
-
-def same_answers(quality: QualityResult | NoQuality) -> Check:
-    """Whether the answers were shown to be the same; no data does not pass."""
-    return Check(
-        name="same_answers",
-        number=None,
-        threshold=None,
-        passed=isinstance(quality, QualityResult) and quality.outcome is Outcome.PASSED,
-        detail=quality.reason,
     )

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from moe_serve.canary.analysis.checks import quality_check
 from moe_serve.canary.analysis.policy import OnNoGain
 from moe_serve.canary.analysis.validity import Evidence
 from moe_serve.canary.analysis.verdict import Check, Verdict
@@ -16,17 +17,19 @@ from moe_serve.canary.benchmarks.judgement import (
 from moe_serve.canary.benchmarks.pairing import Floats, Paired, Unpaired, paired
 from moe_serve.canary.benchmarks.protocol import PAIRS, Rules, Spread, spread
 from moe_serve.canary.benchmarks.results import BenchmarkRun
-from moe_serve.canary.quality.result import NoQuality, Outcome, QualityResult
+from moe_serve.canary.quality.finding import QualityFinding, under
+from moe_serve.canary.quality.result import NoQuality, Outcome
 
 
 def judge_pairs(
-    runs: Sequence[BenchmarkRun], rules: Rules, quality: QualityResult | NoQuality
+    runs: Sequence[BenchmarkRun], rules: Rules, quality: QualityFinding | NoQuality
 ) -> BenchmarkJudgement:
     """What the runs say of the canary, with every check behind it.
 
     Per pair, the log ratios of all cells are averaged (equal weights, as published claims do);
     the interval is Student's t over pairs. Swapping the arms negates theta exactly.
     """
+    quality = under(rules.policy.quality_mode, rules.policy.quality_allowed, quality)
     layout = paired(runs)
     planned = _planned(runs, rules)
     if isinstance(layout, Unpaired):
@@ -65,7 +68,7 @@ def judge_pairs(
         checks=(
             _layout_check(()),
             *(guard.check for guard in held),
-            guards.same_answers(quality),
+            quality_check(quality),
             *checks,
         ),
     )
@@ -158,7 +161,7 @@ def _speed_checks(
 def _decide(
     speed: Speed,
     rules: Rules,
-    quality: QualityResult | NoQuality,
+    quality: QualityFinding | NoQuality,
     held: tuple[guards.Guard, ...],
     checks: tuple[Check, ...],
 ) -> tuple[Verdict, str]:
@@ -180,7 +183,7 @@ def _decide(
 def _on_speed(
     speed: Speed,
     rules: Rules,
-    quality: QualityResult | NoQuality,
+    quality: QualityFinding | NoQuality,
     held: tuple[guards.Guard, ...],
     checks: tuple[Check, ...],
 ) -> tuple[Verdict, str]:
@@ -202,11 +205,11 @@ def _on_speed(
     return Verdict.KEEP_GOING, "; ".join([shown, *wanting])
 
 
-def _failed(quality: QualityResult | NoQuality) -> bool:
-    return isinstance(quality, QualityResult) and quality.outcome is Outcome.FAILED
+def _failed(quality: QualityFinding | NoQuality) -> bool:
+    return isinstance(quality, QualityFinding) and quality.outcome is Outcome.FAILED
 
 
-def _answers_wanting(quality: QualityResult | NoQuality) -> list[str]:
-    if isinstance(quality, QualityResult) and quality.outcome is Outcome.PASSED:
+def _answers_wanting(quality: QualityFinding | NoQuality) -> list[str]:
+    if isinstance(quality, QualityFinding) and quality.outcome is Outcome.PASSED:
         return []
     return [f"the answers are not shown to be the same: {quality.reason}"]

@@ -125,13 +125,20 @@ class IdenticalResult:
     rounds: int
     cells: tuple[CellResult, ...]
 
+    @property
+    def number(self) -> float | None:
+        """The highest upper bound of a cell; None before every cell has one."""
+        worst = max(cell.upper for cell in self.cells)
+        return worst if math.isfinite(worst) else None
+
     def to_json(self) -> dict[str, object]:
         """The verdict's `quality` in mode `identical`."""
         return {
             "mode": "identical",
             "outcome": self.outcome.value,
             "reason": self.reason,
-            "epsilon_nats": self.plan.epsilon_nats,
+            "number": self.number,
+            "allowed": self.plan.epsilon_nats,
             "rounds": self.rounds,
             "budget": self.plan.budget(),
             "cells": [cell.to_json() for cell in self.cells],

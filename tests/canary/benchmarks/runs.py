@@ -6,7 +6,8 @@ from dataclasses import replace
 from itertools import product
 
 from moe_serve.canary.benchmarks.results import Arm, BenchmarkRun, Cell, Latencies, Shape
-from moe_serve.canary.quality.result import Outcome, QualityResult
+from moe_serve.canary.quality.finding import QualityFinding, finding
+from moe_serve.canary.quality.result import Outcome
 
 SHAPES = (
     Shape(input_tokens=1024, output_tokens=1024),
@@ -15,18 +16,17 @@ SHAPES = (
 CELLS = tuple(Cell(shape=shape, concurrency=conc) for shape in SHAPES for conc in (4, 16, 64))
 
 
-def quality(outcome: Outcome) -> QualityResult:
-    return QualityResult(
-        outcome=outcome,
-        reason=f"answers {outcome.value}",
-        epsilon_nats=0.005,
-        confidence=0.95,
-        prefill=None,
-        decode=None,
-        noise_prefill=None,
-        noise_decode=None,
-        missing=(),
-    )
+def quality(outcome: Outcome) -> QualityFinding:
+    said: dict[str, object] = {
+        "mode": "identical",
+        "outcome": outcome.value,
+        "reason": f"answers {outcome.value}",
+        "number": 0.001 if outcome is Outcome.PASSED else 0.02,
+        "allowed": 0.005,
+    }
+    found = finding(said)
+    assert isinstance(found, QualityFinding)
+    return found
 
 
 SAME, OTHER = quality(Outcome.PASSED), quality(Outcome.FAILED)

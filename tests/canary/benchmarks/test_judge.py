@@ -10,14 +10,15 @@ from moe_serve.canary.benchmarks.judge import judge_pairs
 from moe_serve.canary.benchmarks.judgement import BenchmarkJudgement
 from moe_serve.canary.benchmarks.protocol import Rules, spread
 from moe_serve.canary.benchmarks.results import Arm, BenchmarkRun, Latencies
-from moe_serve.canary.quality.result import NoQuality, QualityResult
+from moe_serve.canary.quality.finding import QualityFinding
+from moe_serve.canary.quality.result import NoQuality
 from tests.canary.benchmarks.runs import CELLS, OTHER, SAME, changed, pairs
 
 
 def judged(
     runs: list[BenchmarkRun],
     rules: Rules | None = None,
-    quality: QualityResult | NoQuality = SAME,
+    quality: QualityFinding | NoQuality = SAME,
 ) -> BenchmarkJudgement:
     return judge_pairs(runs, rules or Rules(), quality)
 
@@ -46,6 +47,12 @@ def test_without_a_comparison_of_answers_nothing_is_promoted() -> None:
     found = judged(pairs(1.08), quality=NoQuality(reason="not asked"))
     assert found.verdict is Verdict.KEEP_GOING
     assert "not shown to be the same: not asked" in found.reason
+
+
+def test_answers_compared_within_a_wider_bound_than_registered_promote_nothing() -> None:
+    strict = Rules(policy=Policy(quality_epsilon_nats=0.002))
+    found = judged(pairs(1.08), strict)
+    assert found.verdict is Verdict.KEEP_GOING and "0.005 allowed" in found.reason
 
 
 def test_other_answers_roll_back_however_fast_they_come() -> None:
