@@ -130,7 +130,7 @@ def test_an_api_key_goes_into_the_header_and_nowhere_else(
         (Pace(), ("--vocabulary", "9"), "--vocabulary 9"),
         (Pace(), ("--pairs", "0"), "--pairs: '0'"),
         (Pace(), ("--policy", "nowhere.yaml"), "nowhere.yaml"),
-        (Pace(), ("--quality", "nowhere.json"), "nowhere.json"),
+        (Pace(), ("--quality", "/dev/null"), "--quality /dev/null: not JSON"),
         (Pace(), ("--api-key-file", "nowhere"), "--api-key-file nowhere"),
         (Pace(), ("--stable", "localhost:8000"), "--stable 'localhost:8000'"),
     ],

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from moe_serve.canary.quality.result import QualityResult
+from moe_serve.canary.quality.finding import QualityFinding
 from moe_serve.cli.main import main
 from tests.canary.benchmarks.runs import OTHER, SAME, pairs
 
@@ -56,7 +56,7 @@ def test_a_policy_and_a_claim_are_taken_into_account(
     ("gain", "answers", "code"), [(1.08, SAME, 0), (1.08, OTHER, 10), (0.9, SAME, 10)]
 )
 def test_pairs_with_a_comparison_of_answers_are_decided(
-    gain: float, answers: QualityResult, code: int, tmp_path: Path
+    gain: float, answers: QualityFinding, code: int, tmp_path: Path
 ) -> None:
     folder, told = tmp_path / "runs", tmp_path / "answers.json"
     folder.mkdir()

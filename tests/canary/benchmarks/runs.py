@@ -6,7 +6,7 @@ from dataclasses import replace
 from itertools import product
 
 from moe_serve.canary.benchmarks.results import Arm, BenchmarkRun, Cell, Latencies, Shape
-from moe_serve.canary.quality.finding import Mode, QualityFinding
+from moe_serve.canary.quality.finding import QualityFinding, finding
 from moe_serve.canary.quality.result import Outcome
 
 SHAPES = (
@@ -17,14 +17,16 @@ CELLS = tuple(Cell(shape=shape, concurrency=conc) for shape in SHAPES for conc i
 
 
 def quality(outcome: Outcome) -> QualityFinding:
-    return QualityFinding(
-        mode=Mode.IDENTICAL,
-        outcome=outcome,
-        reason=f"answers {outcome.value}",
-        number=0.001,
-        allowed=0.005,
-        body={},
-    )
+    said: dict[str, object] = {
+        "mode": "identical",
+        "outcome": outcome.value,
+        "reason": f"answers {outcome.value}",
+        "number": 0.001 if outcome is Outcome.PASSED else 0.02,
+        "allowed": 0.005,
+    }
+    found = finding(said)
+    assert isinstance(found, QualityFinding)
+    return found
 
 
 SAME, OTHER = quality(Outcome.PASSED), quality(Outcome.FAILED)

@@ -49,6 +49,12 @@ def test_without_a_comparison_of_answers_nothing_is_promoted() -> None:
     assert "not shown to be the same: not asked" in found.reason
 
 
+def test_answers_compared_within_a_wider_bound_than_registered_promote_nothing() -> None:
+    strict = Rules(policy=Policy(quality_epsilon_nats=0.002))
+    found = judged(pairs(1.08), strict)
+    assert found.verdict is Verdict.KEEP_GOING and "0.005 allowed" in found.reason
+
+
 def test_other_answers_roll_back_however_fast_they_come() -> None:
     assert judged(pairs(1.5), quality=OTHER).verdict is Verdict.ROLLBACK
     # Answers are named even where the pairs are worth nothing.
