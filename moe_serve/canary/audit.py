@@ -9,14 +9,15 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from moe_serve.canary.analysis.comparison import Findings, Observed, Registration, conclude
+from moe_serve.canary.analysis.guards import Guard, GuardBlocks, GuardKind
 from moe_serve.canary.analysis.noise import Calibration, Design, Spread
 from moe_serve.canary.analysis.policy import OnNoGain, Policy
 from moe_serve.canary.analysis.series import Cell, CellKind
@@ -107,6 +108,7 @@ def inputs(found: Findings) -> dict[str, Any]:
     return {
         "observed": {
             "tables": {kind.value: _table_out(table) for kind, table in seen.tables.items()},
+            "guards": [asdict(guard) for guard in seen.guards],
             "stable": asdict(seen.stable),
             "canary": asdict(seen.canary),
             "stable_pods": seen.stable_pods,
@@ -116,7 +118,10 @@ def inputs(found: Findings) -> dict[str, Any]:
             "end": seen.end,
             "origin": seen.origin,
         },
-        "registered": _plain(asdict(registered)),
+        "registered": {
+            **_plain(asdict(replace(registered, weights=None))),
+            "weights": _weights_out(registered.weights),
+        },
         "quality": found.quality.to_json(),
     }
 
@@ -134,7 +139,7 @@ def _plain(value: Any) -> Any:
 
 def _table_out(table: BlockTable) -> dict[str, Any]:
     return {
-        "cells": [[c.kind.value, c.layer, c.bucket, c.phase] for c in table.cells],
+        "cells": [_cell_out(cell) for cell in table.cells],
         "starts": table.starts.tolist(),
         "log_ratios": [
             [None if math.isnan(value) else value for value in row]
@@ -145,10 +150,7 @@ def _table_out(table: BlockTable) -> dict[str, Any]:
 
 
 def _table_in(body: dict[str, Any]) -> BlockTable:
-    cells = tuple(
-        Cell(kind=CellKind(kind), layer=layer, bucket=bucket, phase=phase)
-        for kind, layer, bucket, phase in body["cells"]
-    )
+    cells = tuple(_cell_in(cell) for cell in body["cells"])
     ratios: Floats = np.array(body["log_ratios"], dtype=np.float64)
     return BlockTable(
         cells=cells,
@@ -166,6 +168,14 @@ def _observed(body: dict[str, Any]) -> Observed:
     validity["evidence"] = Evidence(validity["evidence"])
     return Observed(
         tables={CellKind(kind): _table_in(table) for kind, table in body["tables"].items()},
+        guards=tuple(
+            GuardBlocks(
+                guard=_guard(guard["guard"]),
+                stable=tuple((value, count) for value, count in guard["stable"]),
+                canary=tuple((value, count) for value, count in guard["canary"]),
+            )
+            for guard in body["guards"]
+        ),
         stable=Windows(**body["stable"]),
         canary=Windows(**body["canary"]),
         stable_pods=body["stable_pods"],
@@ -197,4 +207,27 @@ def _registration(body: dict[str, Any]) -> Registration:
         calibration=Calibration(**known) if known else None,
         under_test=tuple(rules["under_test"]),
         canary_share=rules["canary_share"],
+        guards=tuple(_guard(guard) for guard in rules["guards"]),
+        weights=_weights_in(rules["weights"]),
     )
+
+
+def _guard(body: dict[str, Any]) -> Guard:
+    return Guard(**{**body, "kind": GuardKind(body["kind"])})
+
+
+def _weights_out(weights: Mapping[Cell, float] | None) -> list[list[Any]] | None:
+    return None if weights is None else [[*_cell_out(c), share] for c, share in weights.items()]
+
+
+def _weights_in(body: list[list[Any]] | None) -> dict[Cell, float] | None:
+    return None if body is None else {_cell_in(cell): share for *cell, share in body}
+
+
+def _cell_out(cell: Cell) -> list[Any]:
+    return [cell.kind.value, cell.layer, cell.bucket, cell.phase]
+
+
+def _cell_in(body: list[Any]) -> Cell:
+    kind, layer, bucket, phase = body
+    return Cell(kind=CellKind(kind), layer=layer, bucket=bucket, phase=phase)

@@ -8,13 +8,15 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from moe_serve.canary.analysis.comparison import Registration
+from moe_serve.canary.analysis.guards import Guard, GuardKind
 from moe_serve.canary.analysis.noise import Calibration, Design, Spread
 from moe_serve.canary.analysis.policy import OnNoGain, Policy
-from moe_serve.canary.analysis.series import CellKind
+from moe_serve.canary.analysis.series import Cell, CellKind
 from moe_serve.canary.analysis.windows import Cut
 from moe_serve.canary.quality.finding import Mode
 from moe_serve.errors import UsageError
 
+_ROUNDING = 1e-6
 _Share = Annotated[float, Field(gt=0, lt=1)]
 
 
@@ -90,6 +92,28 @@ class _Quality(_Part):
     )
 
 
+class _Latency(_Part):
+    margin: float = Field(gt=0, le=1, description="share by which the quantile may rise")
+    quantile: float = Field(0.99, ge=0.5, lt=1)
+
+
+class _Events(_Part):
+    margin: float = Field(gt=0, le=1, description="events more that are allowed a request")
+
+
+class _Guards(_Part):
+    ttft: _Latency | None = Field(None, description="time to first token")
+    itl: _Latency | None = Field(None, description="time between tokens")
+    errors: _Events | None = Field(None, description="requests that vLLM ended with an error")
+    preemptions: _Events | None = Field(None, description="of running requests, for want of cache")
+
+
+class _Weight(_Part):
+    batch: int = Field(ge=1)
+    share: float = Field(gt=0, le=1)
+    layer: int | None = Field(None, ge=0, description="of a kernel; absent for steps")
+
+
 class _Document(_Part):
     """A comparison's rules, fixed before it starts."""
 
@@ -99,6 +123,10 @@ class _Document(_Part):
     blocks: _Blocks = _Blocks()
     spread: _Spread = _Spread()
     calibration: _Calibration | None = None
+    guards: _Guards = _Guards()
+    weights: tuple[_Weight, ...] | None = Field(
+        None, min_length=1, description="shares of busy time; absent: the stable arm's own mix"
+    )
     design: Design = Field(Design.PARALLEL, description="parallel arms, or a crossover of GPUs")
     deadline_hours: float = Field(12, gt=0, le=24 * 14, description="then a person decides")
 
@@ -163,7 +191,33 @@ def parse(document: Any, name: str) -> Registration:
         else None,
         under_test=found.validity.under_test,
         canary_share=found.validity.canary_share,
+        guards=tuple(
+            Guard(kind=kind, **rule.model_dump())
+            for kind in GuardKind
+            if (rule := getattr(found.guards, kind.value)) is not None
+        ),
+        weights=_weights(found, name),
     )
+
+
+def _weights(found: _Document, name: str) -> dict[Cell, float] | None:
+    """Registered shares by cell; they must sum to 1, so that a forgotten cell is not overlooked."""
+    if found.weights is None:
+        return None
+    kind = found.speed.primary
+    shares = {
+        Cell(kind=kind, layer=weight.layer, bucket=weight.batch): weight.share
+        for weight in found.weights
+    }
+    if len(shares) < len(found.weights):
+        raise UsageError(f"{name}: weights: a batch size (and layer) is there twice")
+    if any((cell.layer is None) is not (kind is CellKind.STEP) for cell in shares):
+        raise UsageError(f"{name}: weights: a kernel's weight needs a layer, a step's has none")
+    if abs(math.fsum(shares.values()) - 1) > _ROUNDING:
+        raise UsageError(
+            f"{name}: weights: the shares sum to {math.fsum(shares.values()):g}, not to 1"
+        )
+    return shares
 
 
 def _first(error: ValidationError) -> str:

@@ -25,6 +25,7 @@ from moe_serve.errors import UsageError
 
 if TYPE_CHECKING:
     from moe_serve.canary.analysis.comparison import Findings
+    from moe_serve.canary.service.watch import Source
 
 _PODS = (1, 2, 4, 8)
 
@@ -43,6 +44,13 @@ def add_verbs(parser: argparse.ArgumentParser) -> None:
         "--gain", type=float, default=1.077, help="the expected true speed-up (a ratio)"
     )
     _run(plan, _plan)
+
+    calibrate = verbs.add_parser("calibrate", help="the policy's noise figures, from an A/A run")
+    calibrate.description = "Prints the parts `calibration` and `spread` of a policy, as YAML."
+    policy_flag(calibrate)
+    source_flags(calibrate)
+    window_flags(calibrate)
+    _run(calibrate, _calibrate)
 
     for name, text, run in (
         ("judge", "the verdict now, with its numbers", _judge),
@@ -102,12 +110,54 @@ def _needing_extras(run: Verb) -> Verb:
     return checked
 
 
+def _calibrate(args: argparse.Namespace) -> int:
+    from moe_serve.canary.analysis.calibrate import calibrate
+
+    past = _past(args)
+    start, end = window(args, past)
+    found = calibrate(past.history(start, end), registration(args))
+    known, spread = found.calibration, found.spread
+    parts: dict[str, dict[str, float]] = {
+        "calibration": {
+            "block_variance": float(f"{known.block_variance:.4g}"),
+            "blocks": known.blocks,
+            "autocorrelation": round(known.autocorrelation, 3),
+        }
+    }
+    if spread is not None:
+        parts["spread"] = {
+            "gpu_sd": float(f"{spread.gpu_sd:.3g}"),
+            "gpu_freedom": spread.gpu_freedom,
+        }
+    if args.output == "json":
+        _print_json({**parts, "apart": found.apart, "advised_seconds": found.advised_seconds})
+        return 0
+    lines = [
+        f"# A/A over {known.hours:.1f} h: the arms lay {math.expm1(found.apart):+.2%} apart, "
+        f"a block's noise is {math.sqrt(known.block_variance):.2%}",
+        *(f"{name}: {json.dumps(part)}" for name, part in parts.items()),
+    ]
+    if spread is None:
+        lines.append("# spread: it takes two pods or more that ran the same batch sizes")
+    if found.advised_seconds > known.block_seconds:
+        lines.append(
+            f"# the noise's memory asks for blocks of {found.advised_seconds:.0f} s: set "
+            "blocks.seconds, and calibrate again"
+        )
+    sys.stdout.write("\n".join(lines) + "\n")
+    return 0
+
+
+def _past(args: argparse.Namespace) -> "Source":
+    if args.exporter:
+        raise UsageError("--exporter gives no past: use it with `canary serve`")
+    return source(args)
+
+
 def _found(args: argparse.Namespace) -> "Findings":
     from moe_serve.canary.analysis.comparison import examine
 
-    if args.exporter:
-        raise UsageError("--exporter gives no past: use it with `canary serve`")
-    past = source(args)
+    past = _past(args)
     start, end = window(args, past)
     return examine(past.history(start, end), registration(args), quality(args)())
 

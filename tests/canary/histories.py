@@ -30,6 +30,22 @@ class Fleet:
     versions: tuple[str, str] = ("0.32.0", "0.32.0")
     buckets: Sequence[int] = BUCKETS
     seed: int = 0
+    users: "Users | None" = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Users:
+    """What vLLM counts of requests; the pairs are of stable and canary.
+
+    `requests` finish a scrape and pod. `ttft` and `itl` are median seconds of a log-normal latency;
+    `errors` and `preemptions` are rates a request.
+    """
+
+    requests: float = 40.0
+    ttft: tuple[float, float] = (0.3, 0.3)
+    itl: tuple[float, float] = (0.012, 0.011)
+    errors: tuple[float, float] = (0.0, 0.0)
+    preemptions: tuple[float, float] = (0.005, 0.005)
 
 
 def streams(fleet: Fleet) -> Streams:
@@ -53,6 +69,8 @@ def _pod(
     half = scrapes // 2 if pod == fleet.restart else scrapes
     lives = np.where(np.arange(scrapes) < half, 1000.0, 2000.0)
     index = 0 if arm == "stable" else 1
+    if fleet.users:
+        _users(made, fleet.users, source, labels, times, index)
     _series(made, "moe_serve_source_start_timestamp_seconds", labels, times, lives)
     facts = {"policy": fleet.policies[index]}
     _series(made, "moe_serve_config_info", {**labels, **facts}, times, np.ones(scrapes))
@@ -72,6 +90,36 @@ def _pod(
             }[prefix]
             _series(made, f"moe_serve_{count}", own, times, _counted(steps, half))
             _series(made, f"moe_serve_{busy}", own, times, _counted(spent, half))
+
+
+def _users(
+    made: Streams,
+    users: Users,
+    source: np.random.Generator,
+    labels: dict[str, str],
+    times: "np.ndarray",
+    index: int,
+) -> None:
+    finished = source.poisson(users.requests, len(times)).astype(float)
+    failed = source.poisson(finished * users.errors[index]).astype(float)
+    for reason, more in (("stop", finished - failed), ("error", failed)):
+        own = {**labels, "finished_reason": reason}
+        _series(made, "vllm:request_success_total", own, times, np.cumsum(more))
+    more = source.poisson(finished * users.preemptions[index]).astype(float)
+    _series(made, "vllm:num_preemptions_total", labels, times, np.cumsum(more))
+    edges = np.array([*np.geomspace(0.001, 10, 40), np.inf])
+    for name, median, each in (
+        ("time_to_first_token", users.ttft[index], 1),
+        ("inter_token_latency", users.itl[index], 20),
+    ):
+        below = np.vectorize(lambda z: 0.5 * (1 + math.erf(z / math.sqrt(2))))
+        shares = np.diff(below(np.log(edges / median) / 0.5), prepend=0.0)
+        counts = source.multinomial((finished * each).astype(int), shares / shares.sum())
+        for edge, column in zip(edges, counts.cumsum(axis=1).T, strict=True):
+            own = {**labels, "le": "+Inf" if math.isinf(edge) else repr(float(edge))}
+            _series(
+                made, f"vllm:{name}_seconds_bucket", own, times, np.cumsum(column).astype(float)
+            )
 
 
 def _counted(growth: "np.ndarray", restart: int) -> "np.ndarray":

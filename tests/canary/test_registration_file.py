@@ -28,12 +28,40 @@ def test_a_calibration_allows_earlier_looks() -> None:
         ({"speed": {"primary": "tokens"}}, r"^p.yaml: speed.primary: .*'kernel' or 'step'"),
         ({"calibration": {"blocks": 3}}, r"^p.yaml: calibration\..* \(and \d more\)"),
         ({"deadline_hours": 1}, r"cannot be decided: 12 blocks"),
+        ({"guards": {"ttft": {}}}, r"^p.yaml: guards.ttft.margin: Field required"),
+        (
+            {"guards": {"tpot": {"margin": 0.1}}},
+            r"^p.yaml: guards.tpot: unknown key; known here: t",
+        ),
+        ({"guards": {"errors": {"margin": 0}}}, r"^p.yaml: guards.errors.margin: .*greater than 0"),
+        ({"weights": [{"batch": 8, "share": 0.5}]}, r"^p.yaml: weights: the shares sum to 0.5"),
+        ({"weights": [{"batch": 8, "share": 0.5}] * 2}, r"weights: a batch size .* there twice"),
+        ({"weights": [{"batch": 8, "share": 1, "layer": 0}]}, r"weights: a kernel's weight needs"),
         ([], r"^p.yaml: document:"),
     ],
 )
 def test_a_mistake_is_named_with_its_path(document: object, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         parse(document, "p.yaml")
+
+
+def test_guards_and_weights_are_registered() -> None:
+    found = parse(
+        {
+            "guards": {"ttft": {"margin": 0.1, "quantile": 0.95}, "errors": {"margin": 0.001}},
+            "weights": [{"batch": 8, "share": 0.25}, {"batch": 64, "share": 0.75}],
+        },
+        "p",
+    )
+    assert [guard.name for guard in found.guards] == ["ttft_p95", "errors"]
+    assert found.weights is not None
+    assert sorted(found.weights.values()) == [0.25, 0.75]
+    assert found.terms(2, 2).alpha_high == pytest.approx(found.policy.alpha_rollback / 3)
+
+
+def test_the_shipped_policy_is_valid() -> None:
+    path = Path(__file__).parents[2] / "deploy/canary/policy.yaml"
+    assert len(load(path).guards) == 4
 
 
 def test_a_file_that_is_no_yaml_is_named(tmp_path: Path) -> None:

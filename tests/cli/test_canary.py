@@ -23,6 +23,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("good", Fleet()),
         ("none", Fleet(gain=1.0, noise=0.01)),
         ("silent", Fleet(silent="canary")),
+        ("equal", Fleet(gain=1.0, policies=("zero", "zero"))),
     ):
         with (made / f"{name}.om").open("w", encoding="utf-8") as out:
             write(streams(fleet), out)
@@ -78,6 +79,18 @@ def test_explaining_names_every_check(folder: Path, capsys: pytest.CaptureFixtur
     out = capsys.readouterr().out
     for name in ("arms_alive", "void_windows", "step_gain", "same_answers", "recorded file"):
         assert name in out
+
+
+def test_a_calibration_is_the_policys_next_lines(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert canary(folder, "calibrate", "--history", "@equal.om") == 0
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(capsys.readouterr().out + "validity: {under_test: [policy]}\n")
+    words = f"judge --policy {policy} --history @good.om --quality @same.json"
+    assert canary(folder, *words.split()) == 0
+    assert canary(folder, "calibrate", "--history", "@good.om") == 2
+    assert "no A/A run: the arms differ in policy" in capsys.readouterr().err
 
 
 def test_an_audit_is_checked_and_judged_anew(

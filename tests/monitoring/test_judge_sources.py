@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from moe_serve.canary.analysis.comparison import Registration, examine
+from moe_serve.canary.analysis.guards import Guard, GuardKind
 from moe_serve.canary.analysis.history import History
 from moe_serve.canary.analysis.noise import Spread
 from moe_serve.canary.sources.prometheus import Prometheus
 from moe_serve.canary.sources.recorded import RecordedFile, write
 from moe_serve.errors import SourceError
-from tests.canary.histories import START, Fleet, streams
+from tests.canary.histories import START, Fleet, Users, streams
 from tests.canary.test_audit import SAME
 from tests.monitoring.rules import tool
 from tests.monitoring.server import prometheus
@@ -22,14 +23,21 @@ pytestmark = pytest.mark.monitoring
 
 PORT = 19_497
 END = START + 4 * 3600
-RULES = Registration(spread=Spread(gpu_sd=0.005, gpu_freedom=6), under_test=("policy",))
+RULES = Registration(
+    spread=Spread(gpu_sd=0.005, gpu_freedom=6),
+    under_test=("policy",),
+    guards=(
+        Guard(kind=GuardKind.TTFT, margin=0.1),
+        Guard(kind=GuardKind.ERRORS, margin=0.001),
+    ),
+)
 
 
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("history") / "fleet.om"
     with path.open("w", encoding="utf-8") as out:
-        write(streams(Fleet(restart="canary-1")), out)
+        write(streams(Fleet(restart="canary-1", users=Users())), out)
     return path
 
 

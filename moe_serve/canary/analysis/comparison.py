@@ -1,12 +1,18 @@
 """One comparison as it was registered, and what the judge says of a history under it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from moe_serve.canary.analysis.boundary import Looks
 from moe_serve.canary.analysis.estimate import Estimate, NoEstimate
 from moe_serve.canary.analysis.estimator import Terms, estimate
+from moe_serve.canary.analysis.guards import (
+    Guard,
+    GuardBlocks,
+    conclude_guard,
+    observe_guard,
+)
 from moe_serve.canary.analysis.history import History
 from moe_serve.canary.analysis.judge import judge
 from moe_serve.canary.analysis.noise import (
@@ -17,7 +23,7 @@ from moe_serve.canary.analysis.noise import (
     Spread,
 )
 from moe_serve.canary.analysis.policy import Policy, config_digest
-from moe_serve.canary.analysis.series import DECODE, CellKind
+from moe_serve.canary.analysis.series import DECODE, Cell, CellKind
 from moe_serve.canary.analysis.table import BlockTable, Estimand
 from moe_serve.canary.analysis.validity import Requests, Validity
 from moe_serve.canary.analysis.verdict import Judgement
@@ -35,7 +41,8 @@ class Registration:
     """All that is fixed before a comparison starts; its digest is written down with the start.
 
     `under_test` names the facts in which the arms may differ. `canary_share` is which share of
-    both arms' requests the canary is to get; None leaves the split unchecked.
+    both arms' requests the canary is to get; None leaves the split unchecked. `weights` are shares
+    of busy time by cell of the primary kind; None takes the stable arm's in this comparison.
     """
 
     policy: Policy = field(default_factory=Policy)
@@ -46,6 +53,8 @@ class Registration:
     calibration: Calibration | None = None
     under_test: tuple[str, ...] = ()
     canary_share: float | None = None
+    guards: tuple[Guard, ...] = ()
+    weights: Mapping[Cell, float] | None = None
 
     def __post_init__(self) -> None:
         """Refuse what could not be judged."""
@@ -78,8 +87,10 @@ class Registration:
             stable_pods=max(1, stable_pods),
             canary_pods=max(1, canary_pods),
             calibration=self.calibration,
+            weights=self.weights,
             alpha_low=self.policy.alpha_promote,
-            alpha_high=self.policy.alpha_rollback,
+            # Speed and each guard may roll back, so they share the chance of doing so wrongly.
+            alpha_high=self.policy.alpha_rollback / (1 + len(self.guards)),
         )
 
 
@@ -128,6 +139,7 @@ class Observed:
     """
 
     tables: Mapping[CellKind, BlockTable]
+    guards: tuple[GuardBlocks, ...]
     stable: Windows
     canary: Windows
     stable_pods: int
@@ -156,7 +168,7 @@ def observe(history: History, registered: Registration) -> Observed:
         block_seconds=cut.block_seconds,
         void_share=_void_share(stable, canary),
         void_reasons=_void_reasons(("stable", stable), ("canary", canary)),
-        config_differences=_differences(history, registered.under_test),
+        config_differences=differences(history, registered.under_test),
         dead_arms=_silent(history),
         requests=_requests(history, registered.canary_share),
         blind_seconds=_blind(history, stable, canary),
@@ -164,6 +176,17 @@ def observe(history: History, registered: Registration) -> Observed:
     )
     return Observed(
         tables={kind: tables[kind][0] for kind in CellKind},
+        guards=tuple(
+            observe_guard(
+                guard,
+                history.stable.service,
+                history.canary.service,
+                start=history.start,
+                seconds=cut.block_seconds,
+                blocks=len(table.starts),
+            )
+            for guard in registered.guards
+        ),
         stable=stable,
         canary=canary,
         stable_pods=len(history.stable.pods),
@@ -182,11 +205,25 @@ def conclude(
     policy = registered.policy
     terms = registered.terms(seen.stable_pods, seen.canary_pods)
     step, kernel = (
-        estimate(seen.tables[kind], kind, terms) for kind in (CellKind.STEP, CellKind.KERNEL)
+        # Registered weights are of the primary kind's cells; the other has its own mix.
+        estimate(
+            seen.tables[kind],
+            kind,
+            terms if kind is policy.primary else replace(terms, weights=None),
+        )
+        for kind in (CellKind.STEP, CellKind.KERNEL)
     )
     table = seen.tables[policy.primary]
     return Findings(
-        judgement=judge(policy, step, kernel, quality, seen.validity, terms=terms),
+        judgement=judge(
+            policy,
+            step,
+            kernel,
+            quality,
+            seen.validity,
+            terms=terms,
+            guards=[conclude_guard(guard, terms) for guard in seen.guards],
+        ),
         terms=terms,
         step=step,
         kernel=kernel,
@@ -212,7 +249,8 @@ def _void_reasons(*arms: tuple[str, Windows]) -> tuple[str, ...]:
     return tuple(text for _, text in sorted(found, reverse=True))
 
 
-def _differences(history: History, under_test: tuple[str, ...]) -> tuple[str, ...]:
+def differences(history: History, under_test: tuple[str, ...]) -> tuple[str, ...]:
+    """The facts in which the arms differ though they are not under test, with both values."""
     stable, canary = history.stable.facts, history.canary.facts
     left_out = {*under_test, *_NAMES}
     return tuple(
@@ -259,4 +297,6 @@ def _registered(registered: Registration) -> dict[str, Any]:
         "calibration": known.to_json() if known else None,
         "under_test": list(registered.under_test),
         "canary_share": registered.canary_share,
+        "guards": [[guard.name, guard.margin] for guard in registered.guards],
+        "weights": {str(cell): share for cell, share in (registered.weights or {}).items()},
     }

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moe_serve.canary.analysis.series import Cell
+from moe_serve.canary.analysis.service import CounterSeries
 from moe_serve.errors import UsageError
 
 Floats = NDArray[np.float64]
@@ -41,13 +42,15 @@ class PodSeries:
 class ArmHistory:
     """One arm. `facts` are what its pods say of their configuration, by name; a fact on which its
     own pods disagree holds all values, sorted and joined by ` | `. `requests` is how many requests
-    it finished in the window, None where no metric tells.
+    it finished in the window, None where no metric tells. `service` is what its servers count of
+    requests, for the guards.
     """
 
     name: str
     pods: tuple[PodSeries, ...]
     facts: dict[str, str] = field(default_factory=dict)
     requests: int | None = None
+    service: tuple[CounterSeries, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,4 +100,5 @@ def _arm_until(arm: ArmHistory, end: float) -> ArmHistory:
                 busy=pod.busy[:count],
             )
         )
-    return replace(arm, pods=tuple(pods), requests=None)
+    service = tuple(one.until(end) for one in arm.service)
+    return replace(arm, pods=tuple(pods), requests=None, service=service)

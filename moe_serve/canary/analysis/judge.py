@@ -4,6 +4,7 @@ It may be asked at any time: the estimate's ends hold over all looks at once.
 """
 
 import math
+from collections.abc import Sequence
 
 from moe_serve.canary.analysis.checks import (
     bound_check,
@@ -13,6 +14,7 @@ from moe_serve.canary.analysis.checks import (
 )
 from moe_serve.canary.analysis.estimate import Estimate, NoEstimate
 from moe_serve.canary.analysis.estimator import Terms
+from moe_serve.canary.analysis.guards import GuardFinding
 from moe_serve.canary.analysis.policy import OnNoGain, Policy
 from moe_serve.canary.analysis.series import CellKind
 from moe_serve.canary.analysis.validity import Validity
@@ -30,6 +32,7 @@ def judge(
     *,
     terms: Terms,
     byte_bound: float | None = None,
+    guards: Sequence[GuardFinding] = (),
 ) -> Judgement:
     """What to do with the canary, with every check behind it.
 
@@ -41,7 +44,7 @@ def judge(
     valid = validity_checks(policy, validity, primary, terms.calibration)
     speed = speed_checks(policy, primary)
     same, bound = quality_check(quality), bound_check(kernel, byte_bound)
-    verdict, reason = _decide(policy, terms, primary, quality, validity, valid, speed)
+    verdict, reason = _decide(policy, terms, primary, quality, validity, valid, speed, guards)
     if not bound.passed:
         reason = f"{reason}. Warning: {bound.detail}"
     found = primary if isinstance(primary, Estimate) else None
@@ -61,7 +64,7 @@ def judge(
         quality=quality.to_json(),
         evidence=validity.evidence,
         config_digest=validity.config_digest,
-        checks=(*valid, same, *speed, bound),
+        checks=(*valid, same, *(guard.check for guard in guards), *speed, bound),
         above_bound=not bound.passed,
     )
 
@@ -74,6 +77,7 @@ def _decide(
     validity: Validity,
     valid: tuple[Check, ...],
     speed: tuple[Check, ...],
+    guards: Sequence[GuardFinding],
 ) -> tuple[Verdict, str]:
     failed = isinstance(quality, QualityFinding) and quality.outcome is Outcome.FAILED
     answers = f"the answers differ: {quality.reason}" if failed else ""
@@ -84,12 +88,20 @@ def _decide(
         return Verdict.INVALID, "; ".join([*faults, *([answers] if answers else [])])
     if failed:
         return Verdict.ROLLBACK, f"{answers}; {_speed_text(primary)}"
+    if broken := [guard.check.detail for guard in guards if guard.failed]:
+        return Verdict.ROLLBACK, f"worse for users: {'; '.join(broken)}; {_speed_text(primary)}"
     if isinstance(primary, NoEstimate):
         return Verdict.KEEP_GOING, f"no estimate yet: {primary.reason}"
-    verdict, reason = _on_speed(policy, primary, quality, speed)
+    held = all(guard.check.passed for guard in guards)
+    verdict, reason = _on_speed(policy, primary, quality, speed, held=held)
     if verdict is Verdict.KEEP_GOING:
         left = "the deadline is reached: a person decides" if validity.deadline_reached else ""
         wanting = _wanting(policy, terms, validity, primary, quality, speed)
+        wanting += [
+            f"not shown to be within its guard: {guard.check.detail}"
+            for guard in guards
+            if not guard.check.passed
+        ]
         reason = "; ".join(part for part in (reason, *wanting, left) if part)
     return verdict, reason
 
@@ -99,6 +111,8 @@ def _on_speed(
     primary: Estimate,
     quality: QualityFinding | NoQuality,
     speed: tuple[Check, ...],
+    *,
+    held: bool,
 ) -> tuple[Verdict, str]:
     shown = _speed_text(primary)
     if primary.hi < policy.log_harm:
@@ -111,7 +125,7 @@ def _on_speed(
             case OnNoGain.KEEP_GOING:
                 return Verdict.KEEP_GOING, f"{reason}; the policy leaves this to a person"
     same = isinstance(quality, QualityFinding) and quality.outcome is Outcome.PASSED
-    if same and all(check.passed for check in speed):
+    if same and held and all(check.passed for check in speed):
         return Verdict.PROMOTE, f"faster and the same answers: {shown}"
     return Verdict.KEEP_GOING, shown
 

@@ -63,7 +63,7 @@ def tabulate(
     blocks = int((history.end - history.start + _TINY) // (per_block * cut.window_seconds))
     count = blocks * per_block
     arms = [
-        _windows(arm, columns, history.start, cut.window_seconds, count)
+        arm_windows(arm, columns, history.start, cut.window_seconds, count)
         for arm in (history.stable, history.canary)
     ]
     (stable_runs, stable_busy, stable_void), (canary_runs, canary_busy, canary_void) = arms
@@ -90,7 +90,7 @@ def tabulate(
     return table, stable_void, canary_void
 
 
-def _windows(
+def arm_windows(
     arm: ArmHistory, columns: list[int], start: float, width: float, count: int
 ) -> tuple[Floats, Floats, Windows]:
     """(runs, busy seconds) of shape (windows, cells), summed over pods, and what is void."""

@@ -1,12 +1,13 @@
 """From series of samples to the judge's history: pods, ranks, cells."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from moe_serve.canary.analysis.history import ArmHistory, Floats, History, PodSeries
 from moe_serve.canary.analysis.series import Cell, CellKind
+from moe_serve.canary.analysis.service import CounterSeries, Measure
 from moe_serve.canary.sources.streams import Stream, Streams
 from moe_serve.errors import SourceError
 
@@ -17,6 +18,13 @@ _KERNEL = ("kernel_invocations_total", "kernel_seconds_total")
 _LIFE = ("source_start_timestamp_seconds", "graph_recaptures")
 _FACTS = ("config_info", "build_info")
 _REQUESTS = "vllm:request_success_total"
+# Finished counts every reason, `error` included.
+_MEASURES = {
+    "vllm:time_to_first_token_seconds_bucket": (Measure.TTFT,),
+    "vllm:inter_token_latency_seconds_bucket": (Measure.ITL,),
+    "vllm:num_preemptions_total": (Measure.PREEMPTED,),
+    _REQUESTS: (Measure.FINISHED, Measure.FAILED),
+}
 # Labels that a scrape or the cluster adds; they say where, not what.
 _WHERE = {
     "rank", "pod", "instance", "job", "namespace", "container", "endpoint", "service", "node",
@@ -107,6 +115,7 @@ def _arm(
         pods=tuple(_pod_series(pod, by_pod[pod], place, measures) for pod in sorted(by_pod)),
         facts=_facts(streams, {*_WHERE, label}),
         requests=_requests(streams),
+        service=tuple(_service(streams)),
     )
 
 
@@ -180,6 +189,19 @@ def _facts(streams: Sequence[Stream], left_out: set[str]) -> dict[str, str]:
                 if label not in left_out:
                     found.setdefault(label, set()).add(value)
     return {label: " | ".join(sorted(values)) for label, values in found.items()}
+
+
+def _service(streams: Iterable[Stream]) -> Iterator[CounterSeries]:
+    for stream in streams:
+        for measure in _MEASURES.get(stream.name, ()):
+            if measure is Measure.FAILED and stream.labels.get("finished_reason") != "error":
+                continue
+            yield CounterSeries(
+                measure=measure,
+                edge=float(stream.labels.get("le", "0")),
+                times=np.array(stream.times),
+                values=np.array(stream.values),
+            )
 
 
 def _requests(streams: Sequence[Stream]) -> int | None:
