@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from moe_serve.canary.quality.finding import QualityFinding, finding
 from moe_serve.cli.main import main
 from tests.canary.answering import VOCABULARY, Behaviour, serving
 
@@ -38,7 +39,12 @@ def probed(
     capsys: pytest.CaptureFixture[str], arguments: Sequence[str]
 ) -> tuple[int, dict[str, Any]]:
     code = main(arguments)
-    return code, json.loads(capsys.readouterr().out)
+    said = json.loads(capsys.readouterr().out)
+    # What the judge reads of the same output.
+    taken = finding(said)
+    assert isinstance(taken, QualityFinding)
+    assert taken.outcome.value == said["outcome"]
+    return code, said
 
 
 def test_equal_arms_pass(

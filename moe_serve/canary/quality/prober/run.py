@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from prometheus_client.parser import text_string_to_metric_families
 
 from moe_serve.canary.quality.counters import Counters, Drift, counters, drift, grown
+from moe_serve.canary.quality.finding import Mode
 from moe_serve.canary.quality.identical import IdenticalResult, Plan
 from moe_serve.canary.quality.noninferior import TaskPlan, TaskResult
 from moe_serve.canary.quality.noninferior import decide as decide_task
@@ -44,8 +45,10 @@ class Gate:
     def to_json(self) -> dict[str, object]:
         """The whole answer of `quality probe`."""
         return {
-            **self.result.to_json(),
+            # Where no answer was had, it still says which question was asked.
+            "number": None,
             **self.details,
+            **self.result.to_json(),
             "outcome": self.outcome.value,
             "reason": self.reason,
             "counters": self.drift.to_json(),
@@ -101,6 +104,8 @@ async def identical(
         result=probed.result,
         drift=await _drift(stable, canary, before),
         details={
+            "mode": Mode.IDENTICAL.value,
+            "allowed": plan.epsilon_nats,
             "reference": {"source": gold.source, "model": gold.model, "digest": gold.digest},
             "seconds": round(made + probed.seconds, 1),
             "requests_an_arm": probed.requests,
@@ -142,6 +147,8 @@ async def non_inferior(
         result=result,
         drift=await _drift(stable, canary, before),
         details={
+            "mode": Mode.NON_INFERIOR.value,
+            "allowed": plan.margin,
             "reference": {
                 "source": gold.source if gold else "stable, at the same time",
                 "digest": task.digest,
