@@ -128,7 +128,7 @@ def _write_weights(folder: Path, spec: CheckpointSpec) -> None:
 
     generator = torch.Generator().manual_seed(spec.seed)
     tensors = {}
-    for name, shape, spread in _tensors(spec):
+    for name, shape, spread in tensors(spec):
         if spread is None:
             tensors[name] = torch.ones(shape, dtype=torch.bfloat16)
         else:
@@ -141,7 +141,7 @@ def _write_weights(folder: Path, spec: CheckpointSpec) -> None:
 _Shape = tuple[int, ...]
 
 
-def _tensors(spec: CheckpointSpec) -> Iterator[tuple[str, _Shape, float | None]]:
+def tensors(spec: CheckpointSpec) -> Iterator[tuple[str, _Shape, float | None]]:
     """Name, shape and standard deviation of each tensor (None: ones)."""
     fan_in = spec.hidden**-0.5
     yield "model.embed_tokens.weight", (spec.vocab, spec.hidden), 1.0
