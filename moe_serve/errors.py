@@ -6,6 +6,7 @@
      +-- UnknownVllm           vLLM's functions no longer look as known: nothing was patched
      +-- RecordError           a worker's record file cannot be read or written
      +-- EmulationError        the emulated kernel was asked for something it cannot do
+     +-- SourceError           a history for the judge cannot be had
      +-- DemoError             the embedded main job cannot start or go on
 
 A message says what is wrong, where, and what to do, in one line.
@@ -38,6 +39,10 @@ class RecordError(MoeServeError):
 
 class EmulationError(MoeServeError):
     """The emulated kernel was asked for something that it cannot do."""
+
+
+class SourceError(MoeServeError):
+    """A history for the judge cannot be had: the message names the source and what it said."""
 
 
 class DemoError(MoeServeError):

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 
 from moe_serve import __version__
-from moe_serve.cli import demo, exporter, padding, preflight
+from moe_serve.cli import canary, demo, exporter, padding, preflight
 from moe_serve.cli.parsing import Parser, Verb
 from moe_serve.errors import MoeServeError
 
@@ -25,6 +25,9 @@ def build_parser() -> Parser:
     )
     exporter.add_flags(
         groups.add_parser("exporter", help="the workers' records as Prometheus metrics")
+    )
+    canary.add_verbs(
+        groups.add_parser("canary", help="is the canary faster, with the same answers")
     )
     demo.add_flags(groups.add_parser("demo", help="the whole story on a CPU: measure, judge"))
     return parser

@@ -33,12 +33,13 @@ _CELLS: Mapping[CellKind, tuple[str, str, Mapping[str, str]]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """How long to measure, fixed before the start.
+    """How long to measure at most, fixed before the start; `first_look` pairs of blocks at least.
 
     A cell counts in a block in which each arm ran it `min_count` times.
     """
 
     blocks: int
+    first_look: int
     block_seconds: float
     settle_seconds: float
     warm_up_seconds: float
@@ -65,9 +66,11 @@ async def measure(
     plan: Plan,
     cores: tuple[int, int],
     prompts: Sequence[Sequence[int]],
-    after_block: Callable[[Sequence[PairedBlock], Load], None],
+    decided: Callable[[Sequence[PairedBlock], Load], bool],
 ) -> tuple[PairedBlock, ...]:
     """Load both arms without a pause and read them at the edges of each block.
+
+    It ends when `decided`, asked after each block, says so, or with the plan.
 
     Raises:
         DemoError: an arm ended, or stopped answering.
@@ -96,7 +99,8 @@ async def measure(
                     canary=delta(before[1], after[1]),
                 )
             )
-            after_block(blocks, load)
+            if decided(blocks, load):
+                break
         return tuple(blocks)
     finally:
         loading.cancel()

@@ -89,13 +89,13 @@ class Screen:
 
 
 def describe(rate: Estimate | NoEstimate) -> str:
-    """`kernel rate  +11.2 %  (95 % interval +10.6 to +11.8 %, 9 pairs)`."""
+    """`kernel rate  +11.2 %  (95 % interval +10.6 to +11.8 %, 9 blocks)`."""
     name = f"{rate.kind.value} rate".ljust(12)
     if isinstance(rate, NoEstimate):
         return f"{name} no estimate: {rate.reason}"
     return (
         f"{name} {percent(rate.theta)}  ({rate.confidence:.0%} interval {percent(rate.lo)} to "
-        f"{percent(rate.hi)}, {rate.pairs} pairs)"
+        f"{percent(rate.hi)}, {rate.blocks} blocks)"
     )
 
 

@@ -7,8 +7,15 @@ from pathlib import Path
 from moe_serve.demo.measure import Plan
 from moe_serve.demo.scenarios import Chapter
 
-# Fixed before anything is measured: twelve crossover pairs a chapter.
-PLAN = Plan(blocks=24, block_seconds=3.5, settle_seconds=0.3, warm_up_seconds=5.0, min_count=2)
+# Fixed before anything is measured: twelve crossover pairs, then a look after each, up to 24.
+PLAN = Plan(
+    blocks=48,
+    first_look=12,
+    block_seconds=3.5,
+    settle_seconds=0.3,
+    warm_up_seconds=5.0,
+    min_count=2,
+)
 PROMPT_SEED = 7
 
 

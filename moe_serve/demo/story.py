@@ -9,9 +9,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from moe_serve.canary.analysis.boundary import Looks
 from moe_serve.canary.analysis.estimate import Estimate, NoEstimate
-from moe_serve.canary.analysis.estimator import estimate
+from moe_serve.canary.analysis.estimator import Terms, estimate
 from moe_serve.canary.analysis.judge import judge
+from moe_serve.canary.analysis.noise import Design, Spread
+from moe_serve.canary.analysis.observations import crossover_table
 from moe_serve.canary.analysis.policy import Policy, config_digest
 from moe_serve.canary.analysis.series import CellKind, PairedBlock, void_reasons
 from moe_serve.canary.analysis.validity import Validity
@@ -21,7 +24,7 @@ from moe_serve.canary.quality.result import NoQuality, QualityResult
 from moe_serve.canary.report.data import Calibration
 from moe_serve.demo import evidence, host, probes
 from moe_serve.demo.load import Load, prompts
-from moe_serve.demo.measure import exported, measure
+from moe_serve.demo.measure import Plan, exported, measure
 from moe_serve.demo.scenarios import Chapter
 from moe_serve.demo.screen import Screen, percent
 from moe_serve.demo.servers import EXPORTER_PORT, Place, Server
@@ -222,8 +225,13 @@ class Story:
         plan = self.settings.plan
         with self.screen.bar("measuring", total=plan.blocks) as bar:
 
-            def after_block(blocks: Sequence[PairedBlock], load: Load) -> None:
-                bar.at(len(blocks), _live(blocks, load, plan.min_count))
+            def decided(blocks: Sequence[PairedBlock], load: Load) -> bool:
+                found = _estimate(blocks, CellKind.STEP, plan)
+                bar.at(len(blocks), _live(found, load))
+                # Wrong answers need no speed to be told; both numbers are shown all the same.
+                return isinstance(found, Estimate) and not (
+                    found.lo <= POLICY.log_margin <= found.hi
+                )
 
             blocks = await measure(
                 stable,
@@ -231,7 +239,7 @@ class Story:
                 plan=plan,
                 cores=self.cores,
                 prompts=prompts(_LOAD_PROMPTS, vocabulary=VOCABULARY, seed=PROMPT_SEED),
-                after_block=after_block,
+                decided=decided,
             )
         self.screen.done("measured", f"{len(blocks)} blocks of {plan.block_seconds:.0f} s")
         for server in (stable, canary):
@@ -246,15 +254,16 @@ class Story:
         blocks: tuple[PairedBlock, ...],
     ) -> Outcome:
         stable, canary = facts
-        step, kernel = (
-            estimate(blocks, kind, min_count=self.settings.plan.min_count)
-            for kind in (CellKind.STEP, CellKind.KERNEL)
-        )
+        plan = self.settings.plan
+        step, kernel = (_estimate(blocks, kind, plan) for kind in (CellKind.STEP, CellKind.KERNEL))
+        void = void_reasons(blocks)
         bound = math.log(stable.bytes_ratio / canary.bytes_ratio)
         validity = Validity(
-            planned_blocks=self.settings.plan.blocks,
+            deadline_blocks=plan.blocks,
             seen_blocks=len(blocks),
-            void_reasons=void_reasons(blocks),
+            block_seconds=2 * (plan.block_seconds + plan.settle_seconds),
+            void_share=len(void) / len(blocks),
+            void_reasons=void,
             config_differences=(*evidence.differences(stable, canary), *self.faults),
             config_digest=config_digest(
                 POLICY, {"stable": stable.policy, "canary": canary.policy, "chapter": chapter.name}
@@ -268,14 +277,33 @@ class Story:
             step=step,
             kernel=kernel,
             quality=quality,
-            judgement=judge(POLICY, step, kernel, quality, validity, byte_bound=bound),
+            judgement=judge(
+                POLICY, step, kernel, quality, validity, terms=terms(plan), byte_bound=bound
+            ),
             byte_bound=bound,
         )
 
 
-def _live(blocks: Sequence[PairedBlock], load: Load, min_count: int) -> str:
-    """The running figures: they decide nothing, the look is at the end."""
-    found = estimate(blocks, CellKind.KERNEL, min_count=min_count, min_pairs=3)
-    kernel = f"kernel {percent(found.theta)}, " if isinstance(found, Estimate) else ""
+def terms(plan: Plan) -> Terms:
+    """What the demo's numbers rest on.
+
+    The arms swap cores within every pair of blocks, so no core's own speed is left. One start of
+    each server: how far two starts of the same server lie apart is not in the interval.
+    """
+    return Terms(
+        looks=Looks(first=plan.first_look, last=plan.blocks // 2),
+        spread=Spread(),
+        design=Design.CROSSOVER,
+        alpha_low=POLICY.alpha_promote,
+        alpha_high=POLICY.alpha_rollback,
+    )
+
+
+def _estimate(blocks: Sequence[PairedBlock], kind: CellKind, plan: Plan) -> Estimate | NoEstimate:
+    return estimate(crossover_table(blocks, kind, plan.min_count), kind, terms(plan))
+
+
+def _live(step: Estimate | NoEstimate, load: Load) -> str:
+    rate = f"steps {percent(step.theta)}, " if isinstance(step, Estimate) else ""
     tokens = " and ".join(str(arm.tokens) for arm in load.progress)
-    return f"{kernel}{tokens} tokens"
+    return f"{rate}{tokens} tokens"

@@ -97,20 +97,29 @@ class RecordWriter:
         self._words: dict[SlotKey, list[int]] = {}
         self._bounds = [round(bound * clock_hertz) for bound in HISTOGRAM_SECONDS]
         self._header_updates = self._proof_updates = 0
-        self._recaptures = self._dropped = 0
+        self._recaptures = 0
+        self._refused: set[SlotKey] = set()
         self._flags = Flags.NONE
         self._rank, self._clock_hertz = rank, clock_hertz
         self._started = clock()
         self._generation = self._started
         _require_unused(directory / rank.file_name)
-        try:
-            self._file = _create(directory, rank.file_name)
-        except OSError as error:
-            raise RecordError(f"{directory}: no record can be made: {error.strerror}") from error
-        self.buffer = mmap.mmap(self._file, layout.SIZE)
-        layout.pack_preamble(self.buffer)
-        self._write_header()
-        (directory / _temporary(rank.file_name)).replace(directory / rank.file_name)
+        temporary = directory / _temporary(rank.file_name)
+        with contextlib.ExitStack() as undo:
+            undo.callback(_forget, temporary)
+            try:
+                self._file = _create(directory, rank.file_name)
+                undo.callback(os.close, self._file)
+                self.buffer = mmap.mmap(self._file, layout.SIZE)
+                layout.pack_preamble(self.buffer)
+                for phase in (Phase.DECODE, Phase.MIXED):
+                    self.slot(_schedule(phase))
+                self._write_header()
+                temporary.replace(directory / rank.file_name)
+            except OSError as error:
+                text = error.strerror or str(error)
+                raise RecordError(f"{directory}: no record can be made: {text}") from error
+            undo.pop_all()
 
     def prove(self, proof: Mapping[str, object]) -> None:
         """Replace the proof."""
@@ -118,12 +127,13 @@ class RecordWriter:
         layout.pack_proof(self.buffer, proof, self._proof_updates)
 
     def slot(self, key: SlotKey) -> int | None:
-        """The number of a key's slot; None, and counted as dropped, beyond the capacity."""
+        """The number of a key's slot; None, and counted once as dropped, beyond the capacity."""
         number = self._numbers.get(key)
         if number is None:
             if len(self._numbers) == CAPACITY:
-                self._dropped += 1
-                self._write_header()
+                if key not in self._refused:
+                    self._refused.add(key)
+                    self._write_header()
                 return None
             number = self._numbers[key] = len(self._numbers)
             self._write_header()
@@ -147,7 +157,7 @@ class RecordWriter:
 
     def stepped(self, phase: Phase, tokens: int) -> None:
         """Count one served step of `tokens` real tokens, and remember when it was."""
-        key = SlotKey(kind=Kind.SCHEDULE, mode=Mode.EAGER, phase=phase, bucket=0)
+        key = _schedule(phase)
         words = self._slot_words(key)
         if words is None:
             return
@@ -190,10 +200,20 @@ class RecordWriter:
             recaptures=self._recaptures,
             clock_hertz=self._clock_hertz,
             slots_used=len(self._numbers),
-            slots_dropped=self._dropped,
+            slots_dropped=len(self._refused),
             flags=self._flags,
         )
         layout.pack_header(self.buffer, header, self._header_updates)
+
+
+def _forget(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        path.unlink()
+
+
+def _schedule(phase: Phase) -> SlotKey:
+    """What served steps of a phase are counted in; reserved, so that nothing can crowd it out."""
+    return SlotKey(kind=Kind.SCHEDULE, mode=Mode.EAGER, phase=phase, bucket=0)
 
 
 def _require_unused(path: Path) -> None:

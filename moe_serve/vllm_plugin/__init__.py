@@ -14,7 +14,7 @@ from moe_serve.padding.contract import Policy
 from moe_serve.vllm_plugin import aligned_padding, worker
 from moe_serve.vllm_plugin.import_hook import Callback, forget, on_import
 from moe_serve.vllm_plugin.session import Session
-from moe_serve.vllm_plugin.settings import Settings, from_environment
+from moe_serve.vllm_plugin.settings import OFF, PADDING, Settings, from_environment
 
 
 class Plugin:
@@ -29,11 +29,6 @@ class Plugin:
             (worker.MODULE, partial(worker.patch, session=self.session)),
             *((name, self._patch_importer) for name in aligned_padding.IMPORTERS),
         )
-
-    @property
-    def active(self) -> bool:
-        """Whether there is anything to do: `off` is stock vLLM."""
-        return self._settings.policy is not None
 
     def session(self) -> Session:
         """This process's session: a fork's child starts anew."""
@@ -79,13 +74,14 @@ def register() -> None:
     global _plugin  # noqa: PLW0603  # vLLM's plugin interface is a bare function
     if _plugin is not None:
         return
+    if os.environ.get(PADDING) == OFF:
+        return
     try:
         plugin = Plugin(from_environment())
     except UsageError as error:
         plugin = Plugin(from_environment({}), fault=error)
-    if plugin.active:
-        _plugin = plugin
-        _plugin.install()
+    _plugin = plugin
+    _plugin.install()
 
 
 def unregister() -> None:

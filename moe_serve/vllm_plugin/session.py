@@ -25,6 +25,9 @@ from moe_serve.vllm_plugin.timing import Timing
 # Below vLLM's own logger, so that its handlers print it.
 logger = logging.getLogger("vllm.moe_serve")
 
+# Characters: a compiler's error may fill pages, and the proof has its own room.
+_LONGEST_REASON = 500
+
 
 @dataclass(slots=True)
 class Session:
@@ -115,7 +118,7 @@ class Session:
         """Open this rank's record; a failure is said, and then missing from the proof."""
         if self._record is not None:
             return
-        versions = shape.versions()
+        versions = self._versions()
         self._known = {**versions, **self._ask(worker, versions)}
         hertz = self._timing.open(worker)
         try:
@@ -123,6 +126,14 @@ class Session:
             self.prove()
         except MoeServeError as error:
             logger.error("moe-serve: no proof and no telemetry: %s", error)
+
+    def _versions(self) -> dict[str, str | None]:
+        """A source build's version may say nothing; calls may not need to know it either."""
+        try:
+            return shape.versions()
+        except MoeServeError as error:
+            logger.warning("moe-serve: the proof lacks the versions: %s", error)
+            return dict.fromkeys(("vllm", "aiter", "torch"))
 
     def _ask(self, worker: Any, versions: dict[str, str | None]) -> dict[str, object]:
         """What else decides the worker's speed; what this vLLM does not tell lacks in the proof."""
@@ -133,9 +144,15 @@ class Session:
                 "graphs": facts.graphs(config),
                 "config_digest": facts.config_digest(config, versions),
             }
-        except AttributeError as error:
+        except Exception as error:  # noqa: BLE001  # vLLM's configuration changes with releases
             logger.warning("moe-serve: the proof lacks the configuration: %s", error)
             return {}
+
+    def warmed_up(self, worker: Any) -> None:
+        """VLLM settles its graphs only now: they depend on the room that the cache leaves."""
+        if self._record is not None:
+            self._known |= self._ask(worker, self._versions())
+            self.prove()
 
     def start_markers(self, worker: Any) -> None:
         """Time kernels from now on, if there is a record for the times."""
@@ -149,13 +166,23 @@ class Session:
         self.prove()
 
     def prove(self, refused: Report | None = None, seen: shape.Seen | None = None) -> None:
-        """Write the proof as it stands; `refused` is a report that stops the start."""
-        if self._record is None:
+        """Write the proof as it stands; `refused` is a report that stops the start.
+
+        A proof that cannot be written is said once: the record then lacks it, and so is unsafe.
+        """
+        if self._record is None or self._telemetry_failed:
             return
+        try:
+            self._prove(self._record, refused, seen)
+        except Exception:  # serving must survive whatever telemetry does
+            self._telemetry_failed = True
+            logger.exception("moe-serve: the proof cannot be written; serving goes on")
+
+    def _prove(self, record: RecordWriter, refused: Report | None, seen: shape.Seen | None) -> None:
         reports = dict(self._reports)
         if refused is not None and seen is not None:
             reports[seen] = refused
-        self._record.prove(
+        record.prove(
             {
                 "moe_serve": __version__,
                 "policy": self.policy.value,
@@ -163,7 +190,7 @@ class Session:
                 **self._known,
                 "intercepted_calls": self.intercepted,
                 "untouched": sorted(self._untouched),
-                "fault": str(self.fault) if self.fault else None,
+                "fault": str(self.fault)[:_LONGEST_REASON] if self.fault else None,
                 "shapes": [_shape_proof(at, report) for at, report in reports.items()],
                 **self._timing.proof(),
             }
@@ -187,11 +214,11 @@ class Session:
 
     def end_step(self, phase: Phase, tokens: int, nanoseconds: int | None) -> None:
         """Count one served step of `tokens` real tokens; `nanoseconds` None: not known here."""
-        if self.markers is not None:
-            self.markers.served()
         if self._record is None or self._telemetry_failed:
             return
         try:
+            if self.markers is not None:
+                self.markers.served()
             self._record.stepped(phase, tokens)
             if nanoseconds is not None:
                 key = SlotKey(
@@ -239,11 +266,14 @@ def _above(loss: float) -> float:
 
 def _rank(worker: Any) -> Rank:
     parallel = worker.parallel_config
-    tp, pp = int(parallel.tensor_parallel_size), int(parallel.pipeline_parallel_size)
+    # Prefill context parallelism lies between pipeline and tensor; its ranks are told apart as
+    # more tensor ranks.
+    pcp = int(getattr(parallel, "prefill_context_parallel_size", 1) or 1)
+    inner, pp = int(parallel.tensor_parallel_size) * pcp, int(parallel.pipeline_parallel_size)
     return Rank(
         dp=int(getattr(parallel, "data_parallel_rank", 0) or 0),
-        pp=int(worker.rank) // tp % pp,
-        tp=int(worker.rank) % tp,
+        pp=int(worker.rank) // inner % pp,
+        tp=int(worker.rank) % inner,
     )
 
 

@@ -13,6 +13,8 @@ from moe_serve.vllm_plugin.markers.slot import Backend
 from moe_serve.vllm_plugin.settings import LAYERS, MARKERS, Settings
 
 _NANOSECONDS = 10**9
+# Characters: a compiler's error may fill pages, and the proof has its own room.
+_LONGEST_REASON = 500
 
 
 class Unsupported(Exception):
@@ -78,9 +80,10 @@ class Timing:
         try:
             work()
         except Unsupported as error:
-            self._state, self._reason = State.UNSUPPORTED, str(error)
+            self._state, self._reason = State.UNSUPPORTED, str(error)[:_LONGEST_REASON]
         except Exception as error:  # noqa: BLE001
-            self._state, self._reason = State.FAILED, f"{type(error).__name__}: {error}"
+            text = f"{type(error).__name__}: {error}"[:_LONGEST_REASON]
+            self._state, self._reason = State.FAILED, text
         else:
             return
         self._on_change(self._reason)
@@ -100,6 +103,10 @@ class Timing:
 
     def _start(self, worker: Any, writer: RecordWriter) -> None:
         config = worker.vllm_config
+        parallel = getattr(config, "parallel_config", None)
+        if getattr(parallel, "distributed_executor_backend", None) == "ray":
+            # Its workers call the model runner past `Worker.execute_model`: no step is seen.
+            raise Unsupported("served steps cannot be told apart under the Ray executor")
         found = _layers_of(worker)
         self._moe_layers = sum(layer.model is Model.TARGET for layer in found)
         chosen = layers.sampled(found, self._settings.layers)
@@ -112,7 +119,7 @@ class Timing:
                 writer,
                 backend,
                 pairs=len(chosen),
-                decode_graphs=facts.decode_graphs(config),
+                decode_graphs=lambda: facts.decode_graphs(config),
                 budget=self._settings.budget,
                 on_change=self._changed,
                 capturing=capturing,
@@ -141,7 +148,7 @@ class Timing:
         return HostMarkers(writer), lambda: False
 
     def _changed(self, reason: str | None) -> None:
-        self._reason = reason or self._reason
+        self._reason = (reason or self._reason)[:_LONGEST_REASON]
         self._on_change(reason)
 
 

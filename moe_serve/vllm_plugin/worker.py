@@ -62,7 +62,9 @@ def _execute_model(method: Callable[..., Any], session: SessionOf) -> Callable[.
         here = session()
         each = scheduler_output.num_scheduled_tokens
         if not each or here.unserved:
-            return method(self, scheduler_output, *args, **kwargs)
+            # Without tokens a step only keeps pace with other ranks.
+            with here.nobody_served():
+                return method(self, scheduler_output, *args, **kwargs)
         decodes = max(each.values()) <= here.decode_width
         phase = Phase.DECODE if decodes else Phase.MIXED
         here.begin_step(phase)
@@ -75,6 +77,17 @@ def _execute_model(method: Callable[..., Any], session: SessionOf) -> Callable[.
         return result
 
     return execute_model
+
+
+def _warm_up(method: Callable[..., Any], session: SessionOf) -> Callable[..., Any]:
+    @functools.wraps(method)
+    def compile_or_warm_up_model(self: Any, *args: Any, **kwargs: Any) -> Any:
+        with session().nobody_served():
+            result = method(self, *args, **kwargs)
+        session().warmed_up(self)
+        return result
+
+    return compile_or_warm_up_model
 
 
 def _unserved(method: Callable[..., Any], session: SessionOf) -> Callable[..., Any]:
@@ -94,6 +107,6 @@ _WRAPPERS: dict[str, Callable[[Callable[..., Any], SessionOf], Callable[..., Any
     "load_model": _load_model,
     "execute_model": _execute_model,
     # A warm-up may go through `execute_model` (the second model runner's does).
-    "compile_or_warm_up_model": _unserved,
+    "compile_or_warm_up_model": _warm_up,
     "execute_dummy_batch": _unserved,
 }

@@ -6,9 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from moe_serve.canary.analysis.boundary import Looks
 from moe_serve.canary.analysis.estimate import Estimate, NoEstimate
-from moe_serve.canary.analysis.estimator import estimate
+from moe_serve.canary.analysis.estimator import Terms, estimate
 from moe_serve.canary.analysis.judge import judge
+from moe_serve.canary.analysis.noise import Design, Spread
+from moe_serve.canary.analysis.observations import crossover_table
 from moe_serve.canary.analysis.policy import Policy, config_digest
 from moe_serve.canary.analysis.series import (
     ArmBlock,
@@ -27,6 +30,7 @@ from moe_serve.canary.quality.comparison import compare
 from moe_serve.canary.quality.result import NoQuality, QualityResult
 from moe_serve.canary.report.data import ArmSheet, Calibration, Chapter, Event, ReportData
 
+TERMS = Terms(looks=Looks(first=6, last=24), spread=Spread(), design=Design.CROSSOVER)
 BUCKETS = (2, 4, 8)
 SECONDS = {CellKind.KERNEL: 0.004, CellKind.STEP: 0.03}
 
@@ -152,11 +156,14 @@ def chapter(
 ) -> Chapter:
     policy = policy or Policy()
     stable = sheet("stable", "zero", sent="0/0", ratio=1.138)
-    step, kernel = (estimate(blocks, kind) for kind in (CellKind.STEP, CellKind.KERNEL))
+    step, kernel = estimates(blocks)
+    void = void_reasons(blocks)
     validity = Validity(
-        planned_blocks=18,
+        deadline_blocks=18,
         seen_blocks=len(blocks),
-        void_reasons=void_reasons(blocks),
+        block_seconds=9.0,
+        void_share=len(void) / len(blocks) if blocks else None,
+        void_reasons=void,
         config_digest=config_digest(policy, {"canary": canary.policy}),
     )
     return Chapter(
@@ -165,7 +172,9 @@ def chapter(
         stable=stable,
         canary=canary,
         policy=policy,
-        judgement=judge(policy, step, kernel, quality, validity, byte_bound=byte_bound),
+        judgement=judge(
+            policy, step, kernel, quality, validity, terms=TERMS, byte_bound=byte_bound
+        ),
         step=step,
         kernel=kernel,
         quality=quality,
@@ -222,4 +231,7 @@ def report() -> ReportData:
 
 
 def estimates(blocks: Sequence[PairedBlock]) -> tuple[Estimate | NoEstimate, ...]:
-    return tuple(estimate(blocks, kind) for kind in (CellKind.STEP, CellKind.KERNEL))
+    return tuple(
+        estimate(crossover_table(blocks, kind, 30), kind, TERMS)
+        for kind in (CellKind.STEP, CellKind.KERNEL)
+    )

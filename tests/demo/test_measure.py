@@ -20,7 +20,7 @@ from moe_serve.telemetry.record import Kind, Mode, Phase, Rank, RecordWriter, Sl
 from tests.exporter import workers
 
 PLAN = measure.Plan(
-    blocks=3, block_seconds=0.01, settle_seconds=0.0, warm_up_seconds=0.0, min_count=1
+    blocks=3, first_look=2, block_seconds=0.01, settle_seconds=0.0, warm_up_seconds=0.0, min_count=1
 )
 STEP = SlotKey(kind=Kind.STEP, mode=Mode.EAGER, phase=Phase.DECODE, bucket=8)
 KERNEL = SlotKey(kind=Kind.KERNEL, mode=Mode.EAGER, phase=Phase.DECODE, bucket=8, layer=0)
@@ -67,7 +67,7 @@ def arms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Any]:
 def run(pair: tuple[Any, Any]) -> tuple[PairedBlock, ...]:
     return asyncio.run(
         measure.measure(
-            *pair, plan=PLAN, cores=(4, 5), prompts=(), after_block=lambda _blocks, _load: None
+            *pair, plan=PLAN, cores=(4, 5), prompts=(), decided=lambda _blocks, _load: False
         )
     )
 

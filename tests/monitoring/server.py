@@ -39,8 +39,10 @@ class Prometheus:
 
 
 @contextlib.contextmanager
-def prometheus(folder: Path, port: int, targets: Mapping[str, str]) -> Iterator[Prometheus]:
-    """Scrape `targets` (address -> track) every second."""
+def prometheus(
+    folder: Path, port: int, targets: Mapping[str, str], *, keep: str = "1d"
+) -> Iterator[Prometheus]:
+    """Scrape `targets` (address -> track) every second; what is in `folder/data` is kept."""
     rules = folder / "rules"
     rules.mkdir()
     for file in FILES:
@@ -60,6 +62,7 @@ def prometheus(folder: Path, port: int, targets: Mapping[str, str]) -> Iterator[
         tool("prometheus"),
         f"--config.file={folder}/prometheus.yaml",
         f"--storage.tsdb.path={folder}/data",
+        f"--storage.tsdb.retention.time={keep}",
         f"--web.listen-address=127.0.0.1:{port}",
     ]
     with (folder / "prometheus.log").open("wb") as log:

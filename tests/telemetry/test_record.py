@@ -185,7 +185,7 @@ def test_a_new_capture_is_a_new_generation(tmp_path: Path) -> None:
 def test_what_does_not_fit_is_counted_as_dropped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("moe_serve.telemetry.record.CAPACITY", 1)
+    monkeypatch.setattr("moe_serve.telemetry.record.CAPACITY", 3)
     writer = RecordWriter(tmp_path, Rank())
     writer.add(STEP, 1)
     writer.add(KERNEL, 1)
@@ -193,7 +193,7 @@ def test_what_does_not_fit_is_counted_as_dropped(
 
     (record,) = read_records(tmp_path)
 
-    assert (set(record.totals), record.slots_dropped) == ({STEP}, 2)
+    assert (set(record.totals), record.slots_dropped) == ({STEP}, 1)
     writer.close()
 
 
@@ -450,3 +450,28 @@ def test_a_killed_writer_leaves_a_readable_record_of_a_dead_one(tmp_path: Path) 
 
     assert (record.alive, record.slots_torn) == (False, 0)
     assert record.totals[STEP].count > 0
+
+
+def test_a_key_that_finds_no_slot_counts_once_and_steps_are_still_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("moe_serve.telemetry.record.CAPACITY", 2)
+    writer = RecordWriter(tmp_path, Rank())
+    for _ in range(50):
+        writer.add(STEP, 1000)
+    writer.stepped(Phase.MIXED, 7)
+    writer.stepped(Phase.DECODE, 5)
+    record = read_record(tmp_path / "dp0-pp0-tp0.record")
+    assert record.slots_dropped == 1
+    assert {(key.kind, key.phase): totals.tokens for key, totals in record.totals.items()} == {
+        (Kind.SCHEDULE, Phase.MIXED): 7,
+        (Kind.SCHEDULE, Phase.DECODE): 5,
+    }
+    writer.close()
+
+
+def test_a_file_that_cannot_take_its_place_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "dp0-pp0-tp0.record").mkdir()
+    with pytest.raises(RecordError, match="no record can be made"):
+        RecordWriter(tmp_path, Rank())
+    assert [path.name for path in tmp_path.iterdir()] == ["dp0-pp0-tp0.record"]

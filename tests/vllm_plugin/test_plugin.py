@@ -10,17 +10,20 @@ from typing import Any
 import pytest
 
 import moe_serve.vllm_plugin as plugin
-from moe_serve.errors import MoeServeError, PaddingUnsafe, UnknownVllm, UsageError
+from moe_serve.errors import MoeServeError, PaddingUnsafe, RecordError, UnknownVllm, UsageError
 from moe_serve.telemetry.record import (
     Kind,
     Model,
     Phase,
+    Rank,
+    RecordWriter,
     SlotKey,
     Totals,
     read_records,
 )  # fmt: skip
 from moe_serve.vllm_plugin import aligned_padding
 from moe_serve.vllm_plugin.markers import host, sampler
+from moe_serve.vllm_plugin.session import _rank
 from tests.vllm_plugin import doctored
 from tests.vllm_plugin.doctored import BF16, SITU, SWIGLU, W4A16, Tensor, moe_config
 
@@ -86,6 +89,7 @@ def test_off_patches_nothing(
     experts: ModuleType, received: doctored.Received, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MOE_SERVE_PADDING", "off")
+    monkeypatch.setenv("MOE_SERVE_MARKERS", "a mistake of no consequence")
     before = (experts.rocm_aiter_fused_experts, list(sys.meta_path))
     plugin.register()
 
@@ -366,6 +370,64 @@ def test_the_operator_says_which_layers_are_timed(
     assert record.proof["markers"]["state"] == state
     assert bool(record.proof["markers"]["reason"]) is (state != "on")
     assert {key.kind for key in record.totals} >= {Kind.STEP, Kind.SCHEDULE}
+
+
+def test_a_version_that_says_nothing_lacks_in_the_proof_and_does_not_stop_a_start(
+    served: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def unknown() -> None:
+        raise UnknownVllm("0.1.dev1: which vLLM is this?")
+
+    monkeypatch.setattr("moe_serve.vllm_plugin.shape.versions", unknown)
+    served()
+    (record,) = read_records(tmp_path / "records")
+    assert record.proof["vllm"] is None
+    assert "the proof lacks the versions" in caplog.text
+
+
+def test_a_proof_that_cannot_be_written_is_said_once_and_serving_goes_on(
+    served: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    worker = served()
+
+    def full(*_: Any) -> None:
+        raise RecordError("the proof has no room")
+
+    monkeypatch.setattr(RecordWriter, "prove", full)
+    worker.compile_or_warm_up_model()
+    worker.compile_or_warm_up_model()
+    step(worker, 1)
+    assert caplog.text.count("the proof cannot be written") == 1
+
+
+def test_under_ray_no_step_is_seen_and_markers_say_so(
+    served: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = doctored.make_worker
+
+    def under_ray(*args: Any, **kwargs: Any) -> Any:
+        worker = make(*args, **kwargs)
+        worker.vllm_config.parallel_config = SimpleNamespace(distributed_executor_backend="ray")
+        return worker
+
+    monkeypatch.setattr(doctored, "make_worker", under_ray)
+    served()
+    (record,) = read_records(tmp_path / "records")
+    assert record.proof["markers"]["state"] == "unsupported"
+    assert "Ray" in record.proof["markers"]["reason"]
+
+
+def test_context_parallel_ranks_have_files_of_their_own() -> None:
+    worker = SimpleNamespace(
+        rank=5,
+        parallel_config=SimpleNamespace(
+            tensor_parallel_size=2,
+            pipeline_parallel_size=2,
+            prefill_context_parallel_size=2,
+            data_parallel_rank=1,
+        ),
+    )
+    assert _rank(worker) == Rank(dp=1, pp=1, tp=1)
 
 
 def test_markers_that_fail_are_off_and_serving_goes_on(

@@ -1,15 +1,29 @@
 """The judge's questions, each answered with a number against a threshold."""
 
-from moe_serve.canary.analysis.estimate import Estimate, NoEstimate
+import math
+from statistics import fmean
+
+from scipy.special import fdtri, ndtri  # type: ignore[import-untyped]  # it ships no types
+
+from moe_serve.canary.analysis.estimate import Estimate, NoEstimate, SeriesPoint
+from moe_serve.canary.analysis.noise import Calibration, plain_variance
 from moe_serve.canary.analysis.policy import Policy
 from moe_serve.canary.analysis.validity import Validity
 from moe_serve.canary.analysis.verdict import Check, Severity
 from moe_serve.canary.quality.result import NoQuality, Outcome, QualityResult
 
 ABOVE_BOUND = "within_byte_bound"
+# The chance that noise alone trips a check of validity at one look.
+RARE = 0.001
+DRIFT_BLOCKS = 12
 
 
-def validity_checks(policy: Policy, validity: Validity) -> tuple[Check, ...]:
+def validity_checks(
+    policy: Policy,
+    validity: Validity,
+    primary: Estimate | NoEstimate,
+    calibration: Calibration | None = None,
+) -> tuple[Check, ...]:
     """Whether the comparison can be trusted at all; a failure is INVALID."""
     share = validity.void_share
     return (
@@ -21,14 +35,122 @@ def validity_checks(policy: Policy, validity: Validity) -> tuple[Check, ...]:
             "the arms differ only in what is under test",
         ),
         Check(
-            name="void_blocks",
+            name="void_windows",
             number=share,
             threshold=policy.max_void_share,
-            # Before the first block there is nothing to be void.
+            # Before the first window there is nothing to be void.
             passed=share is None or share <= policy.max_void_share,
             detail=_void_detail(validity),
         ),
+        _blind_check(policy, validity),
+        _split_check(policy, validity),
+        _noise_check(primary, calibration),
+        _drift_check(primary),
     )
+
+
+def _blind_check(policy: Policy, validity: Validity) -> Check:
+    age = validity.blind_seconds
+    return Check(
+        name="data_fresh",
+        number=age,
+        threshold=policy.blind_seconds,
+        passed=age is None or age <= policy.blind_seconds,
+        detail="blind: the last data of an arm is too old"
+        if age is not None and age > policy.blind_seconds
+        else "age of the older arm's last data, seconds",
+    )
+
+
+def _split_check(policy: Policy, validity: Validity) -> Check:
+    requests, threshold = validity.requests, math.log(policy.split_evidence)
+    if requests is None:
+        return Check(
+            name="traffic_split",
+            number=None,
+            threshold=threshold,
+            passed=True,
+            detail="not checked: no metric tells how many requests each arm got",
+            severity=Severity.WARNING,
+        )
+    found = requests.evidence_against
+    return Check(
+        name="traffic_split",
+        number=found,
+        threshold=threshold,
+        passed=found <= threshold,
+        detail=f"sample-ratio mismatch: the canary got {requests.canary} of "
+        f"{requests.canary + requests.stable} requests, {requests.canary_share:.1%} were due"
+        if found > threshold
+        else "log evidence that the arms got another share of the requests than was due",
+    )
+
+
+def _noise_check(primary: Estimate | NoEstimate, calibration: Calibration | None) -> Check:
+    if calibration is None or isinstance(primary, NoEstimate):
+        why = "no A/A run was given" if calibration is None else "there is no estimate"
+        return Check(
+            name="noise_as_calibrated",
+            number=None,
+            threshold=None,
+            passed=True,
+            detail=f"not checked: {why}",
+            severity=Severity.WARNING,
+        )
+    # Of single blocks: the long-run variance of a few blocks is itself too noisy to compare.
+    found = float(
+        plain_variance(primary.in_run_sd**2, primary.autocorrelation)
+        / plain_variance(calibration.block_variance, calibration.autocorrelation)
+    )
+    threshold = noise_threshold(primary.blocks, calibration.blocks)
+    return Check(
+        name="noise_as_calibrated",
+        number=found,
+        threshold=threshold,
+        passed=found <= threshold,
+        detail="the noise is unlike its A/A run's: calibrate again, with longer blocks"
+        if found > threshold
+        else "a block's variance over the A/A run's",
+    )
+
+
+def noise_threshold(blocks: int, aa_blocks: int) -> float:
+    """The ratio of variances above which noise differs: three, and more than chance alone gives
+    so few blocks once in a thousand looks.
+    """
+    return max(3.0, float(fdtri(blocks - 1, max(1, aa_blocks - 1), 1 - RARE)))
+
+
+def _drift_check(primary: Estimate | NoEstimate) -> Check:
+    """Whether the second half says the same as the first: one arm that slows down is no answer."""
+    name, threshold = "no_drift", float(-ndtri(RARE / 2))
+    values = [p.theta for p in _series(primary) if p.theta is not None]
+    if isinstance(primary, NoEstimate) or len(values) < DRIFT_BLOCKS:
+        return Check(
+            name=name,
+            number=None,
+            threshold=threshold,
+            passed=True,
+            detail=f"not checked before {DRIFT_BLOCKS} blocks",
+            severity=Severity.WARNING,
+        )
+    half = len(values) // 2
+    apart = fmean(values[-half:]) - fmean(values[:half])
+    error = primary.block_sd * math.sqrt(2 / half)
+    found = abs(apart) / error if error > 0 else 0.0
+    return Check(
+        name=name,
+        number=found,
+        threshold=threshold,
+        passed=found <= threshold,
+        detail=f"one arm drifts: its second half differs from its first by {apart:+.2%}"
+        if found > threshold
+        else "how far the run's halves lie apart, in standard errors",
+    )
+
+
+def _series(primary: Estimate | NoEstimate) -> tuple[SeriesPoint, ...]:
+    return primary.series if isinstance(primary, Estimate) else ()
 
 
 def _listed(name: str, faults: tuple[str, ...], bad: str, good: str) -> Check:
@@ -42,9 +164,10 @@ def _listed(name: str, faults: tuple[str, ...], bad: str, good: str) -> Check:
 
 
 def _void_detail(validity: Validity) -> str:
-    void = len(validity.void_reasons)
-    text = f"{void} of {validity.seen_blocks} blocks are void"
-    return f"{text} (first: {validity.void_reasons[0]})" if void else text
+    if validity.void_share is None:
+        return "no window was expected yet"
+    text = f"{validity.void_share:.1%} of the windows are void"
+    return f"{text} ({'; '.join(validity.void_reasons[:3])})" if validity.void_reasons else text
 
 
 def quality_check(quality: QualityResult | NoQuality) -> Check:
@@ -90,6 +213,25 @@ def speed_checks(policy: Policy, primary: Estimate | NoEstimate) -> tuple[Check,
             passed=found is not None and found.covered_weight >= policy.min_covered_weight,
             detail=lack or _coverage_detail(primary),
         ),
+        _cells_check(policy, primary),
+    )
+
+
+def _cells_check(policy: Policy, primary: Estimate | NoEstimate) -> Check:
+    """No cell that matters may be clearly slower, however good the whole is."""
+    found = primary.cells if isinstance(primary, Estimate) else ()
+    matter = [cell for cell in found if cell.weight >= policy.cell_weight]
+    threshold = math.log1p(-policy.cell_harm)
+    worst = min(matter, key=lambda cell: cell.hi, default=None)
+    slower = [cell for cell in matter if cell.hi < threshold]
+    return Check(
+        name="every_cell",
+        number=worst.hi if worst and math.isfinite(worst.hi) else None,
+        threshold=threshold,
+        passed=isinstance(primary, Estimate) and not slower,
+        detail="clearly slower: " + ", ".join(f"{c.cell} ({c.theta:+.1%})" for c in slower)
+        if slower
+        else "the lowest upper end of a cell's log ratio, must not lie below",
     )
 
 

@@ -8,13 +8,15 @@ import math
 from dataclasses import dataclass
 
 from moe_serve.canary.analysis.series import Cell, CellKind
+from moe_serve.canary.analysis.table import Estimand
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CellEstimate:
     """One cell's log ratio; a cell whose layer is None may be pooled over layers.
 
-    `weight` is its share of the stable arm's busy seconds.
+    `weight` is its share of the stable arm's busy seconds. The ends hold for all cells and looks
+    together, so they are wider than the whole estimate's.
     """
 
     cell: Cell
@@ -22,7 +24,7 @@ class CellEstimate:
     theta: float
     lo: float
     hi: float
-    pairs: int
+    blocks: int
 
     @property
     def speedup(self) -> float:
@@ -37,32 +39,33 @@ class CellEstimate:
             "bucket": self.cell.bucket,
             "weight": self.weight,
             "theta": self.theta,
-            "lo": self.lo,
-            "hi": self.hi,
+            # Too few blocks have no ends, and JSON has no infinity.
+            "lo": self.lo if math.isfinite(self.lo) else None,
+            "hi": self.hi if math.isfinite(self.hi) else None,
             "speedup": self.speedup,
-            "pairs": self.pairs,
+            "blocks": self.blocks,
         }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UncoveredCell:
-    """A cell with weight but too few pairs to say anything about it."""
+    """A cell with weight but too few blocks to say anything about it."""
 
     cell: Cell
     weight: float
-    pairs: int
+    blocks: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeriesPoint:
-    """One pair's log ratio, and the interval of all pairs up to it.
+    """One block's log ratio, and the estimate with its ends after it.
 
-    The running interval is for the eye: the decision looks once, at the end. It is None until
-    there are enough pairs.
+    The ends hold over all looks at once: looking at each of them spoils nothing. None before the
+    first look.
     """
 
     start_seconds: float
-    theta: float
+    theta: float | None
     running_theta: float | None
     running_lo: float | None
     running_hi: float | None
@@ -72,19 +75,26 @@ class SeriesPoint:
 class Estimate:
     """The weighted log ratio of rates over the covered cells.
 
+    `lo` and `hi` miss the truth at any look with chances of at most `alpha_low` and `alpha_high`.
     `covered_weight` is the share of the stable arm's busy seconds that it speaks for; what lacks
-    is in `uncovered`. `buckets` pools `cells` over layers. `effective_pairs` is what the pairs are
-    worth after `autocorrelation`.
+    is in `uncovered`. `buckets` pools `cells` over layers. `in_run_sd` is what a block's noise is
+    in this run, `block_sd` what the interval uses; `offset_sd` how far equal arms lie apart for
+    good, known with `offset_freedom` degrees of freedom. All of them are log SDs.
     """
 
     kind: CellKind
-    confidence: float
+    estimand: Estimand
     theta: float
     lo: float
     hi: float
-    pairs: int
-    effective_pairs: float
+    alpha_low: float
+    alpha_high: float
+    blocks: int
+    in_run_sd: float
+    block_sd: float
     autocorrelation: float
+    offset_sd: float
+    offset_freedom: float
     covered_weight: float
     cells: tuple[CellEstimate, ...]
     buckets: tuple[CellEstimate, ...]
@@ -96,6 +106,11 @@ class Estimate:
         """Ratio of rates, canary over stable."""
         return math.exp(self.theta)
 
+    @property
+    def confidence(self) -> float:
+        """The chance that the truth lies between the ends at every look."""
+        return 1 - self.alpha_low - self.alpha_high
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NoEstimate:
@@ -103,4 +118,4 @@ class NoEstimate:
 
     kind: CellKind
     reason: str
-    pairs: int
+    blocks: int

@@ -1,12 +1,14 @@
-"""The speed-up from paired blocks: per cell, pooled by fixed weights, with a paired t interval.
-
-Adding a cell's missing pairs up to nothing would bend the sum, so every cell is averaged over the
-pairs that have it, and the spread comes from each pair's influence on the weighted mean.
+"""The speed-up from a table of paired blocks: pooled by fixed weights, with ends that hold at
+every look.
 """
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
+import numpy as np
+
+from moe_serve.canary.analysis.boundary import Looks
 from moe_serve.canary.analysis.estimate import (
     CellEstimate,
     Estimate,
@@ -14,174 +16,197 @@ from moe_serve.canary.analysis.estimate import (
     SeriesPoint,
     UncoveredCell,
 )
-from moe_serve.canary.analysis.interval import Interval, mean_interval
-from moe_serve.canary.analysis.observations import Pair, busy_shares, pairs, sorted_cells
-from moe_serve.canary.analysis.series import Cell, CellKind, PairedBlock
+from moe_serve.canary.analysis.noise import Calibration, Design, Spread
+from moe_serve.canary.analysis.running import Rule, Running, running
+from moe_serve.canary.analysis.series import Cell, CellKind
+from moe_serve.canary.analysis.table import (
+    MIN_BLOCKS,
+    BlockTable,
+    Estimand,
+    Floats,
+    as_array,
+    pooled,
+)
 from moe_serve.errors import UsageError
 
-MIN_PAIRS = 4
-MIN_COUNT = 30
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What a comparison's numbers rest on, fixed before its start.
+
+    `weights` are shares of the stable arm's busy time by cell (None: this run's own). `alpha_low`
+    is the chance of ever promoting at the margin, `alpha_high` that of ever calling a gain absent.
+    """
+
+    looks: Looks
+    spread: Spread
+    design: Design = Design.PARALLEL
+    stable_pods: int = 1
+    canary_pods: int = 1
+    calibration: Calibration | None = None
+    weights: Mapping[Cell, float] | None = None
+    alpha_low: float = 0.05
+    alpha_high: float = 0.02
+
+    def __post_init__(self) -> None:
+        """Refuse terms under which nothing could be decided."""
+        if not self.looks.possible:
+            raise UsageError(
+                f"cannot be decided: the first look comes after {self.looks.first} blocks, the "
+                f"deadline after {self.looks.last}; allow more time or shorter blocks"
+            )
+        if min(self.stable_pods, self.canary_pods) < 1:
+            raise UsageError("each arm needs at least one pod")
+        if not (0 < self.alpha_low < 0.5 and 0 < self.alpha_high < 0.5):
+            raise UsageError("alpha_low and alpha_high must lie between 0 and 0.5")
+
+    @property
+    def offset_sd(self) -> float:
+        """How far equal arms lie apart for good: log SD of their difference."""
+        return math.sqrt(self.spread.offset(self.design, self.stable_pods, self.canary_pods)[0])
+
+    @property
+    def rule(self) -> Rule:
+        """The interval's rule."""
+        offset, freedom = self.spread.offset(self.design, self.stable_pods, self.canary_pods)
+        return Rule(
+            looks=self.looks,
+            offset=offset,
+            freedom=freedom,
+            calibrated=self.calibration.block_variance if self.calibration else None,
+            alpha_low=self.alpha_low,
+            alpha_high=self.alpha_high,
+        )
 
 
 def estimate(
-    blocks: Sequence[PairedBlock],
-    kind: CellKind,
-    *,
-    weights: Mapping[Cell, float] | None = None,
-    min_count: int = MIN_COUNT,
-    min_pairs: int = MIN_PAIRS,
-    confidence: float = 0.95,
+    table: BlockTable, kind: CellKind, terms: Terms, *, estimand: Estimand = Estimand.MIX
 ) -> Estimate | NoEstimate:
-    """The log ratio of the arms' rates (canary over stable), over the cells that are covered.
+    """The speed-up over the covered cells, at the latest look that the terms allow.
 
-    Weights default to each cell's share of the stable arm's busy seconds over the whole run, and
-    are fixed across pairs. A cell with fewer than `min_pairs` pairs is not covered: theta does not
-    speak for it, and its weight is reported, not handed out. At given weights, swapping the arms
-    negates theta and mirrors the interval exactly.
+    A cell with fewer than three blocks is not covered: theta does not speak for it, and its weight
+    is reported, not handed out. At given weights of the `equal` estimand, swapping the arms
+    negates theta and mirrors the ends exactly; of `mix` it does so up to the weights' own swap.
     """
-    _check(weights, min_pairs, confidence)
-    found = pairs(blocks, kind, min_count)
-    shares = _normalised(weights) if weights is not None else busy_shares(blocks, kind)
-    seen = {cell: sum(cell in pair.log_ratios for pair in found) for cell in shares}
-    covered = {cell: share for cell, share in shares.items() if seen[cell] >= min_pairs}
-    whole = _whole(found, covered, confidence)
-    if whole is None or whole[0] < min_pairs:
-        return NoEstimate(
-            kind=kind, pairs=len(found), reason=_lack(blocks, found, kind, min_count, min_pairs)
-        )
-    count, interval, points = whole
+    weights = _weights(table, terms, estimand)
+    seen = (~np.isnan(table.log_ratios)).sum(axis=0)
+    covered = np.where(seen >= MIN_BLOCKS, weights, 0.0)
+    blocks = len(table.starts)
+    looked = running(table.log_ratios, weights, terms.rule, estimand=estimand)
+    if not looked.at or not covered.any() or math.isnan(looked.theta[-1]):
+        reason = _lack(blocks, int(covered.any()), kind, terms)
+        return NoEstimate(kind=kind, blocks=blocks, reason=reason)
+    own = [[int(number)] for number in np.flatnonzero(covered)]
     return Estimate(
         kind=kind,
-        confidence=confidence,
-        theta=interval.mean,
-        lo=interval.lo,
-        hi=interval.hi,
-        pairs=count,
-        effective_pairs=interval.effective,
-        autocorrelation=interval.autocorrelation,
-        covered_weight=math.fsum(covered.values()),
-        cells=_estimates(found, [{cell: share} for cell, share in covered.items()], confidence),
-        buckets=_estimates(found, _by_bucket(covered), confidence),
+        estimand=estimand,
+        theta=float(looked.theta[-1]),
+        lo=float(looked.lo[-1]),
+        hi=float(looked.hi[-1]),
+        alpha_low=terms.alpha_low,
+        alpha_high=terms.alpha_high,
+        blocks=looked.at[-1],
+        in_run_sd=math.sqrt(looked.in_run[-1]),
+        block_sd=math.sqrt(looked.used[-1]),
+        autocorrelation=float(looked.autocorrelation[-1]),
+        offset_sd=terms.offset_sd,
+        offset_freedom=terms.rule.freedom,
+        covered_weight=float(covered.sum()),
+        cells=_estimates(table, weights, own, terms, estimand),
+        buckets=_estimates(table, weights, _by_bucket(table.cells, covered), terms, estimand),
         uncovered=tuple(
-            UncoveredCell(cell=cell, weight=share, pairs=seen[cell])
-            for cell, share in shares.items()
-            if cell not in covered
+            UncoveredCell(cell=cell, weight=float(weight), blocks=int(count))
+            for cell, weight, count in zip(table.cells, weights, seen, strict=True)
+            if weight > 0 and count < MIN_BLOCKS
         ),
-        series=_running(points, min_pairs, confidence),
+        series=_series(table, weights, looked, estimand),
     )
 
 
-def _check(weights: Mapping[Cell, float] | None, min_pairs: int, confidence: float) -> None:
-    if not 0 < confidence < 1:
-        raise UsageError(f"confidence is {confidence}; it must lie between 0 and 1")
-    if min_pairs < 3:
-        raise UsageError(f"min_pairs is {min_pairs}; an interval needs at least 3")
-    if weights is not None and not (weights and all(w > 0 for w in weights.values())):
-        raise UsageError("weights must be given for at least one cell and be above 0")
+def _weights(table: BlockTable, terms: Terms, estimand: Estimand) -> Floats:
+    """Shares that sum to 1 over the table's cells and those that are in the weights alone."""
+    given = terms.weights if terms.weights is not None else table.shares()
+    if estimand is Estimand.EQUAL:
+        given = dict.fromkeys(given, 1.0)
+    whole = math.fsum(given.values())
+    found = as_array(table.cells, given)
+    return found / whole if whole > 0 else found
 
 
-def _normalised(weights: Mapping[Cell, float]) -> dict[Cell, float]:
-    whole = math.fsum(weights.values())
-    return {cell: weight / whole for cell, weight in sorted_cells(weights)}
-
-
-def _by_bucket(covered: Mapping[Cell, float]) -> list[dict[Cell, float]]:
-    buckets: dict[int, dict[Cell, float]] = {}
-    for cell, share in covered.items():
-        buckets.setdefault(cell.bucket, {})[cell] = share
+def _by_bucket(cells: Sequence[Cell], covered: Floats) -> list[list[int]]:
+    buckets: dict[tuple[str, int], list[int]] = {}
+    for number in np.flatnonzero(covered).tolist():
+        buckets.setdefault((cells[number].phase, cells[number].bucket), []).append(number)
     return list(buckets.values())
 
 
-def _whole(
-    found: Sequence[Pair], group: Mapping[Cell, float], confidence: float
-) -> tuple[int, Interval, tuple[tuple[float, float], ...]] | None:
-    """Of a group of cells: pairs, interval, and each pair's (start in seconds, log ratio).
-
-    A pair's value is the weighted mean plus that pair's influence on it; where all cells are
-    there, that is simply the pair's own weighted mean.
-    """
-    whole = math.fsum(group.values())
-    columns = {
-        cell: {number: p.log_ratios[cell] for number, p in enumerate(found) if cell in p.log_ratios}
-        for cell in group
-    }
-    used = sorted({number for column in columns.values() for number in column})
-    if len(used) < 2:
-        return None
-    means = {cell: math.fsum(col.values()) / len(col) for cell, col in columns.items()}
-    theta = math.fsum(group[cell] / whole * means[cell] for cell in group)
-    values = [
-        theta
-        + math.fsum(
-            group[cell] / whole * len(used) / len(column) * (column[number] - means[cell])
-            for cell, column in columns.items()
-            if number in column
-        )
-        for number in used
-    ]
-    points = tuple((found[number].start_seconds, v) for number, v in zip(used, values, strict=True))
-    return len(used), mean_interval(values, confidence), points
-
-
 def _estimates(
-    found: Sequence[Pair], groups: Iterable[Mapping[Cell, float]], confidence: float
+    table: BlockTable,
+    weights: Floats,
+    groups: Iterable[Sequence[int]],
+    terms: Terms,
+    estimand: Estimand,
 ) -> tuple[CellEstimate, ...]:
+    listed = list(groups)
+    # The A/A run's variance is that of the whole; a cell's own noise is known from this run alone.
+    share = max(1, len(listed))
+    rule = replace(
+        terms.rule,
+        calibrated=None,
+        alpha_low=terms.alpha_low / share,
+        alpha_high=terms.alpha_low / share,
+    )
     made: list[CellEstimate] = []
-    for group in groups:
-        whole = _whole(found, group, confidence)
-        if whole is None:
-            continue
-        count, interval, _ = whole
-        first = next(iter(group))
-        layer = first.layer if len(group) == 1 else None
+    for group in listed:
+        columns = table.log_ratios[:, group]
+        columns = columns[(~np.isnan(columns)).any(axis=1)]
+        count = min(len(columns), terms.looks.last)
+        own = weights[group] / weights[group].sum()
+        found = running(columns, own, rule, estimand=estimand, at=[count])
+        first = table.cells[group[0]]
+        wide = count < max(terms.looks.first, MIN_BLOCKS + 1)
         made.append(
             CellEstimate(
-                cell=Cell(kind=first.kind, layer=layer, bucket=first.bucket),
-                weight=math.fsum(group.values()),
-                theta=interval.mean,
-                lo=interval.lo,
-                hi=interval.hi,
-                pairs=count,
+                cell=first if len(group) == 1 else replace(first, layer=None),
+                weight=float(weights[group].sum()),
+                theta=float(found.theta[0]),
+                lo=-math.inf if wide else float(found.lo[0]),
+                hi=math.inf if wide else float(found.hi[0]),
+                blocks=count,
             )
         )
     return tuple(made)
 
 
-def _running(
-    points: Sequence[tuple[float, float]], min_pairs: int, confidence: float
+def _series(
+    table: BlockTable, weights: Floats, looked: Running, estimand: Estimand
 ) -> tuple[SeriesPoint, ...]:
-    series: list[SeriesPoint] = []
-    for number, (start, theta) in enumerate(points, start=1):
-        so_far = [value for _, value in points[:number]]
-        running = mean_interval(so_far, confidence) if number >= min_pairs else None
-        series.append(
-            SeriesPoint(
-                start_seconds=start,
-                theta=theta,
-                running_theta=running.mean if running else None,
-                running_lo=running.lo if running else None,
-                running_hi=running.hi if running else None,
-            )
-        )
-    return tuple(series)
+    last = looked.at[-1]
+    values = pooled(table.log_ratios[:last], weights, estimand).influence
+    seen = np.isfinite(table.log_ratios[:last, weights > 0]).sum(axis=1) > 0
+    place = {count: number for number, count in enumerate(looked.at)}
 
+    def running_at(count: int, ends: Floats) -> float | None:
+        at = place.get(count)
+        return None if at is None or math.isnan(ends[at]) else float(ends[at])
 
-def _lack(
-    blocks: Sequence[PairedBlock],
-    found: Sequence[Pair],
-    kind: CellKind,
-    min_count: int,
-    min_pairs: int,
-) -> str:
-    if not blocks:
-        return f"no blocks, so no {kind.value} rate"
-    void = sum(block.void_reason is not None for block in blocks)
-    if len(found) < min_pairs:
-        return (
-            f"{len(found)} crossover pairs of blocks, at least {min_pairs} are needed "
-            f"({len(blocks)} blocks, {void} void)"
+    return tuple(
+        SeriesPoint(
+            start_seconds=float(table.starts[number]),
+            theta=float(values[number]) if seen[number] else None,
+            running_theta=running_at(number + 1, looked.theta),
+            running_lo=running_at(number + 1, looked.lo),
+            running_hi=running_at(number + 1, looked.hi),
         )
-    return (
-        f"no {kind.value} cell has {min_pairs} pairs in which each arm ran it at least "
-        f"{min_count} times a block"
+        for number in range(last)
     )
+
+
+def _lack(blocks: int, covered: int, kind: CellKind, terms: Terms) -> str:
+    if not blocks:
+        return f"no block in which both arms ran, so no {kind.value} rate"
+    if blocks < terms.looks.first:
+        return f"{blocks} blocks, the first look comes after {terms.looks.first}"
+    if not covered:
+        return f"no {kind.value} cell ran often enough in {MIN_BLOCKS} blocks of both arms"
+    return f"no {kind.value} rate"

@@ -1,6 +1,6 @@
 """The decision: INVALID before ROLLBACK before PROMOTE, and else KEEP_GOING.
 
-Speed is judged once, when the declared horizon is over. Broken answers roll back at any time.
+It may be asked at any time: the estimate's ends hold over all looks at once.
 """
 
 import math
@@ -12,6 +12,7 @@ from moe_serve.canary.analysis.checks import (
     validity_checks,
 )
 from moe_serve.canary.analysis.estimate import Estimate, NoEstimate
+from moe_serve.canary.analysis.estimator import Terms
 from moe_serve.canary.analysis.policy import OnNoGain, Policy
 from moe_serve.canary.analysis.series import CellKind
 from moe_serve.canary.analysis.validity import Validity
@@ -26,17 +27,19 @@ def judge(
     quality: QualityResult | NoQuality,
     validity: Validity,
     *,
+    terms: Terms,
     byte_bound: float | None = None,
 ) -> Judgement:
     """What to do with the canary, with every check behind it.
 
-    `byte_bound` is log(bytes fetched by stable / by canary): the most that the kernel can gain.
+    `terms` are those that the estimates were made under. `byte_bound` is log(bytes fetched by
+    stable / by canary): the most that the kernel can gain.
     """
     primary = step if policy.primary is CellKind.STEP else kernel
-    valid = validity_checks(policy, validity)
+    valid = validity_checks(policy, validity, primary, terms.calibration)
     speed = speed_checks(policy, primary)
     same, bound = quality_check(quality), bound_check(kernel, byte_bound)
-    verdict, reason = _decide(policy, primary, quality, validity, valid, speed)
+    verdict, reason = _decide(policy, terms, primary, quality, validity, valid, speed)
     if not bound.passed:
         reason = f"{reason}. Warning: {bound.detail}"
     found = primary if isinstance(primary, Estimate) else None
@@ -63,6 +66,7 @@ def judge(
 
 def _decide(
     policy: Policy,
+    terms: Terms,
     primary: Estimate | NoEstimate,
     quality: QualityResult | NoQuality,
     validity: Validity,
@@ -72,18 +76,20 @@ def _decide(
     failed = isinstance(quality, QualityResult) and quality.outcome is Outcome.FAILED
     answers = f"the answers differ: {quality.reason}" if failed else ""
     faults = [check.detail for check in valid if not check.passed]
-    if validity.horizon_reached and isinstance(primary, NoEstimate):
+    if validity.deadline_reached and isinstance(primary, NoEstimate):
         faults.append(f"no data: {primary.reason}")
     if faults:
         return Verdict.INVALID, "; ".join([*faults, *([answers] if answers else [])])
     if failed:
         return Verdict.ROLLBACK, f"{answers}; {_speed_text(primary)}"
-    if not validity.horizon_reached or isinstance(primary, NoEstimate):
-        left = validity.planned_blocks - validity.seen_blocks
-        return Verdict.KEEP_GOING, (
-            f"the look is at the end: {left} of {validity.planned_blocks} planned blocks are left"
-        )
-    return _on_speed(policy, primary, quality, speed)
+    if isinstance(primary, NoEstimate):
+        return Verdict.KEEP_GOING, f"no estimate yet: {primary.reason}"
+    verdict, reason = _on_speed(policy, primary, quality, speed)
+    if verdict is Verdict.KEEP_GOING:
+        left = "the deadline is reached: a person decides" if validity.deadline_reached else ""
+        wanting = _wanting(policy, terms, validity, primary, quality, speed)
+        reason = "; ".join(part for part in (reason, *wanting, left) if part)
+    return verdict, reason
 
 
 def _on_speed(
@@ -105,37 +111,56 @@ def _on_speed(
     same = isinstance(quality, QualityResult) and quality.outcome is Outcome.PASSED
     if same and all(check.passed for check in speed):
         return Verdict.PROMOTE, f"faster and the same answers: {shown}"
-    return Verdict.KEEP_GOING, "; ".join([*_wanting(policy, primary, quality), shown])
+    return Verdict.KEEP_GOING, shown
 
 
-def _wanting(policy: Policy, primary: Estimate, quality: QualityResult | NoQuality) -> list[str]:
+def _wanting(
+    policy: Policy,
+    terms: Terms,
+    validity: Validity,
+    primary: Estimate,
+    quality: QualityResult | NoQuality,
+    speed: tuple[Check, ...],
+) -> list[str]:
     """What would decide it, one sentence each."""
     wanting: list[str] = []
-    if primary.lo <= policy.log_margin:
-        wanting.append(_more_blocks(policy, primary))
+    if primary.hi < policy.log_margin:
+        pass
+    elif primary.lo <= policy.log_margin:
+        wanting.append(_time_left(policy, terms, validity, primary))
     if primary.covered_weight < policy.min_covered_weight:
         wanting.append(
             f"cells with {1 - primary.covered_weight:.0%} of the busy time lack data: load their "
             f"batch sizes (at least {policy.min_covered_weight:.0%} must be covered)"
         )
+    wanting += [check.detail for check in speed if check.name == "every_cell" and not check.passed]
     if not (isinstance(quality, QualityResult) and quality.outcome is Outcome.PASSED):
         wanting.append(f"the answers are not shown to be the same: {quality.reason}")
     return wanting
 
 
-def _more_blocks(policy: Policy, primary: Estimate) -> str:
-    """How long a run would decide, were the estimate and the noise to stay as they are."""
-    distance = abs(primary.theta - policy.log_margin)
-    half = (primary.hi - primary.lo) / 2
+def _time_left(policy: Policy, terms: Terms, validity: Validity, primary: Estimate) -> str:
+    """How much more time decides it, were the estimate and the noise to stay as they are."""
     text = f"the margin of {policy.margin:+.1%} lies within the interval"
-    if distance <= half / 10:
-        return f"{text}, so near its middle that no reasonable run would decide"
-    pairs = math.ceil(primary.pairs * (half / distance) ** 2)
-    more = max(2, 2 * (pairs - primary.pairs))
-    return (
-        f"{text}: about {more} more blocks would decide it, in a new run whose horizon is "
-        f"declared again ({2 * pairs} blocks)"
+    gap = primary.theta - policy.log_margin
+    quantile = (primary.theta - primary.lo if gap > 0 else primary.hi - primary.theta) / math.sqrt(
+        terms.offset_sd**2 + primary.block_sd**2 / primary.blocks
     )
+    noise = (gap / quantile) ** 2 - terms.offset_sd**2
+    if noise <= 0:
+        return f"{text}, and no time decides it: it takes more pods an arm, or a crossover"
+    blocks = math.ceil(primary.block_sd**2 / noise)
+    if blocks > validity.deadline_blocks:
+        return f"{text}, and as things stand the deadline comes before a decision"
+    more = max(1, blocks - primary.blocks)
+    return f"{text}: as things stand about {duration(more * validity.block_seconds)} more decide it"
+
+
+def duration(seconds: float) -> str:
+    """`40 s`, `25 min`, `3.5 h`."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def _speed_text(primary: Estimate | NoEstimate) -> str:

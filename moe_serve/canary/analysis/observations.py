@@ -8,7 +8,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from moe_serve.canary.analysis.series import Cell, CellKind, CellTotal, PairedBlock
+from moe_serve.canary.analysis.table import BlockTable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,8 +80,22 @@ def _log_rate(total: CellTotal) -> float:
     return math.log(total.count / total.seconds)
 
 
-def busy_shares(blocks: Sequence[PairedBlock], kind: CellKind) -> dict[Cell, float]:
-    """Each cell's share of the stable arm's busy seconds over the whole run; they sum to 1."""
+def crossover_table(blocks: Sequence[PairedBlock], kind: CellKind, min_count: int) -> BlockTable:
+    """The judge's table of a run whose arms swap places from one block to the next."""
+    found = pairs(blocks, kind, min_count)
+    busy = _busy_seconds(blocks, kind)
+    cells = tuple(sorted(busy, key=lambda cell: cell.order))
+    return BlockTable(
+        cells=cells,
+        starts=np.array([pair.start_seconds for pair in found]),
+        log_ratios=np.array(
+            [[pair.log_ratios.get(cell, math.nan) for cell in cells] for pair in found]
+        ).reshape(len(found), len(cells)),
+        busy=np.array([busy[cell] for cell in cells]),
+    )
+
+
+def _busy_seconds(blocks: Sequence[PairedBlock], kind: CellKind) -> dict[Cell, float]:
     seconds: dict[Cell, float] = {}
     for block in blocks:
         if block.stable is None:
@@ -86,10 +103,4 @@ def busy_shares(blocks: Sequence[PairedBlock], kind: CellKind) -> dict[Cell, flo
         for cell, total in block.stable.totals.items():
             if cell.kind is kind and total.seconds > 0:
                 seconds[cell] = seconds.get(cell, 0.0) + total.seconds
-    whole = math.fsum(seconds.values())
-    return {cell: share / whole for cell, share in sorted_cells(seconds)}
-
-
-def sorted_cells(values: Mapping[Cell, float]) -> list[tuple[Cell, float]]:
-    """Items in the cells' own order, so that sums never depend on the order of arrival."""
-    return sorted(values.items(), key=lambda item: item[0].order)
+    return seconds

@@ -3,12 +3,16 @@
 import hashlib
 import json
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 
 from moe_serve.canary.analysis.series import CellKind
 from moe_serve.errors import UsageError
+
+_ABOVE_0, _LARGEST = math.ulp(0), sys.float_info.max
+_BELOW_HALF, _BELOW_1 = math.nextafter(0.5, 0), math.nextafter(1, 0)
 
 
 class OnNoGain(StrEnum):
@@ -23,27 +27,39 @@ class Policy:
     """The rules of one comparison.
 
     `margin` and `harm` are ratios minus one: 0.03 asks for a proven gain of more than 3 %; 0.01
-    calls it harm when a loss of more than 1 % is proven. `primary` is the rate that decides. The
-    other figures are shares, but for `quality_epsilon_nats`.
+    calls it harm when a loss of more than 1 % is proven. `primary` is the rate that decides.
+    `alpha_promote` is the chance, over all looks, of promoting a canary whose gain is just the
+    margin; `alpha_rollback` that of rolling back one whose gain is above it, for speed's sake. A
+    cell of at least `cell_weight` that is slower by more than `cell_harm` forbids a promotion.
+    `split_evidence` is how much better another traffic split must explain the counts to void
+    the comparison. The other figures are shares, but for `quality_epsilon_nats` and seconds.
     """
 
     margin: float = 0.03
     harm: float = 0.01
     primary: CellKind = CellKind.STEP
     on_no_gain: OnNoGain = OnNoGain.ROLLBACK
-    confidence: float = 0.95
+    alpha_promote: float = 0.05
+    alpha_rollback: float = 0.02
     min_covered_weight: float = 0.8
     max_void_share: float = 0.2
+    cell_weight: float = 0.05
+    cell_harm: float = 0.03
+    blind_seconds: float = 900.0
+    split_evidence: float = 1000.0
     quality_epsilon_nats: float = 0.005
 
     def __post_init__(self) -> None:
         """Refuse rules that would let everything, or nothing, pass."""
-        for key in ("margin", "harm", "max_void_share"):
-            if not 0 <= getattr(self, key) < 1:
-                raise UsageError(f"policy: {key} is {getattr(self, key)}; allowed: 0 <= x < 1")
-        for key in ("confidence", "min_covered_weight", "quality_epsilon_nats"):
-            if not 0 < getattr(self, key) <= 1:
-                raise UsageError(f"policy: {key} is {getattr(self, key)}; allowed: 0 < x <= 1")
+        for keys, low, high, allowed in (
+            ("margin harm max_void_share cell_harm", 0, _BELOW_1, "0 <= x < 1"),
+            ("min_covered_weight quality_epsilon_nats cell_weight", _ABOVE_0, 1, "0 < x <= 1"),
+            ("alpha_promote alpha_rollback", _ABOVE_0, _BELOW_HALF, "0 < x < 0.5"),
+            ("blind_seconds split_evidence", _ABOVE_0, _LARGEST, "above 0"),
+        ):
+            for key in keys.split():
+                if not low <= getattr(self, key) <= high:
+                    raise UsageError(f"policy: {key} is {getattr(self, key)}; allowed: {allowed}")
 
     @property
     def log_margin(self) -> float:

@@ -13,6 +13,8 @@ from typing import Protocol
 
 from moe_serve.errors import UsageError
 
+DECODE = "decode"
+
 
 class CellKind(StrEnum):
     """What a cell counts: invocations of the fused MoE kernel, or whole engine steps."""
@@ -32,22 +34,26 @@ class Placement(StrEnum):
 class Cell:
     """One thing that is compared like with like: `bucket` is the exact batch size.
 
-    `layer` is None for steps, and for what is pooled over layers.
+    `layer` is None for steps, and for what is pooled over layers; `phase` is the exporter's:
+    pure decode batches, or mixed ones.
     """
 
     kind: CellKind
     layer: int | None
     bucket: int
+    phase: str = DECODE
 
     @property
-    def order(self) -> tuple[str, int, int]:
-        """A sort key: kind, then batch size, then layer."""
-        return (self.kind.value, self.bucket, -1 if self.layer is None else self.layer)
+    def order(self) -> tuple[str, str, int, int]:
+        """A sort key: kind, phase, batch size, layer."""
+        layer = -1 if self.layer is None else self.layer
+        return (self.kind.value, self.phase, self.bucket, layer)
 
     def __str__(self) -> str:
         """`kernel, layer 3, batch 8`."""
         layer = "" if self.layer is None else f", layer {self.layer}"
-        return f"{self.kind.value}{layer}, batch {self.bucket}"
+        phase = "" if self.phase == DECODE else f", {self.phase}"
+        return f"{self.kind.value}{layer}{phase}, batch {self.bucket}"
 
 
 @dataclass(frozen=True, slots=True)

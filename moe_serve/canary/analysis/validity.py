@@ -1,9 +1,13 @@
 """What must hold for a comparison to mean anything, apart from its numbers."""
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 
 from moe_serve.errors import UsageError
+
+# How strongly the alternative of the ratio test keeps to the expected share.
+_RATIO_PRIOR = 100.0
 
 
 class Evidence(StrEnum):
@@ -24,36 +28,65 @@ class Evidence(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Requests:
+    """How many requests each arm got, and which share of both the canary was to get."""
+
+    stable: int
+    canary: int
+    canary_share: float
+
+    @property
+    def evidence_against(self) -> float:
+        """The log of how much better another share explains the counts.
+
+        A Bayes factor with a beta alternative around the expected share: it may be looked at
+        again and again, since the chance that it ever exceeds 1/a is at most a (Lindon and Malek,
+        NeurIPS 2022).
+        """
+        prior = _RATIO_PRIOR * self.canary_share, _RATIO_PRIOR * (1 - self.canary_share)
+        expected = _log_beta(*prior)
+        null = self.canary * math.log(self.canary_share)
+        null += self.stable * math.log1p(-self.canary_share)
+        found = _log_beta(prior[0] + self.canary, prior[1] + self.stable)
+        return found - expected - null
+
+
+def _log_beta(one: float, other: float) -> float:
+    return math.lgamma(one) + math.lgamma(other) - math.lgamma(one + other)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Validity:
     """Facts about a run that its numbers do not show.
 
-    `planned_blocks` is the horizon that was declared up front: speed is looked at once, when
-    `seen_blocks` (void ones included) has reached it. `config_differences` names what differs
-    between the arms and is not under test.
+    `deadline_blocks` is the horizon that was declared up front, `seen_blocks` how many blocks are
+    over (void ones included). `void_share` is None before anything was expected; `void_reasons`
+    say what is void, most telling first. `config_differences` names what differs between the arms
+    and is not under test. `blind_seconds` is the age of the older arm's last data.
     """
 
-    planned_blocks: int
+    deadline_blocks: int
     seen_blocks: int
+    block_seconds: float
+    void_share: float | None = None
     void_reasons: tuple[str, ...] = ()
     config_differences: tuple[str, ...] = ()
     dead_arms: tuple[str, ...] = ()
+    requests: Requests | None = None
+    blind_seconds: float | None = None
     evidence: Evidence = Evidence.COUNTERS
     config_digest: str = ""
 
     def __post_init__(self) -> None:
         """Refuse numbers that cannot be."""
-        if self.planned_blocks < 1 or not len(self.void_reasons) <= self.seen_blocks:
+        share = self.void_share
+        if self.deadline_blocks < 1 or (share is not None and not 0 <= share <= 1):
             raise UsageError(
-                f"{self.planned_blocks} blocks planned, {self.seen_blocks} seen, "
-                f"{len(self.void_reasons)} void: that cannot be"
+                f"a deadline of {self.deadline_blocks} blocks, {share} of the windows void: "
+                "that cannot be"
             )
 
     @property
-    def horizon_reached(self) -> bool:
-        """All planned blocks are over."""
-        return self.seen_blocks >= self.planned_blocks
-
-    @property
-    def void_share(self) -> float | None:
-        """Void blocks over all seen; None before the first block."""
-        return len(self.void_reasons) / self.seen_blocks if self.seen_blocks else None
+    def deadline_reached(self) -> bool:
+        """The declared time is over."""
+        return self.seen_blocks >= self.deadline_blocks

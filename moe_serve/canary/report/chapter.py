@@ -120,7 +120,7 @@ def _speed(chapter: Chapter, name: str) -> list[Html]:
         _figure(
             speed_charts.over_time(chapter, f"{name}-time"),
             "Each dot is one crossover pair: two blocks with the arms' cores swapped. Line and "
-            "band: mean and interval of all pairs so far. The judge looks once, at the end.",
+            "band: the estimate so far. Its ends hold at every look.",
             tables.over_time(chapter),
         ),
         _figure(

@@ -36,7 +36,7 @@ def _gain(log_ratio: float) -> float:
 
 @house_style
 def over_time(chapter: Chapter, name: str) -> Html:
-    """Each pair's gain, and the interval of all pairs up to it."""
+    """Each block's gain, and the estimate with its ends up to it."""
     figure, axes = canvas(2, 3.3)
     axes[1].sharey(axes[0])
     for axis, found in zip(axes, (chapter.step, chapter.kernel), strict=True):
@@ -76,9 +76,14 @@ def _series(axis: Axes, found: Estimate) -> None:
     colour = COLOURS[found.kind]
     start = found.series[0].start_seconds
     at = [point.start_seconds - start for point in found.series]
+    seen = [
+        (x, point.theta)
+        for x, point in zip(at, found.series, strict=True)
+        if point.theta is not None
+    ]
     axis.plot(
-        at,
-        [_gain(point.theta) for point in found.series],
+        [x for x, _ in seen],
+        [_gain(theta) for _, theta in seen],
         linestyle="none",
         marker="o",
         markersize=4,
@@ -107,7 +112,7 @@ def _series(axis: Axes, found: Estimate) -> None:
 
 
 def _end(axis: Axes, at: float, found: Estimate, colour: str) -> None:
-    """The interval that decides, at the end of the horizon."""
+    """The interval that decides."""
     gain = _gain(found.theta)
     axis.errorbar(
         [at],

@@ -72,7 +72,7 @@ def checks(chapter: Chapter) -> Table:
 
 
 def over_time(chapter: Chapter) -> Table:
-    """Every crossover pair of both rates."""
+    """Every paired block of both rates."""
     rows: list[tuple[str, ...]] = []
     for found in _estimates(chapter):
         start = found.series[0].start_seconds
@@ -82,13 +82,13 @@ def over_time(chapter: Chapter) -> Table:
                 (
                     found.kind.value,
                     f"{point.start_seconds - start:.0f} s",
-                    percent(point.theta),
+                    "no data" if point.theta is None else percent(point.theta),
                     *("too early" if value is None else percent(value) for value in running),
                 )
             )
     return Table(
-        caption="One row a crossover pair; the running interval uses all pairs up to that row.",
-        head=("rate", "began", "gain of the pair", "gain so far", "from", "to"),
+        caption="One row a paired block; the ends hold at every look.",
+        head=("rate", "began", "gain of the block", "gain so far", "from", "to"),
         rows=tuple(rows),
     )
 
@@ -105,18 +105,18 @@ def by_cell(chapter: Chapter) -> Table:
         layered = found.cells if len(found.cells) > len(found.buckets) else ()
         rows += [_cell(entry) for entry in (*found.buckets, *layered)]
         rows += [
-            (str(lost.cell), share(lost.weight), "not covered", "", "", str(lost.pairs))
+            (str(lost.cell), share(lost.weight), "not covered", "", "", str(lost.blocks))
             for lost in found.uncovered
         ]
     rows += [
-        (f"{found.kind.value}, all", "", found.reason, "", "", str(found.pairs))
+        (f"{found.kind.value}, all", "", found.reason, "", "", str(found.blocks))
         for found in (chapter.step, chapter.kernel)
         if isinstance(found, NoEstimate)
     ]
     return Table(
         caption="Weight is the share of the stable arm's busy time. "
         f"The saved bytes explain at most {bound(chapter)} for the kernel.",
-        head=("cell", "weight", "gain", "from", "to", "pairs"),
+        head=("cell", "weight", "gain", "from", "to", "blocks"),
         rows=tuple(rows),
     )
 

@@ -69,13 +69,13 @@ def rate(found: Estimate | NoEstimate) -> tuple[str, str]:
     """An estimate as (number, what stands beside it)."""
     if isinstance(found, NoEstimate):
         return NONE, found.reason
-    interval = f"{found.confidence:.0%} interval {span(found.lo, found.hi)}, {found.pairs} pairs"
+    interval = f"{found.confidence:.0%} interval {span(found.lo, found.hi)}, {found.blocks} blocks"
     return percent(found.theta), interval
 
 
 def rate_row(found: Estimate | CellEstimate) -> tuple[str, ...]:
-    """Gain, its interval and the pairs, as cells of a table."""
-    return percent(found.theta), percent(found.lo), percent(found.hi), str(found.pairs)
+    """Gain, its interval and the blocks, as cells of a table."""
+    return percent(found.theta), percent(found.lo), percent(found.hi), str(found.blocks)
 
 
 def distance(quality: QualityResult | NoQuality) -> str:

@@ -133,7 +133,14 @@ class DeviceMarkers:
             self._copier.numbers.add(slot.number)
 
     def gate(self, *, is_open: bool) -> None:
-        """Count what runs on the current stream from here on, or do not."""
+        """Count what runs on the current stream from here on, or do not.
+
+        Raises:
+            DriverError: totals no longer reach the record.
+        """
+        if self._copier and self._copier.fault:
+            fault, self._copier.fault = self._copier.fault, None
+            raise DriverError(f"totals cannot be copied: {fault}") from fault
         if is_open is not self._open:
             self._count(is_open)
             self._open = is_open
@@ -275,6 +282,7 @@ class _Copier:
     def __init__(self, writer: RecordWriter, mirror: torch.Tensor) -> None:
         self.mirror = mirror
         self.numbers: set[int] = set()
+        self.fault: Exception | None = None
         self._writer = writer
         self._stream = torch.cuda.Stream(mirror.device)
         self._host = torch.zeros(mirror.shape, dtype=mirror.dtype, pin_memory=True)
@@ -303,4 +311,8 @@ class _Copier:
 
     def _run(self) -> None:
         while not self._stop.wait(_COPY_SECONDS):
-            self.copy()
+            try:
+                self.copy()
+            except Exception as error:  # noqa: BLE001  # told at the next gate, in serving's thread
+                self.fault = error
+                return

@@ -52,7 +52,7 @@ class Sampler:
         backend: Backend,
         *,
         pairs: int,
-        decode_graphs: bool,
+        decode_graphs: Callable[[], bool],
         budget: float,
         on_change: Callable[[str | None], None],
         capturing: Callable[[], bool],
@@ -64,7 +64,8 @@ class Sampler:
             writer: the rank's record.
             backend: markers of the device.
             pairs: how many pairs of markers a step runs.
-            decode_graphs: whether full graphs serve decode steps alone.
+            decode_graphs: whether full graphs serve decode steps alone; asked at each capture,
+                since vLLM settles it late.
             budget: the share of a step that markers may cost.
             on_change: told why when the state changes, and None when only the overhead does.
             capturing: whether the current stream is captured into a graph.
@@ -143,7 +144,7 @@ class Sampler:
         slot = self._slot(
             SlotKey(
                 kind=Kind.KERNEL, mode=mode, phase=phase, bucket=bucket, layer=layer.number,
-                ubatch=ubatch or 0, model=layer.model,
+                ubatch=0 if ubatch is None else ubatch + 1, model=layer.model,
             )
         )  # fmt: skip
         if slot is None:
@@ -161,7 +162,7 @@ class Sampler:
             self._writer.recaptured()
         if _is_piecewise():
             return Mode.PIECEWISE, Phase.ANY, rows
-        return Mode.FULL, Phase.DECODE if self._decode_graphs else Phase.ANY, rows
+        return Mode.FULL, Phase.DECODE if self._decode_graphs() else Phase.ANY, rows
 
     def _eager_as(self, rows: int) -> tuple[Mode, Phase, int] | None:
         if self._step is None:

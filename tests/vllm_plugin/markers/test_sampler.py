@@ -91,7 +91,7 @@ def make(tmp_path: Path) -> Iterator[Make]:
             writer,
             setting.markers,
             pairs=2,
-            decode_graphs=decode_graphs,
+            decode_graphs=lambda: decode_graphs,
             budget=budget,
             on_change=setting.said.append,
             capturing=lambda: setting.capturing,
@@ -119,7 +119,7 @@ def test_a_captured_call_is_the_graphs_whatever_step_runs(make: Make) -> None:
         ((Kind.KERNEL, *full, 0, 0), 64, None),
         ((Kind.KERNEL, *full, 35, 0), 64, window),
     ]
-    assert here.markers.owned == [0, 1, 2]
+    assert here.markers.owned == [2, 3, 4]  # two are reserved for the schedule
     assert here.markers.gates == []
 
 
@@ -177,7 +177,7 @@ def test_the_halves_of_an_overlapped_step_have_slots_of_their_own_and_no_window(
     here.call(FIRST, 32)
     here.call(FIRST, 32)
 
-    assert [start[0][5] for start in here.markers.starts] == [0, 1]
+    assert [start[0][5] for start in here.markers.starts] == [1, 2]
     assert [start[1] for start in here.markers.starts] == [None, None]
 
 
@@ -200,7 +200,7 @@ def test_a_capture_after_served_steps_is_a_new_generation(make: Make) -> None:
 def test_calls_beyond_the_records_capacity_are_dropped_and_counted(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("moe_serve.telemetry.record.CAPACITY", 2)
+    monkeypatch.setattr("moe_serve.telemetry.record.CAPACITY", 4)
     here = make()
     here.capturing = True
     assert here.call(FIRST, 8)

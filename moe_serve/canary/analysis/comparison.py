@@ -1,0 +1,261 @@
+"""One comparison as it was registered, and what the judge says of a history under it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from moe_serve.canary.analysis.boundary import Looks
+from moe_serve.canary.analysis.estimate import Estimate, NoEstimate
+from moe_serve.canary.analysis.estimator import Terms, estimate
+from moe_serve.canary.analysis.history import History
+from moe_serve.canary.analysis.judge import judge
+from moe_serve.canary.analysis.noise import (
+    FIRST_LOOK,
+    FIRST_LOOK_WITHOUT_CALIBRATION,
+    Calibration,
+    Design,
+    Spread,
+)
+from moe_serve.canary.analysis.policy import Policy, config_digest
+from moe_serve.canary.analysis.series import DECODE, CellKind
+from moe_serve.canary.analysis.table import BlockTable, Estimand
+from moe_serve.canary.analysis.validity import Requests, Validity
+from moe_serve.canary.analysis.verdict import Judgement
+from moe_serve.canary.analysis.windows import Cut, Windows, tabulate
+from moe_serve.canary.quality.result import NoQuality, QualityResult
+from moe_serve.errors import UsageError
+
+# What tells two arms apart by design, whatever the comparison is about.
+_NAMES = ("pod", "instance")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registration:
+    """All that is fixed before a comparison starts; its digest is written down with the start.
+
+    `under_test` names the facts in which the arms may differ. `canary_share` is which share of
+    both arms' requests the canary is to get; None leaves the split unchecked.
+    """
+
+    policy: Policy = field(default_factory=Policy)
+    cut: Cut = field(default_factory=Cut)
+    deadline_seconds: float = 12 * 3600.0
+    design: Design = Design.PARALLEL
+    spread: Spread = field(default_factory=Spread)
+    calibration: Calibration | None = None
+    under_test: tuple[str, ...] = ()
+    canary_share: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what could not be judged."""
+        known = self.calibration
+        if known is not None and known.block_seconds != self.cut.block_seconds:
+            raise UsageError(
+                f"the A/A run was taken with blocks of {known.block_seconds:g} s, the comparison "
+                f"has blocks of {self.cut.block_seconds:g} s: make them equal"
+            )
+        if not self.looks.possible:
+            raise UsageError(
+                f"cannot be decided: {self.looks.first} blocks of {self.cut.block_seconds:g} s are "
+                f"needed before the first look, the deadline allows {self.looks.last}"
+            )
+        if self.canary_share is not None and not 0 < self.canary_share < 1:
+            raise UsageError(f"canary_share is {self.canary_share}; allowed: 0 < x < 1")
+
+    @property
+    def looks(self) -> Looks:
+        """After a few blocks, then after each, up to the deadline."""
+        first = FIRST_LOOK if self.calibration else FIRST_LOOK_WITHOUT_CALIBRATION
+        return Looks(first=first, last=int(self.deadline_seconds // self.cut.block_seconds))
+
+    def terms(self, stable_pods: int, canary_pods: int) -> Terms:
+        """What the numbers rest on, for arms of so many pods."""
+        return Terms(
+            looks=self.looks,
+            spread=self.spread,
+            design=self.design,
+            stable_pods=max(1, stable_pods),
+            canary_pods=max(1, canary_pods),
+            calibration=self.calibration,
+            alpha_low=self.policy.alpha_promote,
+            alpha_high=self.policy.alpha_rollback,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Findings:
+    """A judgement with the estimates beside it, and all that it rests on."""
+
+    judgement: Judgement
+    terms: Terms
+    step: Estimate | NoEstimate
+    kernel: Estimate | NoEstimate
+    equal: Estimate | NoEstimate
+    observed: "Observed"
+    quality: QualityResult | NoQuality
+    registered: Registration
+
+    @property
+    def blocks(self) -> int:
+        """Blocks that are over, void ones included."""
+        return self.observed.validity.seen_blocks
+
+    def to_json(self) -> dict[str, Any]:
+        """The verdict, with the claim's estimate and where the numbers are from."""
+        equal = self.equal if isinstance(self.equal, Estimate) else None
+        return {
+            **self.judgement.to_json(),
+            "equal_weights": {
+                "theta": equal.theta if equal else None,
+                "lo": equal.lo if equal else None,
+                "hi": equal.hi if equal else None,
+            },
+            "window": {"start": self.observed.start, "end": self.observed.end},
+            "blocks": self.blocks,
+            "origin": self.observed.origin,
+            "excluded": {
+                "stable": dict(self.observed.stable.void),
+                "canary": dict(self.observed.canary.void),
+            },
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observed:
+    """What is left of a history once it is cut into blocks: all that a verdict rests on, beside
+    the registration and the answers' comparison.
+    """
+
+    tables: Mapping[CellKind, BlockTable]
+    stable: Windows
+    canary: Windows
+    stable_pods: int
+    canary_pods: int
+    validity: Validity
+    start: float
+    end: float
+    origin: str
+
+
+def examine(
+    history: History, registered: Registration, quality: QualityResult | NoQuality
+) -> Findings:
+    """Judge what a history shows. Pure: equal inputs give equal findings."""
+    return conclude(observe(history, registered), registered, quality)
+
+
+def observe(history: History, registered: Registration) -> Observed:
+    """Cut a history into blocks, and gather what tells whether they can be trusted."""
+    cut, policy = registered.cut, registered.policy
+    tables = {kind: tabulate(history, kind, cut, phase=DECODE) for kind in CellKind}
+    table, stable, canary = tables[policy.primary]
+    validity = Validity(
+        deadline_blocks=registered.looks.last,
+        seen_blocks=len(table.starts),
+        block_seconds=cut.block_seconds,
+        void_share=_void_share(stable, canary),
+        void_reasons=_void_reasons(("stable", stable), ("canary", canary)),
+        config_differences=_differences(history, registered.under_test),
+        dead_arms=_silent(history),
+        requests=_requests(history, registered.canary_share),
+        blind_seconds=_blind(history, stable, canary),
+        config_digest=config_digest(policy, _registered(registered)),
+    )
+    return Observed(
+        tables={kind: tables[kind][0] for kind in CellKind},
+        stable=stable,
+        canary=canary,
+        stable_pods=len(history.stable.pods),
+        canary_pods=len(history.canary.pods),
+        validity=validity,
+        start=history.start,
+        end=history.end,
+        origin=history.origin,
+    )
+
+
+def conclude(
+    seen: Observed, registered: Registration, quality: QualityResult | NoQuality
+) -> Findings:
+    """The verdict on what was observed, with the estimates beside it."""
+    policy = registered.policy
+    terms = registered.terms(seen.stable_pods, seen.canary_pods)
+    step, kernel = (
+        estimate(seen.tables[kind], kind, terms) for kind in (CellKind.STEP, CellKind.KERNEL)
+    )
+    table = seen.tables[policy.primary]
+    return Findings(
+        judgement=judge(policy, step, kernel, quality, seen.validity, terms=terms),
+        terms=terms,
+        step=step,
+        kernel=kernel,
+        equal=estimate(table, policy.primary, terms, estimand=Estimand.EQUAL),
+        observed=seen,
+        quality=quality,
+        registered=registered,
+    )
+
+
+def _void_share(*arms: Windows) -> float | None:
+    """The worse arm's share: one arm's good windows do not make up for the other's."""
+    shares = [arm.void_share for arm in arms if arm.void_share is not None]
+    return max(shares, default=None)
+
+
+def _void_reasons(*arms: tuple[str, Windows]) -> tuple[str, ...]:
+    found = [
+        (count, f"{name}: {count} of {windows.expected} windows: {reason}")
+        for name, windows in arms
+        for reason, count in windows.void.items()
+    ]
+    return tuple(text for _, text in sorted(found, reverse=True))
+
+
+def _differences(history: History, under_test: tuple[str, ...]) -> tuple[str, ...]:
+    stable, canary = history.stable.facts, history.canary.facts
+    left_out = {*under_test, *_NAMES}
+    return tuple(
+        f"{name}: {stable.get(name, 'unknown')} and {canary.get(name, 'unknown')}"
+        for name in sorted(stable.keys() | canary.keys())
+        if name not in left_out and stable.get(name) != canary.get(name)
+    )
+
+
+def _silent(history: History) -> tuple[str, ...]:
+    return tuple(
+        f"{arm.name} has no pod with data"
+        for arm in (history.stable, history.canary)
+        if not any(len(pod.times) for pod in arm.pods)
+    )
+
+
+def _requests(history: History, canary_share: float | None) -> Requests | None:
+    stable, canary = history.stable.requests, history.canary.requests
+    if canary_share is None or stable is None or canary is None:
+        return None
+    return Requests(stable=stable, canary=canary, canary_share=canary_share)
+
+
+def _blind(history: History, *arms: Windows) -> float | None:
+    ages = [history.end - arm.last for arm in arms if arm.last is not None]
+    return max(0.0, *ages) if ages else None
+
+
+def _registered(registered: Registration) -> dict[str, Any]:
+    """The registration by its names, in JSON's own types."""
+    known, cut = registered.calibration, registered.cut
+    spread = registered.spread
+    return {
+        "cut": [cut.block_seconds, cut.window_seconds, cut.min_count],
+        "deadline_seconds": registered.deadline_seconds,
+        "design": registered.design.value,
+        "spread": [
+            spread.gpu_sd,
+            str(spread.gpu_freedom),
+            spread.start_sd,
+            str(spread.start_freedom),
+        ],
+        "calibration": known.to_json() if known else None,
+        "under_test": list(registered.under_test),
+        "canary_share": registered.canary_share,
+    }

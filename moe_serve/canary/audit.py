@@ -1,0 +1,248 @@
+"""The audit log: one JSON line a verdict with all that it rests on, each bound to the one before.
+
+A line holds what was observed (the blocks' log ratios, what is void, how the arms differ), the
+registration, the answers' comparison and the verdict. Whoever has the file can check that no line
+was changed or taken out, and that every verdict follows from its own line.
+"""
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from moe_serve.canary.analysis.comparison import Findings, Observed, Registration, conclude
+from moe_serve.canary.analysis.noise import Calibration, Design, Spread
+from moe_serve.canary.analysis.policy import OnNoGain, Policy
+from moe_serve.canary.analysis.series import Cell, CellKind
+from moe_serve.canary.analysis.table import BlockTable, Floats
+from moe_serve.canary.analysis.validity import Evidence, Requests, Validity
+from moe_serve.canary.analysis.windows import Cut, Windows
+from moe_serve.canary.quality.result import Agreement, Difference, NoQuality, Outcome, QualityResult
+from moe_serve.errors import UsageError
+
+_START = "0" * 64
+_DERIVED = "identical_share"
+
+
+class Audit:
+    """An append-only file; two writers at once would break its chain, so there must be one."""
+
+    def __init__(self, path: Path) -> None:
+        """Continue a file, or start one.
+
+        Raises:
+            UsageError: it cannot be written, or its chain is broken already.
+        """
+        self.path = path
+        self._last = _START
+        if path.exists():
+            for entry in entries(path):
+                self._last = entry["hash"]
+
+    def append(self, found: Findings, at: float) -> None:
+        """Write one verdict, flushed to the disk before this returns.
+
+        Raises:
+            UsageError: the file cannot be written.
+        """
+        entry = {"at": at, "previous": self._last, **inputs(found), "verdict": found.to_json()}
+        text = _text(entry)
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        try:
+            with self.path.open("a", encoding="utf-8") as out:
+                out.write(_text({**entry, "hash": digest}) + "\n")
+                out.flush()
+                os.fsync(out.fileno())
+        except OSError as error:
+            raise UsageError(f"audit {self.path}: {error.strerror}") from error
+        self._last = digest
+
+
+def entries(path: Path) -> Iterator[dict[str, Any]]:
+    """Every entry, its hash and its link to the one before checked.
+
+    Raises:
+        UsageError: a line was changed, taken out or cut short; it names the first such line.
+    """
+    last = _START
+    try:
+        with path.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, start=1):
+                yield (entry := _entry(path, number, line, last))
+                last = entry["hash"]
+    except (OSError, UnicodeDecodeError) as error:
+        text = getattr(error, "strerror", None) or "not UTF-8 text"
+        raise UsageError(f"audit {path}: {text}") from error
+
+
+def _entry(path: Path, number: int, line: str, last: str) -> dict[str, Any]:
+    try:
+        entry: dict[str, Any] = json.loads(line)
+        claimed = entry["hash"]
+        text = _text({key: value for key, value in entry.items() if key != "hash"})
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UsageError(f"audit {path}, line {number}: no whole entry") from error
+    if hashlib.sha256(text.encode()).hexdigest() != claimed:
+        raise UsageError(f"audit {path}, line {number}: changed after it was written")
+    if entry["previous"] != last:
+        raise UsageError(f"audit {path}, line {number}: a line before it is missing or was moved")
+    return entry
+
+
+def reproduce(entry: dict[str, Any]) -> Findings:
+    """The findings that follow from an entry's inputs."""
+    return conclude(
+        _observed(entry["observed"]), _registration(entry["registered"]), _quality(entry["quality"])
+    )
+
+
+def inputs(found: Findings) -> dict[str, Any]:
+    """All that a verdict rests on, in JSON's own types."""
+    seen, registered = found.observed, found.registered
+    return {
+        "observed": {
+            "tables": {kind.value: _table_out(table) for kind, table in seen.tables.items()},
+            "stable": asdict(seen.stable),
+            "canary": asdict(seen.canary),
+            "stable_pods": seen.stable_pods,
+            "canary_pods": seen.canary_pods,
+            "validity": asdict(seen.validity),
+            "start": seen.start,
+            "end": seen.end,
+            "origin": seen.origin,
+        },
+        "registered": _plain(asdict(registered)),
+        "quality": found.quality.to_json(),
+    }
+
+
+def _text(value: object) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no infinity; it stands for figures that were declared."""
+    if isinstance(value, dict):
+        return {key: _plain(part) for key, part in value.items()}
+    return "inf" if isinstance(value, float) and math.isinf(value) else value
+
+
+def _table_out(table: BlockTable) -> dict[str, Any]:
+    return {
+        "cells": [[c.kind.value, c.layer, c.bucket, c.phase] for c in table.cells],
+        "starts": table.starts.tolist(),
+        "log_ratios": [
+            [None if math.isnan(value) else value for value in row]
+            for row in table.log_ratios.tolist()
+        ],
+        "busy": table.busy.tolist(),
+    }
+
+
+def _table_in(body: dict[str, Any]) -> BlockTable:
+    cells = tuple(
+        Cell(kind=CellKind(kind), layer=layer, bucket=bucket, phase=phase)
+        for kind, layer, bucket, phase in body["cells"]
+    )
+    ratios: Floats = np.array(body["log_ratios"], dtype=np.float64)
+    return BlockTable(
+        cells=cells,
+        starts=np.array(body["starts"], dtype=np.float64),
+        log_ratios=ratios.reshape(len(body["starts"]), len(cells)),
+        busy=np.array(body["busy"], dtype=np.float64),
+    )
+
+
+def _observed(body: dict[str, Any]) -> Observed:
+    validity = dict(body["validity"])
+    requests = validity.pop("requests")
+    for name in ("void_reasons", "config_differences", "dead_arms"):
+        validity[name] = tuple(validity[name])
+    validity["evidence"] = Evidence(validity["evidence"])
+    return Observed(
+        tables={CellKind(kind): _table_in(table) for kind, table in body["tables"].items()},
+        stable=Windows(**body["stable"]),
+        canary=Windows(**body["canary"]),
+        stable_pods=body["stable_pods"],
+        canary_pods=body["canary_pods"],
+        validity=Validity(requests=Requests(**requests) if requests else None, **validity),
+        start=body["start"],
+        end=body["end"],
+        origin=body["origin"],
+    )
+
+
+def _registration(body: dict[str, Any]) -> Registration:
+    rules = dict(body)
+    policy = dict(rules.pop("policy"))
+    known = rules.pop("calibration")
+    return Registration(
+        policy=Policy(
+            **{
+                **policy,
+                "primary": CellKind(policy["primary"]),
+                "on_no_gain": OnNoGain(policy["on_no_gain"]),
+            }
+        ),
+        cut=Cut(**rules["cut"]),
+        deadline_seconds=rules["deadline_seconds"],
+        design=Design(rules["design"]),
+        spread=Spread(**{name: float(value) for name, value in rules["spread"].items()}),
+        calibration=Calibration(**known) if known else None,
+        under_test=tuple(rules["under_test"]),
+        canary_share=rules["canary_share"],
+    )
+
+
+def _quality(body: dict[str, Any]) -> QualityResult | NoQuality:
+    if body["outcome"] is None:
+        return NoQuality(reason=body["reason"])
+    return quality_from(body)
+
+
+def quality_from(body: dict[str, Any]) -> QualityResult:
+    """The outcome of a comparison of answers, from its JSON; the single prompts stay behind.
+
+    Raises:
+        UsageError: it is no such JSON.
+    """
+    try:
+        return QualityResult(
+            outcome=Outcome(body["outcome"]),
+            reason=str(body["reason"]),
+            epsilon_nats=float(body["epsilon_nats"]),
+            confidence=float(body["confidence"]),
+            **{
+                name: _difference(body.get(name))
+                for name in ("prefill", "decode", "noise_prefill", "noise_decode")
+            },
+            missing=tuple(body["missing"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise UsageError(f"no result of a comparison of answers: {error!r}") from error
+
+
+def _difference(body: dict[str, Any] | None) -> Difference | None:
+    if body is None:
+        return None
+    return Difference(
+        prompts=body["prompts"],
+        tokens=body["tokens"],
+        mean_abs_nats=body["mean_abs_nats"],
+        lower=-math.inf if body["lower"] is None else body["lower"],
+        upper=math.inf if body["upper"] is None else body["upper"],
+        mean_nats=body["mean_nats"],
+        max_abs_nats=body["max_abs_nats"],
+        top1_agreement=body["top1_agreement"],
+        agreement=tuple(
+            Agreement(**{name: value for name, value in greedy.items() if name != _DERIVED})
+            for greedy in body["greedy"]
+        ),
+        per_prompt=(),
+    )

@@ -1,0 +1,86 @@
+"""A verdict in words: every number, its threshold, the window and where the samples come from."""
+
+import datetime
+import math
+
+from moe_serve.canary.analysis.comparison import Findings
+from moe_serve.canary.analysis.estimate import Estimate, NoEstimate
+from moe_serve.canary.analysis.verdict import Check, Severity
+
+
+def explain(found: Findings) -> str:
+    """Many lines of plain text."""
+    judgement, seen = found.judgement, found.observed
+    lines = [
+        f"{judgement.verdict.value}: {judgement.reason}",
+        "",
+        f"window    {_time(seen.start)} to {_time(seen.end)}, {found.blocks} blocks",
+        f"source    {seen.origin} (evidence {judgement.evidence.value}: "
+        f"{judgement.evidence.meaning})",
+        f"rules     {judgement.config_digest}",
+        "",
+        "checks",
+        *(_check(check) for check in judgement.checks),
+        "",
+        *_estimate("step rate, the site's own mix", found.step),
+        *_estimate("kernel rate, the site's own mix", found.kernel),
+        *_estimate("equal weights over cells (the published claim's)", found.equal),
+        "excluded windows",
+        *(
+            f"  {name}: {count} of {windows.expected}: {reason}"
+            for name, windows in (("stable", seen.stable), ("canary", seen.canary))
+            for reason, count in sorted(windows.void.items())
+        ),
+    ]
+    if not (seen.stable.void or seen.canary.void):
+        lines.append("  none")
+    return "\n".join(lines)
+
+
+def _time(seconds: float) -> str:
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+
+
+def _check(check: Check) -> str:
+    sign = "ok  " if check.passed else "FAIL"
+    if check.severity is Severity.WARNING:
+        sign = "-   " if check.passed else "WARN"
+    return (
+        f"  {sign} {check.name:20} {_number(check.number):>10} against "
+        f"{_number(check.threshold):>10}  {check.detail}"
+    )
+
+
+def _number(value: float | None) -> str:
+    return "no data" if value is None else f"{value:.5g}"
+
+
+def _estimate(title: str, found: Estimate | NoEstimate) -> list[str]:
+    if isinstance(found, NoEstimate):
+        return [title, f"  none: {found.reason}", ""]
+    lines = [
+        title,
+        f"  {_percent(found.theta)} ({_percent(found.lo)} to {_percent(found.hi)}, "
+        f"{found.confidence:.0%} at every look), {found.blocks} blocks, covers "
+        f"{found.covered_weight:.0%} of the busy time",
+        f"  a block's noise {found.in_run_sd:.2%} here, {found.block_sd:.2%} used; equal arms lie "
+        f"{found.offset_sd:.2%} apart ({_freedom(found.offset_freedom)})",
+        *(
+            f"  {cell.cell!s:28} weight {cell.weight:6.1%}  {_percent(cell.theta):>8} "
+            f"({_percent(cell.lo)} to {_percent(cell.hi)}), {cell.blocks} blocks"
+            for cell in found.cells
+        ),
+        *(
+            f"  {lost.cell!s:28} weight {lost.weight:6.1%}  not covered ({lost.blocks} blocks)"
+            for lost in found.uncovered
+        ),
+    ]
+    return [*lines, ""]
+
+
+def _percent(log_ratio: float) -> str:
+    return f"{math.expm1(log_ratio):+.1%}" if math.isfinite(log_ratio) else "unknown"
+
+
+def _freedom(freedom: float) -> str:
+    return "declared" if math.isinf(freedom) else f"{freedom:.0f} degrees of freedom"

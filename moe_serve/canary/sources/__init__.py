@@ -1,0 +1,1 @@
+"""Where the judge gets histories from: exporters, a Prometheus server, a recorded file."""

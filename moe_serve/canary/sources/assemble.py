@@ -1,0 +1,190 @@
+"""From series of samples to the judge's history: pods, ranks, cells."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from moe_serve.canary.analysis.history import ArmHistory, Floats, History, PodSeries
+from moe_serve.canary.analysis.series import Cell, CellKind
+from moe_serve.canary.sources.streams import Stream, Streams
+from moe_serve.errors import SourceError
+
+_PREFIX = "moe_serve_"
+_STEP = ("steps_timed_total", "step_seconds_total")
+_WINDOW = ("forward_windows_total", "forward_window_seconds_total")
+_KERNEL = ("kernel_invocations_total", "kernel_seconds_total")
+_LIFE = ("source_start_timestamp_seconds", "graph_recaptures")
+_FACTS = ("config_info", "build_info")
+_REQUESTS = "vllm:request_success_total"
+# Labels that a scrape or the cluster adds; they say where, not what.
+_WHERE = {
+    "rank", "pod", "instance", "job", "namespace", "container", "endpoint", "service", "node",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arms:
+    """How samples tell their arm: a label, and its value for each."""
+
+    label: str = "track"
+    stable: str = "stable"
+    canary: str = "canary"
+
+
+def assemble(streams: Streams, arms: Arms, start: float, end: float, origin: str) -> History:
+    """Both arms' history.
+
+    Raises:
+        SourceError: no series of the judge's names carries the arms' label.
+    """
+    by_arm = {
+        name: [s for s in streams if s.labels.get(arms.label) == value]
+        for name, value in (("stable", arms.stable), ("canary", arms.canary))
+    }
+    if not any(by_arm.values()):
+        raise SourceError(
+            f"{origin}: no series with {arms.label}={arms.stable!r} or {arms.canary!r}; are the "
+            f"exporters scraped, and relabelled with {arms.label!r}?"
+        )
+    steps = all(
+        any(s.name == _PREFIX + _STEP[0] for s in found) for found in by_arm.values() if found
+    )
+    measures = {CellKind.STEP: _STEP if steps else _WINDOW, CellKind.KERNEL: _KERNEL}
+    cells = _cells(by_arm, measures)
+    return History(
+        cells=cells,
+        stable=_arm("stable", by_arm["stable"], cells, measures, arms.label),
+        canary=_arm("canary", by_arm["canary"], cells, measures, arms.label),
+        start=start,
+        end=end,
+        origin=f"{origin}; steps timed as {'whole steps' if steps else 'forward windows'}",
+    )
+
+
+def _cells(
+    by_arm: Mapping[str, Sequence[Stream]], measures: Mapping[CellKind, tuple[str, str]]
+) -> tuple[Cell, ...]:
+    found = {
+        cell
+        for streams in by_arm.values()
+        for stream in streams
+        for kind, (count, _) in measures.items()
+        if stream.name == _PREFIX + count and (cell := _cell(kind, stream.labels)) is not None
+    }
+    return tuple(sorted(found, key=lambda cell: cell.order))
+
+
+def _cell(kind: CellKind, labels: Mapping[str, str]) -> Cell | None:
+    """The cell of a series; None for what is no exact batch size, or a drafter's."""
+    bucket, layer = labels.get("bucket", ""), labels.get("layer", "")
+    if not bucket.isdecimal() or labels.get("role", "target") != "target":
+        return None
+    if kind is CellKind.KERNEL and not layer.isdecimal():
+        return None
+    return Cell(
+        kind=kind,
+        layer=int(layer) if kind is CellKind.KERNEL else None,
+        bucket=int(bucket),
+        phase=labels.get("phase", ""),
+    )
+
+
+def _arm(
+    name: str,
+    streams: Sequence[Stream],
+    cells: tuple[Cell, ...],
+    measures: Mapping[CellKind, tuple[str, str]],
+    label: str,
+) -> ArmHistory:
+    by_pod: dict[str, list[Stream]] = {}
+    for stream in streams:
+        if stream.name.startswith(_PREFIX):
+            by_pod.setdefault(_pod(stream), []).append(stream)
+    place = {cell: number for number, cell in enumerate(cells)}
+    return ArmHistory(
+        name=name,
+        pods=tuple(_pod_series(pod, by_pod[pod], place, measures) for pod in sorted(by_pod)),
+        facts=_facts(streams, {*_WHERE, label}),
+        requests=_requests(streams),
+    )
+
+
+def _pod(stream: Stream) -> str:
+    labels = stream.labels
+    return labels.get("pod") or labels.get("instance") or "unnamed"
+
+
+def _pod_series(
+    pod: str,
+    streams: Sequence[Stream],
+    place: Mapping[Cell, int],
+    measures: Mapping[CellKind, tuple[str, str]],
+) -> PodSeries:
+    times = np.unique(np.concatenate([np.frombuffer(s.times) for s in streams]))
+    ranks = sorted({stream.labels.get("rank", "") for stream in streams})
+    shape = (len(ranks), len(times), len(place))
+    counts, busy = np.full(shape, np.nan), np.full(shape, np.nan)
+    targets = {
+        _PREFIX + name: (kind, into)
+        for kind, names in measures.items()
+        for name, into in zip(names, (counts, busy), strict=True)
+    }
+    for stream in streams:
+        kind, into = targets.get(stream.name, (None, None))
+        cell = _cell(kind, stream.labels) if kind is not None else None
+        if cell is None or into is None or cell not in place:
+            continue
+        rank = ranks.index(stream.labels.get("rank", ""))
+        column = into[rank, :, place[cell]]
+        at = np.searchsorted(times, np.frombuffer(stream.times))
+        # One cell may have several series: a call is launched eagerly or from a graph.
+        column[at] = np.nan_to_num(column[at]) + np.frombuffer(stream.values)
+    return PodSeries(
+        pod=pod,
+        times=times,
+        lives=_lives(streams, times),
+        counts=_summed(counts),
+        busy=_summed(busy),
+    )
+
+
+def _summed(by_rank: Floats) -> Floats:
+    """Sum over ranks; where a rank that had the cell lacks it now, nothing is known."""
+    seen = np.logical_or.accumulate(~np.isnan(by_rank), axis=1)
+    lost = (np.isnan(by_rank) & seen).any(axis=0)
+    never = ~seen.any(axis=0)
+    whole: Floats = np.where(lost | never, np.nan, np.nan_to_num(by_rank, posinf=np.inf).sum(0))
+    return whole
+
+
+def _lives(streams: Iterable[Stream], times: Floats) -> Floats:
+    """A number for each scrape that changes whenever any rank's process or graphs do."""
+    rows = []
+    for stream in streams:
+        if stream.name in {_PREFIX + name for name in _LIFE}:
+            row = np.full(len(times), -1.0)
+            row[np.searchsorted(times, np.frombuffer(stream.times))] = stream.values
+            rows.append(row)
+    if not rows:
+        return np.zeros(len(times))
+    _, life = np.unique(np.stack(rows, axis=1), axis=0, return_inverse=True)
+    return life.reshape(-1).astype(np.float64)
+
+
+def _facts(streams: Sequence[Stream], left_out: set[str]) -> dict[str, str]:
+    found: dict[str, set[str]] = {}
+    for stream in streams:
+        if stream.name in {_PREFIX + name for name in _FACTS}:
+            for label, value in stream.labels.items():
+                if label not in left_out:
+                    found.setdefault(label, set()).add(value)
+    return {label: " | ".join(sorted(values)) for label, values in found.items()}
+
+
+def _requests(streams: Sequence[Stream]) -> int | None:
+    """How many requests finished: growth, counted anew after each fall."""
+    found = [np.frombuffer(s.values) for s in streams if s.name == _REQUESTS]
+    if not found:
+        return None
+    return round(sum(float(np.clip(np.diff(values), 0, None).sum()) for values in found))

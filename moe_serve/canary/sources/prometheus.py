@@ -1,0 +1,138 @@
+"""A Prometheus server's HTTP API: raw samples, never rates."""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from moe_serve.canary.analysis.history import History
+from moe_serve.canary.sources.assemble import Arms, assemble
+from moe_serve.canary.sources.streams import NAMES, Streams, append
+from moe_serve.errors import SourceError
+
+# Samples a query are bounded on most servers; an hour of a large fleet stays below that.
+_CHUNK_SECONDS = 3600.0
+_ATTEMPTS = 3
+_BACK_OFF_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prometheus:
+    """A server and how to reach it; `selector` narrows the series, as `namespace="llm"`.
+
+    Secrets are read from files when asked, and appear in no message.
+    """
+
+    url: str
+    arms: Arms = field(default_factory=Arms)
+    selector: str = ""
+    bearer_token_file: Path | None = None
+    basic_auth_file: Path | None = None
+    ca_file: Path | None = None
+    timeout_seconds: float = 20.0
+    pause: Callable[[float], None] = time.sleep
+
+    def history(self, start: float, end: float) -> History:
+        """Both arms between two times, seconds since the epoch.
+
+        Raises:
+            SourceError: the server does not answer, refuses, or has none of the arms.
+        """
+        streams = Streams()
+        with self._client() as client:
+            for first, last in _chunks(start, end):
+                for series in self._query(client, first, last):
+                    _add(streams, series)
+        return assemble(streams, self.arms, start, end, f"Prometheus {self._shown()}")
+
+    def _client(self) -> httpx.Client:
+        headers, auth = {}, None
+        try:
+            if self.bearer_token_file:
+                token = self.bearer_token_file.read_text("utf-8").strip()
+                headers["Authorization"] = f"Bearer {token}"
+            if self.basic_auth_file:
+                user, _, password = self.basic_auth_file.read_text("utf-8").strip().partition(":")
+                auth = httpx.BasicAuth(user, password)
+            verify: Any = str(self.ca_file) if self.ca_file else True
+            return httpx.Client(
+                base_url=self.url.rstrip("/"),
+                headers=headers,
+                auth=auth,
+                verify=verify,
+                timeout=self.timeout_seconds,
+                trust_env=False,
+            )
+        except (OSError, httpx.InvalidURL) as error:
+            raise SourceError(f"Prometheus {self._shown()}: {error}") from error
+
+    def _shown(self) -> str:
+        """The address without what may be secret in it."""
+        try:
+            url = httpx.URL(self.url)
+        except httpx.InvalidURL as error:
+            raise SourceError(f"Prometheus {self.url!r} is no URL") from error
+        return f"{url.scheme}://{url.netloc.decode('ascii').rpartition('@')[2]}{url.path}"
+
+    def _query(self, client: httpx.Client, first: float, last: float) -> list[dict[str, Any]]:
+        arms = self.arms
+        parts = [
+            f'__name__=~"{"|".join(NAMES)}"',
+            f'{arms.label}=~"{arms.stable}|{arms.canary}"',
+            *([self.selector] if self.selector else []),
+        ]
+        # A millisecond more: range selectors leave their left end out since Prometheus 3.
+        query = f"{{{','.join(parts)}}}[{math.ceil((last - first) * 1000) + 1}ms]"
+        body = self._ask(client, {"query": query, "time": f"{last:.3f}"})
+        if body.get("status") != "success":
+            raise SourceError(f"Prometheus {self._shown()}: {body.get('error', 'no success')}")
+        result = body["data"]["result"]
+        return list(result) if body["data"]["resultType"] == "matrix" else []
+
+    def _ask(self, client: httpx.Client, parameters: dict[str, str]) -> dict[str, Any]:
+        fault = ""
+        for attempt in range(_ATTEMPTS):
+            if attempt:
+                self.pause(_BACK_OFF_SECONDS * 2 ** (attempt - 1))
+            try:
+                answer = client.post("/api/v1/query", data=parameters)
+            except httpx.HTTPError as error:
+                fault = f"{type(error).__name__}: {error}".rstrip(": ")
+                continue
+            if answer.status_code >= 500:
+                fault = f"HTTP {answer.status_code}"
+                continue
+            return self._body(answer)
+        raise SourceError(f"Prometheus {self._shown()}: {fault} ({_ATTEMPTS} attempts)")
+
+    def _body(self, answer: httpx.Response) -> dict[str, Any]:
+        try:
+            body = answer.json()
+        except ValueError as error:
+            raise SourceError(
+                f"Prometheus {self._shown()}: HTTP {answer.status_code}, no JSON; is this its URL?"
+            ) from error
+        if not isinstance(body, dict):
+            raise SourceError(f"Prometheus {self._shown()}: an answer of another form")
+        return body
+
+
+def _chunks(start: float, end: float) -> Iterator[tuple[float, float]]:
+    first = start
+    while first < end:
+        last = min(end, first + _CHUNK_SECONDS)
+        yield first, last
+        first = last
+
+
+def _add(streams: Streams, series: dict[str, Any]) -> None:
+    labels = dict(series["metric"])
+    name = labels.pop("__name__")
+    key = name + repr(sorted(labels.items()))
+    stream = streams.stream(key) or streams.add(key, name, labels)
+    for stamp, value in series["values"]:
+        append(stream, float(stamp), float(value))

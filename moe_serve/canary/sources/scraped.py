@@ -1,0 +1,98 @@
+"""The exporters themselves, asked again and again: no Prometheus is needed."""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import httpx
+
+from moe_serve.canary.analysis.history import History
+from moe_serve.canary.sources.assemble import Arms, assemble
+from moe_serve.canary.sources.streams import NAMES, Streams, append, parse_key
+from moe_serve.errors import SourceError
+
+_KNOWN = frozenset(NAMES)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """One exporter of one arm."""
+
+    arm: str
+    pod: str
+    url: str
+
+
+@dataclass(slots=True, kw_only=True)
+class Scraper:
+    """Asks all targets at every `poll`, and keeps `keep_seconds` of samples."""
+
+    targets: Sequence[Target]
+    arms: Arms = field(default_factory=Arms)
+    keep_seconds: float = 14 * 3600.0
+    clock: Callable[[], float] = time.time
+    timeout_seconds: float = 5.0
+    faults: dict[str, str] = field(default_factory=dict)
+    _streams: Streams = field(default_factory=Streams)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def poll(self) -> None:
+        """Ask every target once, at the same time; a target that fails is a gap, and is named."""
+        with ThreadPoolExecutor(max_workers=min(16, len(self.targets))) as pool:
+            texts = list(pool.map(self._ask, self.targets))
+        with self._lock:
+            for target, (at, text, fault) in zip(self.targets, texts, strict=True):
+                if text is None:
+                    self.faults[target.url] = fault
+                else:
+                    self.faults.pop(target.url, None)
+                    self._keep(target, at, text)
+            self._streams.drop_before(self.clock() - self.keep_seconds)
+
+    def run(self, interval: float, stop: threading.Event) -> None:
+        """Poll every `interval` seconds until stopped."""
+        while not stop.is_set():
+            begun = time.monotonic()
+            self.poll()
+            stop.wait(max(0.0, interval - (time.monotonic() - begun)))
+
+    def history(self, start: float, end: float) -> History:
+        """Both arms between two times, as far as they were asked then.
+
+        Raises:
+            SourceError: no target has answered yet.
+        """
+        with self._lock:
+            if self.faults and not list(self._streams):
+                url, fault = next(iter(self.faults.items()))
+                raise SourceError(f"exporter {url}: {fault}")
+            return assemble(
+                self._streams, self.arms, start, end, f"{len(self.targets)} exporters, scraped"
+            )
+
+    def _ask(self, target: Target) -> tuple[float, str | None, str]:
+        at = self.clock()
+        try:
+            answer = httpx.get(target.url, timeout=self.timeout_seconds, trust_env=False)
+            answer.raise_for_status()
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            return at, None, f"{type(error).__name__}: {error}".rstrip(": ")
+        return at, answer.text, ""
+
+    def _keep(self, target: Target, at: float, text: str) -> None:
+        value = {"stable": self.arms.stable, "canary": self.arms.canary}[target.arm]
+        for line in text.splitlines():
+            key, space, number = line.rpartition(" ")
+            if not space or line.startswith("#"):
+                continue
+            own = f"{target.arm} {target.pod} {key}"
+            stream = self._streams.stream(own)
+            if stream is None:
+                name, labels = parse_key(key)
+                if name not in _KNOWN:
+                    continue
+                labels |= {self.arms.label: value, "pod": target.pod}
+                stream = self._streams.add(own, name, labels)
+            append(stream, at, float(number))

@@ -1,0 +1,231 @@
+"""`moe-serve canary`: plan a comparison, judge it, replay it, explain it, serve the verdict."""
+
+import argparse
+import json
+import math
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from moe_serve.cli.canary_inputs import (
+    moment,
+    policy_flag,
+    quality,
+    quality_flag,
+    registration,
+    source,
+    source_flags,
+    window,
+    window_flags,
+)
+from moe_serve.cli.parsing import Verb, at_least
+from moe_serve.errors import UsageError
+
+if TYPE_CHECKING:
+    from moe_serve.canary.analysis.comparison import Findings
+
+_PODS = (1, 2, 4, 8)
+
+
+def add_verbs(parser: argparse.ArgumentParser) -> None:
+    """Add the verbs of `canary`."""
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    plan = verbs.add_parser("plan", help="hours and pods that a margin takes, before the start")
+    plan.description = "Whether a comparison can be decided: chance, hours and smallest gain."
+    policy_flag(plan)
+    plan.add_argument(
+        "--block-noise", type=float, metavar="SD",
+        help="log SD of one block's pooled ratio (default: the policy's calibration)",
+    )  # fmt: skip
+    plan.add_argument(
+        "--gain", type=float, default=1.077, help="the expected true speed-up (a ratio)"
+    )
+    _run(plan, _plan)
+
+    for name, text, run in (
+        ("judge", "the verdict now, with its numbers", _judge),
+        ("explain", "every number behind the verdict", _explain),
+    ):
+        verb = verbs.add_parser(name, help=text)
+        verb.description = "Exit codes: 0 promote, 10 roll back, 20 keep going, 30 invalid."
+        policy_flag(verb)
+        source_flags(verb)
+        window_flags(verb)
+        quality_flag(verb)
+        _run(verb, run)
+
+    replay = verbs.add_parser("replay", help="judge a past window look by look, or check an audit")
+    replay.description = "One line a look; the exit code is that of the first decision."
+    policy_flag(replay)
+    source_flags(replay)
+    window_flags(replay)
+    quality_flag(replay)
+    replay.add_argument(
+        "--audit", type=Path, metavar="FILE", help="check this audit log and judge it anew"
+    )
+    _run(replay, _replay)
+
+    serve = verbs.add_parser("serve", help="the verdict over HTTP: /v1/verdict, /metrics, a page")
+    serve.description = "Judges every --every seconds until it is stopped."
+    policy_flag(serve)
+    source_flags(serve)
+    quality_flag(serve)
+    serve.add_argument("--start", metavar="TIME", help="when the comparison began (default: now)")
+    serve.add_argument("--listen", default="127.0.0.1:9500", metavar="HOST:PORT", help="address")
+    serve.add_argument(
+        "--every", type=at_least(1), default=60, metavar="SECONDS", help="how often to judge"
+    )
+    serve.add_argument(
+        "--audit", type=Path, metavar="FILE", help="append every verdict to this log"
+    )
+    _run(serve, _serve)
+
+
+def _run(parser: argparse.ArgumentParser, run: Verb) -> None:
+    parser.add_argument(
+        "--output", choices=("text", "json"), default="text", help="form of the answer"
+    )
+    parser.set_defaults(run=_needing_extras(run))
+
+
+def _needing_extras(run: Verb) -> Verb:
+    def checked(args: argparse.Namespace) -> int:
+        try:
+            return run(args)
+        except ModuleNotFoundError as error:
+            raise UsageError(f"{error.name} is not installed; install moe-serve[canary]") from error
+
+    return checked
+
+
+def _found(args: argparse.Namespace) -> "Findings":
+    from moe_serve.canary.analysis.comparison import examine
+
+    if args.exporter:
+        raise UsageError("--exporter gives no past: use it with `canary serve`")
+    past = source(args)
+    start, end = window(args, past)
+    return examine(past.history(start, end), registration(args), quality(args)())
+
+
+def _judge(args: argparse.Namespace) -> int:
+    found = _found(args)
+    judgement = found.judgement
+    if args.output == "json":
+        _print_json(found.to_json())
+    else:
+        sys.stdout.write(f"{judgement.verdict.value}: {judgement.reason}\n")
+    return judgement.verdict.exit_code
+
+
+def _explain(args: argparse.Namespace) -> int:
+    from moe_serve.canary.explanation import explain
+
+    found = _found(args)
+    if args.output == "json":
+        _print_json(found.to_json())
+    else:
+        sys.stdout.write(explain(found) + "\n")
+    return found.judgement.verdict.exit_code
+
+
+def _replay(args: argparse.Namespace) -> int:
+    if args.audit is not None:
+        return _check_audit(args)
+    from moe_serve.canary.analysis.comparison import examine
+    from moe_serve.canary.analysis.verdict import Verdict
+
+    past, registered, answers = source(args), registration(args), quality(args)()
+    start, end = window(args, past)
+    history = past.history(start, end)
+    length = registered.cut.block_seconds
+    code = Verdict.KEEP_GOING.exit_code
+    for blocks in range(1, int((end - start) // length) + 1):
+        found = examine(history.until(start + blocks * length), registered, answers)
+        judgement = found.judgement
+        if args.output == "json":
+            _print_json(found.to_json())
+        else:
+            sys.stdout.write(f"{blocks:4} {judgement.verdict.value:10} {judgement.reason}\n")
+        code = judgement.verdict.exit_code
+        if judgement.verdict in (Verdict.PROMOTE, Verdict.ROLLBACK):
+            break
+    return code
+
+
+def _check_audit(args: argparse.Namespace) -> int:
+    from moe_serve.canary.audit import entries, reproduce
+
+    code, number = 0, 0
+    for number, entry in enumerate(entries(args.audit), start=1):
+        again = reproduce(entry).to_json()
+        if json.dumps(again, sort_keys=True) != json.dumps(entry["verdict"], sort_keys=True):
+            raise UsageError(
+                f"audit {args.audit}, line {number}: its inputs give {again['verdict']} "
+                f"({again['reason']}), it says {entry['verdict']['verdict']}"
+            )
+        code = reproduce(entry).judgement.verdict.exit_code
+        sys.stdout.write(f"{number:4} {again['verdict']:10} {again['reason']}\n")
+    sys.stdout.write(f"{number} verdicts: the chain is whole, and each follows from its inputs\n")
+    return code
+
+
+def _plan(args: argparse.Namespace) -> int:
+    from moe_serve.canary.analysis.planning import outlook
+
+    registered = registration(args)
+    known = registered.calibration
+    if args.block_noise is None and known is None:
+        raise UsageError(
+            "--block-noise: how noisy is a block? Take it from an A/A run, or put the run's "
+            "`calibration` into the policy"
+        )
+    variance = args.block_noise**2 if args.block_noise is not None else 0.0
+    if known is not None and args.block_noise is None:
+        variance = known.block_variance
+    if not (args.gain > 0 and variance > 0):
+        raise UsageError("--gain and --block-noise must be above 0")
+    rows = [
+        outlook(registered, block_variance=variance, gain=math.log(args.gain), pods=pods)
+        for pods in _PODS
+    ]
+    if args.output == "json":
+        from dataclasses import asdict
+
+        _print_json({"pods": [asdict(row) for row in rows]})
+        return 0
+    hours = registered.deadline_seconds / 3600
+    sys.stdout.write(
+        f"a true gain of {args.gain - 1:+.1%}, a margin of {registered.policy.margin:+.1%}, "
+        f"{hours:g} h at most\n\n"
+        "pods an arm   promoted   half of them after   smallest gain promoted at 80 %\n"
+    )
+    for row in rows:
+        when = "cannot be decided" if row.hours is None else f"{row.hours:.1f} h"
+        smallest = f"{math.expm1(row.smallest_gain):+.1%}"
+        sys.stdout.write(f"{row.pods:11}   {row.power:8.0%}   {when:>18}   {smallest}\n")
+    return 0
+
+
+def _serve(args: argparse.Namespace) -> int:
+    from moe_serve.canary.service.main import serve
+
+    host, colon, port = args.listen.rpartition(":")
+    if not colon or not host or not port.isdecimal() or int(port) > 65535:
+        raise UsageError(f"--listen {args.listen!r}: HOST:PORT is needed, as in 127.0.0.1:9500")
+    return serve(
+        source=None if args.exporter else source(args),
+        exporters=tuple(args.exporter or ()),
+        registered=registration(args),
+        quality=quality(args),
+        started=time.time() if args.start is None else moment("--start", args.start),
+        host=host.strip("[]"),
+        port=int(port),
+        every=float(args.every),
+        audit=args.audit,
+    )
+
+
+def _print_json(body: object) -> None:
+    sys.stdout.write(json.dumps(body, sort_keys=True, allow_nan=False) + "\n")

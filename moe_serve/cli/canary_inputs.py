@@ -1,0 +1,141 @@
+"""What `moe-serve canary` is told: rules, a source, a window, a comparison of answers."""
+
+import argparse
+import datetime
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from moe_serve.errors import UsageError
+
+if TYPE_CHECKING:
+    from moe_serve.canary.analysis.comparison import Registration
+    from moe_serve.canary.quality.result import NoQuality, QualityResult
+    from moe_serve.canary.service.watch import Source
+
+
+def policy_flag(parser: argparse.ArgumentParser) -> None:
+    """Add `--policy`."""
+    parser.add_argument(
+        "--policy", type=Path, metavar="FILE", help="the comparison's rules (default: built in)"
+    )
+
+
+def source_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that name a source."""
+    sources = parser.add_mutually_exclusive_group()
+    sources.add_argument(
+        "--history", type=Path, metavar="FILE", help="a recorded history, OpenMetrics text"
+    )
+    sources.add_argument("--prometheus", metavar="URL", help="a Prometheus server's HTTP API")
+    sources.add_argument(
+        "--exporter", action="append", metavar="ARM=URL",
+        help="an exporter's /metrics, asked directly; once a pod, ARM is stable or canary",
+    )  # fmt: skip
+    parser.add_argument("--selector", default="", metavar="LABELS", help="as 'namespace=\"llm\"'")
+    parser.add_argument("--arm-label", default="track", metavar="NAME", help="tells the arms apart")
+    for arm in ("stable", "canary"):
+        parser.add_argument(f"--{arm}", default=arm, metavar="VALUE", help=f"its value for {arm}")
+    parser.add_argument("--bearer-token-file", type=Path, metavar="FILE", help="for Prometheus")
+    parser.add_argument("--basic-auth-file", type=Path, metavar="FILE", help="user:password")
+    parser.add_argument("--ca-file", type=Path, metavar="FILE", help="who signed the server")
+
+
+def window_flags(parser: argparse.ArgumentParser) -> None:
+    """Add `--start` and `--end`."""
+    for name in ("start", "end"):
+        parser.add_argument(
+            f"--{name}", metavar="TIME", help="as 2026-05-01T12:00:00Z, or seconds since the epoch"
+        )
+
+
+def quality_flag(parser: argparse.ArgumentParser) -> None:
+    """Add `--quality`."""
+    parser.add_argument(
+        "--quality", type=Path, metavar="FILE", help="the answers' comparison, as JSON; without "
+        "one nothing is promoted",
+    )  # fmt: skip
+
+
+def registration(args: argparse.Namespace) -> "Registration":
+    """The rules in the policy file, or the built-in ones."""
+    from moe_serve.canary import registration_file
+
+    if args.policy is None:
+        return registration_file.parse({}, "the built-in policy")
+    return registration_file.load(args.policy)
+
+
+def quality(args: argparse.Namespace) -> "Callable[[], QualityResult | NoQuality]":
+    """What reads the comparison of answers, anew at each call."""
+    from moe_serve.canary.audit import quality_from
+    from moe_serve.canary.quality.result import NoQuality
+
+    if args.quality is None:
+        return lambda: NoQuality(reason="no comparison of answers was given (--quality)")
+
+    def read() -> "QualityResult | NoQuality":
+        try:
+            return quality_from(json.loads(args.quality.read_text("utf-8")))
+        except OSError as error:
+            raise UsageError(f"--quality {args.quality}: {error.strerror}") from error
+        except ValueError as error:
+            raise UsageError(f"--quality {args.quality}: not JSON") from error
+
+    return read
+
+
+def source(args: argparse.Namespace) -> "Source":
+    """The source that has a past."""
+    from moe_serve.canary.sources.assemble import Arms
+
+    arms = Arms(label=args.arm_label, stable=args.stable, canary=args.canary)
+    if args.history is not None:
+        from moe_serve.canary.sources.recorded import RecordedFile
+
+        return RecordedFile(path=args.history, arms=arms)
+    if args.prometheus is not None:
+        from moe_serve.canary.sources.prometheus import Prometheus
+
+        return Prometheus(
+            url=args.prometheus,
+            arms=arms,
+            selector=args.selector,
+            bearer_token_file=args.bearer_token_file,
+            basic_auth_file=args.basic_auth_file,
+            ca_file=args.ca_file,
+        )
+    raise UsageError("no source: give --history FILE, --prometheus URL or --exporter ARM=URL")
+
+
+def window(args: argparse.Namespace, found: "Source") -> tuple[float, float]:
+    """The asked-for window; of a recorded file its own span is the default."""
+    from moe_serve.canary.sources.recorded import RecordedFile
+
+    span: tuple[float | None, float] = (None, time.time())
+    if isinstance(found, RecordedFile) and None in (args.start, args.end):
+        span = found.span()
+    start = span[0] if args.start is None else moment("--start", args.start)
+    end = span[1] if args.end is None else moment("--end", args.end)
+    if start is None:
+        raise UsageError("--start: when did the comparison begin?")
+    if not start < end:
+        raise UsageError(f"--start {args.start} does not lie before the end")
+    return start, end
+
+
+def moment(flag: str, text: str) -> float:
+    """A time as seconds since the epoch."""
+    try:
+        return float(text)
+    except ValueError:
+        pass
+    try:
+        found = datetime.datetime.fromisoformat(text)
+    except ValueError as error:
+        raise UsageError(f"{flag} {text!r}: as 2026-05-01T12:00:00Z, or seconds") from error
+    if found.tzinfo is None:
+        raise UsageError(f"{flag} {text!r}: say which time zone, as 2026-05-01T12:00:00Z")
+    return found.timestamp()

@@ -1,0 +1,191 @@
+"""The judge over HTTP: what an engine reads, what a person sees, and what happens on a fault."""
+
+import contextlib
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import pytest
+import schemathesis
+import uvicorn
+from hypothesis import HealthCheck, given, settings
+
+from moe_serve.canary.analysis.comparison import Registration
+from moe_serve.canary.analysis.history import History
+from moe_serve.canary.analysis.noise import Spread
+from moe_serve.canary.quality.result import NoQuality, QualityResult
+from moe_serve.canary.service.app import make_app
+from moe_serve.canary.service.main import targets
+from moe_serve.canary.service.watch import Watch
+from moe_serve.canary.sources.assemble import Arms, assemble
+from moe_serve.errors import SourceError, UsageError
+from tests.canary.histories import START, Fleet, streams
+from tests.canary.test_audit import SAME
+
+NOW = START + 4 * 3600
+RULES = Registration(spread=Spread(), under_test=("policy",))
+
+
+@dataclass
+class Memory:
+    """A source over samples in memory that can be made to fail."""
+
+    fleet: Fleet = field(default_factory=Fleet)
+    fault: str = ""
+
+    def history(self, start: float, end: float) -> History:
+        if self.fault:
+            raise SourceError(self.fault)
+        return assemble(streams(self.fleet), Arms(), start, end, "memory")
+
+
+Served = Callable[..., tuple[Watch, httpx.Client]]
+
+
+@pytest.fixture
+def served() -> Iterator[Served]:
+    """Starts the service on a free port, as often as a test asks for one."""
+    with contextlib.ExitStack() as stack:
+
+        def start(
+            source: Memory,
+            quality: QualityResult | NoQuality = SAME,
+            now: Callable[[], float] = lambda: NOW,
+        ) -> tuple[Watch, httpx.Client]:
+            watch = Watch(
+                source=source, registered=RULES, quality=lambda: quality, started=START, clock=now
+            )
+            listener = socket.create_server(("127.0.0.1", 0))
+            stack.callback(listener.close)
+            config = uvicorn.Config(make_app(watch, clock=now), log_level="warning")
+            server = uvicorn.Server(config)
+            thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+            thread.start()
+            stack.callback(thread.join)
+            stack.callback(setattr, server, "should_exit", True)
+            url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+            client = stack.enter_context(httpx.Client(base_url=url, trust_env=False))
+            return watch, client
+
+        yield start
+
+
+def test_a_good_canary_is_promoted_everywhere(served: Served) -> None:
+    watch, client = served(Memory())
+    watch.judge()
+    body = client.get("/v1/verdict").json()
+    assert body["verdict"] == "PROMOTE"
+    assert body["lo"] < body["theta"] < body["hi"]
+    assert client.get("/gate/promote").status_code == 200
+    assert client.get("/gate/rollback").status_code == 409
+    assert client.post("/gate/promote", json={"phase": "Progressing"}).status_code == 200
+    assert client.get("/readyz").status_code == 200
+    assert "✓ PROMOTE" in client.get("/").text
+    assert 'moe_serve_canary_verdict{verdict="PROMOTE"} 1' in client.get("/metrics").text
+    assert client.get("/v1/explain").text.startswith("PROMOTE: ")
+
+
+def test_before_the_first_judgement_nothing_is_decided(served: Served) -> None:
+    _, client = served(Memory())
+    body = client.get("/v1/verdict").json()
+    assert (body["verdict"], body["reason"]) == ("KEEP_GOING", "not judged yet")
+    assert client.get("/readyz").status_code == 503
+    assert client.get("/healthz").status_code == 200
+    assert "not judged yet" in client.get("/").text
+
+
+def test_a_source_that_fails_keeps_the_last_findings_for_a_time(
+    served: Served,
+) -> None:
+    moment = NOW
+    source = Memory()
+    watch, client = served(source, now=lambda: moment)
+    watch.judge()
+    source.fault = "Prometheus <b>down</b>"
+    watch.judge()
+    body = client.get("/v1/verdict").json()
+    assert (body["verdict"], body["fault"]) == ("PROMOTE", "Prometheus <b>down</b>")
+    # A gate opens on fresh findings only: an engine acts on it without reading further.
+    assert client.get("/gate/promote").status_code == 409
+    page = client.get("/").text
+    assert "Prometheus &lt;b&gt;down" in page
+    assert "<b>down" not in page
+    assert "moe_serve_canary_source_up 0" in client.get("/metrics").text
+    moment += RULES.policy.blind_seconds + 1
+    watch.judge()
+    body = client.get("/v1/verdict").json()
+    assert (body["verdict"], body["theta"]) == ("KEEP_GOING", None)
+    assert client.get("/readyz").status_code == 503
+
+
+def test_without_a_comparison_of_answers_nothing_is_promoted(served: Served) -> None:
+    watch, client = served(Memory(), NoQuality(reason="nobody asked"))
+    watch.judge()
+    body = client.get("/v1/verdict").json()
+    assert body["verdict"] == "KEEP_GOING"
+    assert "nobody asked" in body["reason"]
+
+
+def test_an_unforeseen_error_is_told_and_does_not_end_the_watch(served: Served) -> None:
+    source = Memory()
+    watch, client = served(source)
+    stop = threading.Event()
+
+    def broken(start: float, end: float) -> History:
+        stop.set()
+        raise ZeroDivisionError("a bug")
+
+    source.history = broken  # type: ignore[method-assign]
+    watch.run(0.0, stop)
+    assert client.get("/v1/verdict").json()["fault"] == "ZeroDivisionError: a bug"
+
+
+def test_the_page_needs_nothing_from_elsewhere(served: Served) -> None:
+    watch, client = served(Memory())
+    watch.judge()
+    answer = client.get("/")
+    assert "<script" not in answer.text
+    assert "http://" not in answer.text.replace("http://www.w3.org", "")
+    assert answer.headers["content-security-policy"].startswith("default-src 'none'")
+
+
+def test_answers_match_the_published_schema(served: Served) -> None:
+    """The interface's own description, checked by generated calls."""
+    watch, client = served(Memory())
+    watch.judge()
+    schema = schemathesis.openapi.from_url(str(client.base_url.join("/openapi.json")))
+    tried = 0
+    for found in schema.get_all_operations():
+        operation = found.ok()
+
+        @settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+        @given(case=operation.as_strategy())
+        def calls(case: Any) -> None:
+            case.call_and_validate()
+
+        calls()
+        tried += 1
+    assert tried == 10
+
+
+def test_json_holds_no_number_that_json_lacks(served: Served) -> None:
+    watch, client = served(Memory(Fleet(hours=4, buckets=(8,))))
+    watch.judge()
+    json.loads(client.get("/v1/verdict").text, parse_constant=pytest.fail)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["stable"], "as stable=http"),
+        (["blue=http://a/metrics"], "as stable=http"),
+        (["stable=http://a/metrics"], "none is given for the canary"),
+    ],
+)
+def test_targets_are_checked_before_anything_starts(given: list[str], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        targets(given)

@@ -1,0 +1,46 @@
+from pathlib import Path
+
+import pytest
+
+from moe_serve.canary.analysis.series import CellKind
+from moe_serve.canary.registration_file import load, parse
+from moe_serve.errors import UsageError
+
+
+def test_an_empty_policy_has_the_defaults() -> None:
+    found = parse({}, "p.yaml")
+    assert (found.policy.margin, found.policy.primary) == (0.03, CellKind.STEP)
+    assert (found.looks.first, found.looks.last) == (12, 72)
+
+
+def test_a_calibration_allows_earlier_looks() -> None:
+    known = {"block_variance": 1e-4, "blocks": 144, "autocorrelation": 0.1}
+    assert parse({"calibration": known}, "p").looks.first == 6
+
+
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        ({"speed": {"margn": 0.1}}, r"^p.yaml: speed.margn: unknown key; known here: primary,"),
+        ({"speeed": {}}, r"^p.yaml: speeed: unknown key; known here: speed,"),
+        ({"speed": {"margin": "fast"}}, r"^p.yaml: speed.margin: .*number"),
+        ({"speed": {"margin": float("nan")}}, r"^p.yaml: speed.margin:"),
+        ({"speed": {"primary": "tokens"}}, r"^p.yaml: speed.primary: .*'kernel' or 'step'"),
+        ({"calibration": {"blocks": 3}}, r"^p.yaml: calibration\..* \(and \d more\)"),
+        ({"deadline_hours": 1}, r"cannot be decided: 12 blocks"),
+        ([], r"^p.yaml: document:"),
+    ],
+)
+def test_a_mistake_is_named_with_its_path(document: object, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        parse(document, "p.yaml")
+
+
+def test_a_file_that_is_no_yaml_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "p.yaml"
+    path.write_text("a: [")
+    with pytest.raises(UsageError, match=r"p.yaml: not YAML") as error:
+        load(path)
+    assert "\n" not in str(error.value)
+    with pytest.raises(UsageError, match="No such file"):
+        load(tmp_path / "none.yaml")

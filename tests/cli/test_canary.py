@@ -1,0 +1,123 @@
+"""`moe-serve canary` as a person types it: exit codes, one-line errors, and what is printed."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from moe_serve.canary.audit import Audit
+from moe_serve.canary.sources.recorded import write
+from moe_serve.cli.main import main
+from tests.canary.histories import START, Fleet, streams
+from tests.canary.test_audit import SAME, findings
+
+RULES = "spread: {gpu_sd: 0.003}\nvalidity: {under_test: [policy]}\n"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("canary")
+    (made / "rules.yaml").write_text(RULES)
+    (made / "same.json").write_text(json.dumps(SAME.to_json()))
+    for name, fleet in (
+        ("good", Fleet()),
+        ("none", Fleet(gain=1.0, noise=0.01)),
+        ("silent", Fleet(silent="canary")),
+    ):
+        with (made / f"{name}.om").open("w", encoding="utf-8") as out:
+            write(streams(fleet), out)
+    return made
+
+
+def canary(folder: Path, *words: str) -> int:
+    return main(["canary", *(word.replace("@", f"{folder}/") for word in words)])
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "begins"),
+    [
+        ("--history @good.om --quality @same.json", 0, "PROMOTE: faster and the same answers"),
+        ("--history @good.om", 20, "KEEP_GOING: "),
+        ("--history @none.om --quality @same.json", 10, "ROLLBACK: no gain"),
+        ("--history @silent.om --quality @same.json", 30, "INVALID: an arm died"),
+        (f"--history @good.om --end {START + 600}", 20, "KEEP_GOING: no estimate yet"),
+    ],
+)
+def test_a_verdict_is_a_line_and_an_exit_code(
+    words: str, code: int, begins: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert canary(folder, "judge", "--policy", "@rules.yaml", *words.split()) == code
+    out = capsys.readouterr().out
+    assert out.startswith(begins)
+    assert out.count("\n") == 1
+
+
+def test_json_is_the_verdict_with_its_numbers(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = "judge --policy @rules.yaml --history @good.om --output json"
+    canary(folder, *words.split())
+    first = capsys.readouterr().out
+    canary(folder, *words.split())
+    assert capsys.readouterr().out == first
+    assert json.loads(first)["verdict"] == "KEEP_GOING"
+
+
+def test_a_replay_ends_with_the_first_decision(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = "replay --policy @rules.yaml --history @good.om --quality @same.json"
+    assert canary(folder, *words.split()) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 12
+    assert ["PROMOTE" in line for line in lines] == [False] * 11 + [True]
+
+
+def test_explaining_names_every_check(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    canary(folder, "explain", "--policy", "@rules.yaml", "--history", "@good.om")
+    out = capsys.readouterr().out
+    for name in ("arms_alive", "void_windows", "step_gain", "same_answers", "recorded file"):
+        assert name in out
+
+
+def test_an_audit_is_checked_and_judged_anew(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = tmp_path / "audit.jsonl"
+    Audit(log).append(findings(), 1.0)
+    assert main(["canary", "replay", "--audit", str(log)]) == 0
+    assert "the chain is whole" in capsys.readouterr().out
+
+
+def test_a_plan_says_what_cannot_be_decided(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert canary(folder, "plan", "--block-noise", "0.05", "--gain", "1.031") == 0
+    assert "cannot be decided" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("judge", "no source: give --history FILE"),
+        ("judge --history @none.txt", "none.txt: No such file"),
+        ("judge --history @rules.yaml", "line 1"),
+        ("judge --history @good.om --start yesterday", "--start 'yesterday'"),
+        ("judge --history @good.om --start 2026-05-01T12:00:00", "say which time zone"),
+        ("judge --history @good.om --policy @same.json", "unknown key"),
+        ("judge --history @good.om --quality @rules.yaml", "not JSON"),
+        ("judge --prometheus http://x", "--start: when did the comparison begin?"),
+        ("judge --exporter stable=http://x", "gives no past"),
+        ("plan", "--block-noise: how noisy is a block?"),
+        ("replay --audit @good.om", "line 1: no whole entry"),
+        ("serve --exporter stable=http://x/metrics", "none is given for the canary"),
+        ("serve --history @good.om --listen here", "HOST:PORT is needed"),
+    ],
+)
+def test_bad_input_is_one_line(
+    words: str, message: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert canary(folder, *words.split()) == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert err.count("\n") == 1

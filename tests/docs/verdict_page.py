@@ -1,0 +1,119 @@
+"""`docs/verdict.md`: how often the judge errs, from the stored simulation."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+_RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
+_TITLES = {
+    "boundary": "The true gain is the margin: a promotion is an error",
+    "weak": "Where the judge is weak",
+    "gain": "The published gain",
+    "none": "No gain, or a loss: a rollback is right",
+}
+
+
+def verdict_page(note: str) -> str:
+    """The page."""
+    found: dict[str, Any] = _load("verdict_errors.json")
+    rows: list[dict[str, Any]] = found["rows"]
+    lines = [
+        "# How often the judge errs",
+        "",
+        note,
+        "",
+        f"`python benchmarks/verdict_errors.py --output FILE` simulates {found['runs']:,} canaries "
+        "a row and has them judged by the judge's own code, after every block, from the first "
+        f"look to the deadline: {found['seconds'] // 60} minutes on two cores. Ten batch sizes, "
+        f"noise of {found['noise']:.0%} a minute, arm and batch size with the stated memory "
+        "(AR(1), phi), 30 % of the minutes lost, pods that lie 1.5 % apart for good (four an "
+        f"arm), an A/A run of {found['aa_hours']} h before each canary, a deadline of 12 h, a "
+        f"margin of {found['margin']:.0%}, unless the row says otherwise. The published gain is "
+        "that of vLLM pull request 42098, cell by cell.",
+        "",
+        "Promised: at most 5 % false promotions, at most 2 % rollbacks (for speed) of a canary "
+        "whose gain exceeds the margin. *Covered*: the truth lay between the ends at every look. "
+        "Intervals are Clopper and Pearson's, for all rows together. Nothing of this was measured "
+        "on an MI355X: noise, memory and spread there are not known, and `canary plan` wants them "
+        "from an A/A run.",
+        "",
+    ]
+    for kind, title in _TITLES.items():
+        lines += [
+            f"## {title}",
+            "",
+            "| case | blocks of | promoted | rolled back | invalid | covered | median |",
+            "|---|---|---|---|---|---|---|",
+            *(_row(row) for row in rows if row["kind"] == kind),
+            "",
+        ]
+    return "\n".join([*lines, *_rivals(_load("verdict_rivals.json")), *_READING])
+
+
+def _load(name: str) -> dict[str, Any]:
+    return dict(json.loads((_RESULTS / name).read_text("utf-8")))
+
+
+def _rivals(found: dict[str, Any]) -> list[str]:
+    same, faster = found["queues"]
+    lines = [
+        "## Beside other ways of judging",
+        "",
+        f"`python benchmarks/verdict_rivals.py --output FILE --plot FILE`, {found['runs']:,} "
+        "canaries a column on the same streams: four pods an arm, noise shared by both arms, a "
+        "look every 10 minutes, 12 h. Rules of others are written from their documentation, with "
+        "common settings; none of their programs ran.",
+        "",
+        "![False promotions, and promotions at the published gain](verdict.png)",
+        "",
+        "| way | no gain: promoted | gain of the margin: promoted | published gain: promoted | "
+        "rolled back | median |",
+        "|---|---|---|---|---|---|",
+    ]
+    none, margin, gain = found["canaries"].values()
+    lines += [
+        f"| {name} | {none[name]['promoted']:.0%} | {margin[name]['promoted']:.0%} "
+        f"| {gain[name]['promoted']:.0%} | {gain[name]['rolled_back']:.0%} "
+        f"| {gain[name]['median_minutes']:.0f} min |"
+        for name in none
+    ]
+    return [
+        *lines,
+        "",
+        "Raw throughput cannot see the gain, since under given demand a pod puts out what arrives: "
+        f"in a simulated queue, arms alike lie {same['raw']:+.1%} apart by raw tokens/s, and with "
+        f"a true gain of {math.expm1(faster['true']):+.1%} they lie {faster['raw']:+.1%} apart. "
+        f"At equal batch size the judge finds {math.expm1(same['judge']):+.1%} and "
+        f"{math.expm1(faster['judge']):+.1%}.",
+        "",
+    ]
+
+
+def _row(row: dict[str, Any]) -> str:
+    low, high = row["promoted_interval"]
+    median = row["median_minutes"]
+    shown = f"{median:.0f} min" if median < row["hours"] * 58 else "deadline"
+    return (
+        f"| {row['name']} | {row['block_minutes']} min | {row['promoted']:.1%} ({low:.1%} to "
+        f"{high:.1%}) | {row['rolled_back']:.1%} | {row['invalid']:.1%} | {row['covered']:.1%} "
+        f"| {shown} |"
+    )
+
+
+_READING = [
+    "## How to read it",
+    "",
+    "- **Pods decide more than hours.** GPUs of one make lie apart for good, and no time averages "
+    "that out: one pod an arm cannot prove the published gain. More pods, or a crossover in which "
+    "the arms swap GPUs, can. A crossover keeps the spread between process starts; leaving that "
+    "out is the row under *weak*.",
+    "- **A canary much noisier than its A/A run** is called invalid once that is plain; before "
+    "it is, errors rise. Noise that triples trips the check, noise that doubles does not.",
+    "- **A drift of one arm alone** looks like a gain while it lasts. It is called invalid when "
+    "the halves of the run disagree; a gain that was real for an hour and went away is promoted. "
+    "A watch after the promotion is the answer to that.",
+    "- **Margin below the claim.** A site whose mix gains 4 % cannot prove 4 %. The claim's own "
+    "number is reported beside the verdict, with equal weights.",
+    "",
+]
