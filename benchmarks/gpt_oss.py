@@ -6,6 +6,7 @@ log-probability.
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ EPSILON = 1e-5
 YARN_FACTOR, YARN_POSITIONS, YARN_FAST, YARN_SLOW = 32.0, 4096, 32.0, 1.0
 
 Weights = Mapping[str, Tensor]
-Config = Mapping[str, int]
+Config = Mapping[str, Any]
 
 
 def logits(weights: Weights, ids: Tensor, config: Config) -> tuple[Tensor, Tensor]:
