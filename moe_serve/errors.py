@@ -7,6 +7,8 @@
      +-- RecordError           a worker's record file cannot be read or written
      +-- EmulationError        the emulated kernel was asked for something it cannot do
      +-- SourceError           a history for the judge cannot be had
+     +-- BenchError            a benchmark cannot start or go on
+     +-- ProbeError            a server that is probed does not answer
      +-- DemoError             the embedded main job cannot start or go on
 
 A message says what is wrong, where, and what to do, in one line.
@@ -43,6 +45,14 @@ class EmulationError(MoeServeError):
 
 class SourceError(MoeServeError):
     """A history for the judge cannot be had: the message names the source and what it said."""
+
+
+class BenchError(MoeServeError):
+    """A server under a benchmark cannot be reached or answers nothing: which one, and why."""
+
+
+class ProbeError(MoeServeError):
+    """A server that is probed does not answer, or not as needed."""
 
 
 class DemoError(MoeServeError):

@@ -23,11 +23,10 @@ from moe_serve.canary.analysis.series import Cell, CellKind
 from moe_serve.canary.analysis.table import BlockTable, Floats
 from moe_serve.canary.analysis.validity import Evidence, Requests, Validity
 from moe_serve.canary.analysis.windows import Cut, Windows
-from moe_serve.canary.quality.result import Agreement, Difference, NoQuality, Outcome, QualityResult
+from moe_serve.canary.quality.finding import Mode, finding
 from moe_serve.errors import UsageError
 
 _START = "0" * 64
-_DERIVED = "identical_share"
 
 
 class Audit:
@@ -98,7 +97,7 @@ def _entry(path: Path, number: int, line: str, last: str) -> dict[str, Any]:
 def reproduce(entry: dict[str, Any]) -> Findings:
     """The findings that follow from an entry's inputs."""
     return conclude(
-        _observed(entry["observed"]), _registration(entry["registered"]), _quality(entry["quality"])
+        _observed(entry["observed"]), _registration(entry["registered"]), finding(entry["quality"])
     )
 
 
@@ -188,6 +187,7 @@ def _registration(body: dict[str, Any]) -> Registration:
                 **policy,
                 "primary": CellKind(policy["primary"]),
                 "on_no_gain": OnNoGain(policy["on_no_gain"]),
+                "quality_mode": Mode(policy["quality_mode"]),
             }
         ),
         cut=Cut(**rules["cut"]),
@@ -197,52 +197,4 @@ def _registration(body: dict[str, Any]) -> Registration:
         calibration=Calibration(**known) if known else None,
         under_test=tuple(rules["under_test"]),
         canary_share=rules["canary_share"],
-    )
-
-
-def _quality(body: dict[str, Any]) -> QualityResult | NoQuality:
-    if body["outcome"] is None:
-        return NoQuality(reason=body["reason"])
-    return quality_from(body)
-
-
-def quality_from(body: dict[str, Any]) -> QualityResult:
-    """The outcome of a comparison of answers, from its JSON; the single prompts stay behind.
-
-    Raises:
-        UsageError: it is no such JSON.
-    """
-    try:
-        return QualityResult(
-            outcome=Outcome(body["outcome"]),
-            reason=str(body["reason"]),
-            epsilon_nats=float(body["epsilon_nats"]),
-            confidence=float(body["confidence"]),
-            **{
-                name: _difference(body.get(name))
-                for name in ("prefill", "decode", "noise_prefill", "noise_decode")
-            },
-            missing=tuple(body["missing"]),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise UsageError(f"no result of a comparison of answers: {error!r}") from error
-
-
-def _difference(body: dict[str, Any] | None) -> Difference | None:
-    if body is None:
-        return None
-    return Difference(
-        prompts=body["prompts"],
-        tokens=body["tokens"],
-        mean_abs_nats=body["mean_abs_nats"],
-        lower=-math.inf if body["lower"] is None else body["lower"],
-        upper=math.inf if body["upper"] is None else body["upper"],
-        mean_nats=body["mean_nats"],
-        max_abs_nats=body["max_abs_nats"],
-        top1_agreement=body["top1_agreement"],
-        agreement=tuple(
-            Agreement(**{name: value for name, value in greedy.items() if name != _DERIVED})
-            for greedy in body["greedy"]
-        ),
-        per_prompt=(),
     )

@@ -12,6 +12,7 @@ from moe_serve.canary.analysis.noise import Calibration, Design, Spread
 from moe_serve.canary.analysis.policy import OnNoGain, Policy
 from moe_serve.canary.analysis.series import CellKind
 from moe_serve.canary.analysis.windows import Cut
+from moe_serve.canary.quality.finding import Mode
 from moe_serve.errors import UsageError
 
 _Share = Annotated[float, Field(gt=0, lt=1)]
@@ -80,8 +81,12 @@ class _Validity(_Part):
 
 
 class _Quality(_Part):
+    mode: Mode = Field(Mode.IDENTICAL, description="how the answers are compared")
     epsilon_nats: float = Field(
         0.005, gt=0, le=1, description="a token; sameness is shown below it"
+    )
+    margin: float = Field(
+        0.02, gt=0, lt=1, description="share of a task's items that may be lost (non-inferior)"
     )
 
 
@@ -131,7 +136,9 @@ def parse(document: Any, name: str) -> Registration:
             max_void_share=found.validity.max_void_share,
             blind_seconds=found.validity.blind_seconds,
             split_evidence=found.validity.split_evidence,
+            quality_mode=found.quality.mode,
             quality_epsilon_nats=found.quality.epsilon_nats,
+            quality_margin=found.quality.margin,
         ),
         cut=Cut(
             block_seconds=found.blocks.seconds,

@@ -19,6 +19,7 @@ from moe_serve.cli.canary_inputs import (
     window,
     window_flags,
 )
+from moe_serve.cli.canary_results import judge_results, results_flags
 from moe_serve.cli.parsing import Verb, at_least
 from moe_serve.errors import UsageError
 
@@ -53,6 +54,8 @@ def add_verbs(parser: argparse.ArgumentParser) -> None:
         source_flags(verb)
         window_flags(verb)
         quality_flag(verb)
+        if name == "judge":
+            results_flags(verb)
         _run(verb, run)
 
     replay = verbs.add_parser("replay", help="judge a past window look by look, or check an audit")
@@ -110,6 +113,8 @@ def _found(args: argparse.Namespace) -> "Findings":
 
 
 def _judge(args: argparse.Namespace) -> int:
+    if args.results is not None:
+        return judge_results(args)
     found = _found(args)
     judgement = found.judgement
     if args.output == "json":

@@ -12,7 +12,8 @@ from moe_serve.errors import UsageError
 
 if TYPE_CHECKING:
     from moe_serve.canary.analysis.comparison import Registration
-    from moe_serve.canary.quality.result import NoQuality, QualityResult
+    from moe_serve.canary.quality.finding import QualityFinding
+    from moe_serve.canary.quality.result import NoQuality
     from moe_serve.canary.service.watch import Source
 
 
@@ -54,8 +55,8 @@ def window_flags(parser: argparse.ArgumentParser) -> None:
 def quality_flag(parser: argparse.ArgumentParser) -> None:
     """Add `--quality`."""
     parser.add_argument(
-        "--quality", type=Path, metavar="FILE", help="the answers' comparison, as JSON; without "
-        "one nothing is promoted",
+        "--quality", type=Path, metavar="FILE", help="what `quality probe --output json` said; "
+        "without it nothing is promoted",
     )  # fmt: skip
 
 
@@ -68,17 +69,19 @@ def registration(args: argparse.Namespace) -> "Registration":
     return registration_file.load(args.policy)
 
 
-def quality(args: argparse.Namespace) -> "Callable[[], QualityResult | NoQuality]":
+def quality(args: argparse.Namespace) -> "Callable[[], QualityFinding | NoQuality]":
     """What reads the comparison of answers, anew at each call."""
-    from moe_serve.canary.audit import quality_from
+    from moe_serve.canary.quality.finding import finding
     from moe_serve.canary.quality.result import NoQuality
 
     if args.quality is None:
         return lambda: NoQuality(reason="no comparison of answers was given (--quality)")
 
-    def read() -> "QualityResult | NoQuality":
+    def read() -> "QualityFinding | NoQuality":
         try:
-            return quality_from(json.loads(args.quality.read_text("utf-8")))
+            return finding(json.loads(args.quality.read_text("utf-8")))
+        except FileNotFoundError:
+            return NoQuality(reason=f"there is no comparison of answers yet ({args.quality})")
         except OSError as error:
             raise UsageError(f"--quality {args.quality}: {error.strerror}") from error
         except ValueError as error:

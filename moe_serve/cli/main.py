@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 
 from moe_serve import __version__
-from moe_serve.cli import canary, demo, exporter, padding, preflight
+from moe_serve.cli import bench, canary, demo, exporter, padding, preflight, quality
 from moe_serve.cli.parsing import Parser, Verb
 from moe_serve.errors import MoeServeError
 
@@ -29,6 +29,8 @@ def build_parser() -> Parser:
     canary.add_verbs(
         groups.add_parser("canary", help="is the canary faster, with the same answers")
     )
+    quality.add_verbs(groups.add_parser("quality", help="do two servers give the same answers"))
+    bench.add_flags(groups.add_parser("bench", help="two servers, measured pair by pair"))
     demo.add_flags(groups.add_parser("demo", help="the whole story on a CPU: measure, judge"))
     return parser
 

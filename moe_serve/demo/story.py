@@ -20,6 +20,7 @@ from moe_serve.canary.analysis.series import CellKind, PairedBlock, void_reasons
 from moe_serve.canary.analysis.validity import Validity
 from moe_serve.canary.analysis.verdict import Judgement
 from moe_serve.canary.quality.comparison import compare
+from moe_serve.canary.quality.finding import finding
 from moe_serve.canary.quality.result import NoQuality, QualityResult
 from moe_serve.canary.report.data import Calibration
 from moe_serve.demo import evidence, host, probes
@@ -278,7 +279,13 @@ class Story:
             kernel=kernel,
             quality=quality,
             judgement=judge(
-                POLICY, step, kernel, quality, validity, terms=terms(plan), byte_bound=bound
+                POLICY,
+                step,
+                kernel,
+                finding(quality.to_json()),
+                validity,
+                terms=terms(plan),
+                byte_bound=bound,
             ),
             byte_bound=bound,
         )

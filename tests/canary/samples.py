@@ -27,6 +27,7 @@ from moe_serve.canary.analysis.series import (
 from moe_serve.canary.analysis.validity import Validity
 from moe_serve.canary.quality.answers import Answer, AnswerKind
 from moe_serve.canary.quality.comparison import compare
+from moe_serve.canary.quality.finding import finding
 from moe_serve.canary.quality.result import NoQuality, QualityResult
 from moe_serve.canary.report.data import ArmSheet, Calibration, Chapter, Event, ReportData
 
@@ -173,7 +174,13 @@ def chapter(
         canary=canary,
         policy=policy,
         judgement=judge(
-            policy, step, kernel, quality, validity, terms=TERMS, byte_bound=byte_bound
+            policy,
+            step,
+            kernel,
+            finding(quality.to_json()),
+            validity,
+            terms=TERMS,
+            byte_bound=byte_bound,
         ),
         step=step,
         kernel=kernel,

@@ -5,15 +5,16 @@ import pytest
 
 from moe_serve.canary.analysis.comparison import Findings, Registration, examine
 from moe_serve.canary.analysis.noise import Calibration, Spread
-from moe_serve.canary.audit import Audit, entries, quality_from, reproduce
+from moe_serve.canary.audit import Audit, entries, reproduce
 from moe_serve.canary.quality.comparison import compare
-from moe_serve.canary.quality.result import NoQuality, QualityResult
+from moe_serve.canary.quality.finding import QualityFinding, finding
+from moe_serve.canary.quality.result import NoQuality
 from moe_serve.canary.sources.assemble import Arms, assemble
 from moe_serve.errors import UsageError
 from tests.canary.histories import START, Fleet, streams
 from tests.canary.samples import answers
 
-SAME = compare(answers(), answers(), answers())
+SAME = finding(compare(answers(), answers(), answers()).to_json())
 RULES = Registration(
     spread=Spread(gpu_sd=0.003, gpu_freedom=6),
     under_test=("policy",),
@@ -24,7 +25,7 @@ RULES = Registration(
 
 
 def findings(
-    quality: QualityResult | NoQuality = SAME, hours: float = 4, **fleet: object
+    quality: QualityFinding | NoQuality = SAME, hours: float = 4, **fleet: object
 ) -> Findings:
     made = streams(Fleet(**fleet))  # type: ignore[arg-type]
     history = assemble(made, Arms(), START, START + hours * 3600, "memory")
@@ -92,7 +93,7 @@ def test_a_difference_that_is_not_under_test_voids_the_comparison() -> None:
 
 def test_foreign_json_is_no_comparison_of_answers() -> None:
     with pytest.raises(UsageError, match="no result of a comparison"):
-        quality_from({"outcome": "passed"})
+        finding({"outcome": "passed"})
 
 
 def test_findings_hold_no_type_that_json_lacks() -> None:

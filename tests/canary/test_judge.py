@@ -15,7 +15,8 @@ from moe_serve.canary.analysis.series import CellKind
 from moe_serve.canary.analysis.validity import Requests, Validity
 from moe_serve.canary.analysis.verdict import Judgement, Severity, Verdict
 from moe_serve.canary.quality.comparison import compare
-from moe_serve.canary.quality.result import NoQuality, Outcome, QualityResult
+from moe_serve.canary.quality.finding import QualityFinding, finding
+from moe_serve.canary.quality.result import NoQuality, Outcome
 from moe_serve.errors import UsageError
 from tests.canary.samples import TERMS, answers, estimates, run
 
@@ -23,8 +24,8 @@ POLICY = Policy()
 DONE = Validity(
     deadline_blocks=18, seen_blocks=18, block_seconds=600, config_digest="sha256:1", void_share=0.0
 )
-QUALITY = compare(answers(), answers(), answers())
-assert isinstance(QUALITY, QualityResult)
+QUALITY = finding(compare(answers(), answers(), answers()).to_json())
+assert isinstance(QUALITY, QualityFinding)
 BAD = replace(QUALITY, outcome=Outcome.FAILED, reason="far apart")
 UNSURE = replace(QUALITY, outcome=Outcome.UNDECIDED, reason="too few prompts")
 STEP, KERNEL = estimates(run(kernel=1.1, step=1.08))
@@ -40,7 +41,7 @@ def at(lo: float, hi: float, covered: float = 1.0) -> Estimate:
 
 def judged(
     step: Estimate | NoEstimate = STEP,
-    quality: QualityResult | NoQuality = QUALITY,
+    quality: QualityFinding | NoQuality = QUALITY,
     validity: Validity = DONE,
     policy: Policy = POLICY,
     byte_bound: float | None = None,
@@ -131,7 +132,7 @@ def test_the_decision_table(options: dict[str, object], verdict: Verdict, reason
 )
 def test_only_gain_coverage_and_quality_together_promote(
     step: Estimate | NoEstimate,
-    quality: QualityResult | NoQuality,
+    quality: QualityFinding | NoQuality,
     seen: int,
     base: Validity,
     on_no_gain: OnNoGain,

@@ -20,6 +20,7 @@ from moe_serve.padding.models import BUILT_IN
 from moe_serve.padding.shapes import Parallelism, Quant, shard
 from moe_serve.padding.vllm_eras import vllm_era
 from tests.docs.benchmarks_page import benchmarks_page
+from tests.docs.quality_page import quality_page
 from tests.docs.verdict_page import verdict_page
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -185,6 +186,7 @@ PAGES = {
     "metrics.md": metrics_page,
     "benchmarks.md": lambda: benchmarks_page(_NOTE.strip()),
     "verdict.md": lambda: verdict_page(_NOTE.strip()),
+    "quality.md": lambda: quality_page(_NOTE.strip()),
 }
 
 

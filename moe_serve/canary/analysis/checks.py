@@ -10,7 +10,8 @@ from moe_serve.canary.analysis.noise import Calibration, plain_variance
 from moe_serve.canary.analysis.policy import Policy
 from moe_serve.canary.analysis.validity import Validity
 from moe_serve.canary.analysis.verdict import Check, Severity
-from moe_serve.canary.quality.result import NoQuality, Outcome, QualityResult
+from moe_serve.canary.quality.finding import QualityFinding
+from moe_serve.canary.quality.result import NoQuality, Outcome
 
 ABOVE_BOUND = "within_byte_bound"
 # The chance that noise alone trips a check of validity at one look.
@@ -170,17 +171,16 @@ def _void_detail(validity: Validity) -> str:
     return f"{text} ({'; '.join(validity.void_reasons[:3])})" if validity.void_reasons else text
 
 
-def quality_check(quality: QualityResult | NoQuality) -> Check:
+def quality_check(quality: QualityFinding | NoQuality) -> Check:
     """Whether the answers were shown to be the same; no data does not pass."""
     if isinstance(quality, NoQuality):
         return Check(
             name="same_answers", number=None, threshold=None, passed=False, detail=quality.reason
         )
-    parts = [part for part in (quality.prefill, quality.decode) if part is not None]
     return Check(
         name="same_answers",
-        number=max((part.upper for part in parts), default=None),
-        threshold=quality.epsilon_nats,
+        number=quality.number,
+        threshold=quality.allowed,
         passed=quality.outcome is Outcome.PASSED,
         detail=quality.reason,
     )

@@ -22,7 +22,8 @@ from moe_serve.canary.analysis.table import BlockTable, Estimand
 from moe_serve.canary.analysis.validity import Requests, Validity
 from moe_serve.canary.analysis.verdict import Judgement
 from moe_serve.canary.analysis.windows import Cut, Windows, tabulate
-from moe_serve.canary.quality.result import NoQuality, QualityResult
+from moe_serve.canary.quality.finding import QualityFinding
+from moe_serve.canary.quality.result import NoQuality
 from moe_serve.errors import UsageError
 
 # What tells two arms apart by design, whatever the comparison is about.
@@ -92,7 +93,7 @@ class Findings:
     kernel: Estimate | NoEstimate
     equal: Estimate | NoEstimate
     observed: "Observed"
-    quality: QualityResult | NoQuality
+    quality: QualityFinding | NoQuality
     registered: Registration
 
     @property
@@ -138,7 +139,7 @@ class Observed:
 
 
 def examine(
-    history: History, registered: Registration, quality: QualityResult | NoQuality
+    history: History, registered: Registration, quality: QualityFinding | NoQuality
 ) -> Findings:
     """Judge what a history shows. Pure: equal inputs give equal findings."""
     return conclude(observe(history, registered), registered, quality)
@@ -175,7 +176,7 @@ def observe(history: History, registered: Registration) -> Observed:
 
 
 def conclude(
-    seen: Observed, registered: Registration, quality: QualityResult | NoQuality
+    seen: Observed, registered: Registration, quality: QualityFinding | NoQuality
 ) -> Findings:
     """The verdict on what was observed, with the estimates beside it."""
     policy = registered.policy

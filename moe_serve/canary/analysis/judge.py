@@ -17,14 +17,15 @@ from moe_serve.canary.analysis.policy import OnNoGain, Policy
 from moe_serve.canary.analysis.series import CellKind
 from moe_serve.canary.analysis.validity import Validity
 from moe_serve.canary.analysis.verdict import Check, Judgement, Verdict
-from moe_serve.canary.quality.result import NoQuality, Outcome, QualityResult
+from moe_serve.canary.quality.finding import QualityFinding, under
+from moe_serve.canary.quality.result import NoQuality, Outcome
 
 
 def judge(
     policy: Policy,
     step: Estimate | NoEstimate,
     kernel: Estimate | NoEstimate,
-    quality: QualityResult | NoQuality,
+    quality: QualityFinding | NoQuality,
     validity: Validity,
     *,
     terms: Terms,
@@ -35,6 +36,7 @@ def judge(
     `terms` are those that the estimates were made under. `byte_bound` is log(bytes fetched by
     stable / by canary): the most that the kernel can gain.
     """
+    quality = under(policy.quality_mode, policy.quality_allowed, quality)
     primary = step if policy.primary is CellKind.STEP else kernel
     valid = validity_checks(policy, validity, primary, terms.calibration)
     speed = speed_checks(policy, primary)
@@ -68,12 +70,12 @@ def _decide(
     policy: Policy,
     terms: Terms,
     primary: Estimate | NoEstimate,
-    quality: QualityResult | NoQuality,
+    quality: QualityFinding | NoQuality,
     validity: Validity,
     valid: tuple[Check, ...],
     speed: tuple[Check, ...],
 ) -> tuple[Verdict, str]:
-    failed = isinstance(quality, QualityResult) and quality.outcome is Outcome.FAILED
+    failed = isinstance(quality, QualityFinding) and quality.outcome is Outcome.FAILED
     answers = f"the answers differ: {quality.reason}" if failed else ""
     faults = [check.detail for check in valid if not check.passed]
     if validity.deadline_reached and isinstance(primary, NoEstimate):
@@ -95,7 +97,7 @@ def _decide(
 def _on_speed(
     policy: Policy,
     primary: Estimate,
-    quality: QualityResult | NoQuality,
+    quality: QualityFinding | NoQuality,
     speed: tuple[Check, ...],
 ) -> tuple[Verdict, str]:
     shown = _speed_text(primary)
@@ -108,7 +110,7 @@ def _on_speed(
                 return Verdict.ROLLBACK, reason
             case OnNoGain.KEEP_GOING:
                 return Verdict.KEEP_GOING, f"{reason}; the policy leaves this to a person"
-    same = isinstance(quality, QualityResult) and quality.outcome is Outcome.PASSED
+    same = isinstance(quality, QualityFinding) and quality.outcome is Outcome.PASSED
     if same and all(check.passed for check in speed):
         return Verdict.PROMOTE, f"faster and the same answers: {shown}"
     return Verdict.KEEP_GOING, shown
@@ -119,7 +121,7 @@ def _wanting(
     terms: Terms,
     validity: Validity,
     primary: Estimate,
-    quality: QualityResult | NoQuality,
+    quality: QualityFinding | NoQuality,
     speed: tuple[Check, ...],
 ) -> list[str]:
     """What would decide it, one sentence each."""
@@ -134,7 +136,7 @@ def _wanting(
             f"batch sizes (at least {policy.min_covered_weight:.0%} must be covered)"
         )
     wanting += [check.detail for check in speed if check.name == "every_cell" and not check.passed]
-    if not (isinstance(quality, QualityResult) and quality.outcome is Outcome.PASSED):
+    if not (isinstance(quality, QualityFinding) and quality.outcome is Outcome.PASSED):
         wanting.append(f"the answers are not shown to be the same: {quality.reason}")
     return wanting
 

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 
 from moe_serve.canary.analysis.series import CellKind
+from moe_serve.canary.quality.finding import Mode
 from moe_serve.errors import UsageError
 
 _ABOVE_0, _LARGEST = math.ulp(0), sys.float_info.max
@@ -32,7 +33,9 @@ class Policy:
     margin; `alpha_rollback` that of rolling back one whose gain is above it, for speed's sake. A
     cell of at least `cell_weight` that is slower by more than `cell_harm` forbids a promotion.
     `split_evidence` is how much better another traffic split must explain the counts to void
-    the comparison. The other figures are shares, but for `quality_epsilon_nats` and seconds.
+    the comparison. `quality_mode` says how the answers are compared, and so which of
+    `quality_epsilon_nats` (nats a token) and `quality_margin` (a share of items) counts. The other
+    figures are shares, but for seconds.
     """
 
     margin: float = 0.03
@@ -47,13 +50,20 @@ class Policy:
     cell_harm: float = 0.03
     blind_seconds: float = 900.0
     split_evidence: float = 1000.0
+    quality_mode: Mode = Mode.IDENTICAL
     quality_epsilon_nats: float = 0.005
+    quality_margin: float = 0.02
 
     def __post_init__(self) -> None:
         """Refuse rules that would let everything, or nothing, pass."""
         for keys, low, high, allowed in (
             ("margin harm max_void_share cell_harm", 0, _BELOW_1, "0 <= x < 1"),
-            ("min_covered_weight quality_epsilon_nats cell_weight", _ABOVE_0, 1, "0 < x <= 1"),
+            (
+                "min_covered_weight quality_epsilon_nats quality_margin cell_weight",
+                _ABOVE_0,
+                1,
+                "0 < x <= 1",
+            ),
             ("alpha_promote alpha_rollback", _ABOVE_0, _BELOW_HALF, "0 < x < 0.5"),
             ("blind_seconds split_evidence", _ABOVE_0, _LARGEST, "above 0"),
         ):
@@ -70,6 +80,12 @@ class Policy:
     def log_harm(self) -> float:
         """The log ratio below which the upper end proves harm (negative)."""
         return math.log1p(-self.harm)
+
+    @property
+    def quality_allowed(self) -> float:
+        """What the answers may lose: nats a token, or a share of a task's items."""
+        identical = self.quality_mode is Mode.IDENTICAL
+        return self.quality_epsilon_nats if identical else self.quality_margin
 
     def to_json(self) -> dict[str, object]:
         """Every rule by its name."""

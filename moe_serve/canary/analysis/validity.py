@@ -16,6 +16,7 @@ class Evidence(StrEnum):
     COUNTERS = "A"
     PROBE = "B"
     STOCK_METRICS = "C"
+    SINGLE_RUNS = "D"
 
     @property
     def meaning(self) -> str:
@@ -24,6 +25,7 @@ class Evidence(StrEnum):
             Evidence.COUNTERS: "counters in the worker, at exact batch sizes",
             Evidence.PROBE: "closed-loop probes at fixed concurrency",
             Evidence.STOCK_METRICS: "vLLM's own metrics, modelled on load",
+            Evidence.SINGLE_RUNS: "one run each, unpaired: how far a run would repeat is unknown",
         }[self]
 
 

@@ -6,7 +6,7 @@ so an arm may be sound in one and broken in the other.
 
 from dataclasses import dataclass
 from enum import StrEnum
-from math import isfinite
+from math import inf, isfinite
 
 
 class Outcome(StrEnum):
@@ -109,10 +109,14 @@ class QualityResult:
 
     def to_json(self) -> dict[str, object]:
         """The verdict's `quality`."""
+        uppers = [part.upper for part in (self.prefill, self.decode) if part is not None]
+        worst = max(uppers, default=inf)
         return {
+            "mode": "identical",
             "outcome": self.outcome.value,
             "reason": self.reason,
-            "epsilon_nats": self.epsilon_nats,
+            "number": worst if isfinite(worst) else None,
+            "allowed": self.epsilon_nats,
             "confidence": self.confidence,
             "prefill": self.prefill.to_json() if self.prefill else None,
             "decode": self.decode.to_json() if self.decode else None,

@@ -11,7 +11,8 @@ import uvicorn
 
 from moe_serve.canary.analysis.comparison import Findings, Registration
 from moe_serve.canary.audit import Audit
-from moe_serve.canary.quality.result import NoQuality, QualityResult
+from moe_serve.canary.quality.finding import QualityFinding
+from moe_serve.canary.quality.result import NoQuality
 from moe_serve.canary.service.app import make_app
 from moe_serve.canary.service.watch import Source, Watch
 from moe_serve.canary.sources.scraped import Scraper, Target
@@ -25,7 +26,7 @@ def serve(
     source: Source | None,
     exporters: Sequence[str],
     registered: Registration,
-    quality: Callable[[], QualityResult | NoQuality],
+    quality: Callable[[], QualityFinding | NoQuality],
     started: float,
     host: str,
     port: int,

@@ -10,7 +10,8 @@ from typing import Any, Protocol
 from moe_serve.canary.analysis.comparison import Findings, Registration, examine
 from moe_serve.canary.analysis.history import History
 from moe_serve.canary.analysis.verdict import Verdict
-from moe_serve.canary.quality.result import NoQuality, QualityResult
+from moe_serve.canary.quality.finding import QualityFinding
+from moe_serve.canary.quality.result import NoQuality
 from moe_serve.errors import MoeServeError
 
 _LOG = logging.getLogger(__name__)
@@ -64,7 +65,7 @@ class Watch:
 
     source: Source
     registered: Registration
-    quality: Callable[[], QualityResult | NoQuality]
+    quality: Callable[[], QualityFinding | NoQuality]
     started: float
     clock: Callable[[], float] = time.time
     on_judged: Callable[[Findings], None] | None = None

@@ -17,7 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from moe_serve.canary.analysis.comparison import Registration
 from moe_serve.canary.analysis.history import History
 from moe_serve.canary.analysis.noise import Spread
-from moe_serve.canary.quality.result import NoQuality, QualityResult
+from moe_serve.canary.quality.finding import QualityFinding
+from moe_serve.canary.quality.result import NoQuality
 from moe_serve.canary.service.app import make_app
 from moe_serve.canary.service.main import targets
 from moe_serve.canary.service.watch import Watch
@@ -53,7 +54,7 @@ def served() -> Iterator[Served]:
 
         def start(
             source: Memory,
-            quality: QualityResult | NoQuality = SAME,
+            quality: QualityFinding | NoQuality = SAME,
             now: Callable[[], float] = lambda: NOW,
         ) -> tuple[Watch, httpx.Client]:
             watch = Watch(

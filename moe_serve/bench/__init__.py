@@ -1,0 +1,1 @@
+"""Measure two servers against each other: interleaved pairs of the same closed-loop load."""

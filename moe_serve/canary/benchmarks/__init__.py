@@ -1,0 +1,1 @@
+"""Benchmarks as evidence: read result files, judge interleaved pairs of two arms."""

@@ -1,0 +1,39 @@
+"""Result files from disk: files, or every `*.json` right inside a folder."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from moe_serve.canary.benchmarks.formats import runs_of
+from moe_serve.canary.benchmarks.labels import ArmNames
+from moe_serve.canary.benchmarks.results import BenchmarkRun
+from moe_serve.errors import UsageError
+
+
+def read_runs(places: Sequence[Path], names: ArmNames) -> tuple[BenchmarkRun, ...]:
+    """All runs at these places, each folder in the order of its files' names.
+
+    Raises:
+        UsageError: nothing there, or a file that is no complete result.
+    """
+    return tuple(run for place in places for path in _files(place) for run in _read(path, names))
+
+
+def _files(place: Path) -> list[Path]:
+    if not place.is_dir():
+        return [place]
+    if found := sorted(place.glob("*.json")):
+        return found
+    raise UsageError(f"--from {place}: no *.json in this folder; give the benchmark's results")
+
+
+def _read(path: Path, names: ArmNames) -> list[BenchmarkRun]:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(
+            f"--from {path}: {error.strerror or error}; give a result file or a folder of them"
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{path}: not JSON ({error}); is the file cut off?") from error
+    return runs_of(document, stem=path.stem, source=str(path), names=names)

@@ -1,0 +1,84 @@
+"""What the judge takes of a comparison of answers, in whatever mode it was made."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from moe_serve.canary.quality.result import NoQuality, Outcome
+from moe_serve.errors import UsageError
+
+
+class Mode(StrEnum):
+    """`identical`: the canary lies no farther from the reference than stable does, in nats a token.
+    `non-inferior`: a task's accuracy is lost by no more than a margin fixed beforehand.
+    """
+
+    IDENTICAL = "identical"
+    NON_INFERIOR = "non-inferior"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QualityFinding:
+    """An outcome with its one number and what was allowed; `body` is the whole comparison's JSON.
+
+    `number` is None where the outcome needs none: values that are not finite.
+    """
+
+    mode: Mode
+    outcome: Outcome
+    reason: str
+    number: float | None
+    allowed: float
+    body: Mapping[str, object]
+
+    def to_json(self) -> dict[str, object]:
+        """The verdict's `quality`."""
+        return dict(self.body)
+
+
+def finding(body: Mapping[str, Any]) -> QualityFinding | NoQuality:
+    """The finding in a comparison's JSON.
+
+    Raises:
+        UsageError: it is no such JSON.
+    """
+    try:
+        if body["outcome"] is None:
+            return NoQuality(reason=str(body["reason"]))
+        number = body["number"]
+        found = QualityFinding(
+            mode=Mode(body["mode"]),
+            outcome=Outcome(body["outcome"]),
+            reason=str(body["reason"]),
+            number=None if number is None else float(number),
+            allowed=float(body["allowed"]),
+            body=dict(body),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise UsageError(f"no result of a comparison of answers: {error!r}") from error
+    if not math.isfinite(found.allowed) or not math.isfinite(found.number or 0.0):
+        raise UsageError("no result of a comparison of answers: a number is not finite")
+    return found
+
+
+def under(
+    mode: Mode, allowed: float, found: QualityFinding | NoQuality
+) -> QualityFinding | NoQuality:
+    """The finding as far as it answers the registered question.
+
+    What was shown to lie within a wider bound than registered was not shown, and what was refuted
+    for a narrower one was not refuted.
+    """
+    if isinstance(found, NoQuality):
+        return found
+    wider = found.outcome is Outcome.PASSED and found.allowed > allowed
+    narrower = found.outcome is Outcome.FAILED and found.allowed < allowed
+    if found.mode is mode and not wider and not narrower:
+        return found
+    return NoQuality(
+        reason=f"the answers were compared in mode {found.mode.value} with {found.allowed:g} "
+        f"allowed, the policy has {mode.value} with {allowed:g} ({found.outcome.value}: "
+        f"{found.reason})"
+    )

@@ -1,0 +1,79 @@
+"""`moe-serve canary judge --from RESULTS`: benchmark results instead of a history."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from moe_serve.cli.canary_inputs import quality, registration
+from moe_serve.cli.parsing import at_least
+from moe_serve.errors import UsageError
+
+if TYPE_CHECKING:
+    from moe_serve.canary.benchmarks.protocol import Rules
+
+
+def results_flags(parser: argparse.ArgumentParser) -> None:
+    """Add `--from` and what goes with it."""
+    group = parser.add_argument_group("benchmark results instead of a source")
+    group.add_argument(
+        "--from", dest="results", type=Path, nargs="+", metavar="RESULTS",
+        help="JSON files, or folders of them: vllm bench serve, InferenceX aggregate, guidellm",
+    )  # fmt: skip
+    rules_flags(group)
+    group.add_argument(
+        "--pairs", type=at_least(1), metavar="N",
+        help="pairs that were planned (default: as the results say, else 5)",
+    )  # fmt: skip
+
+
+def rules_flags(group: argparse._ArgumentGroup) -> None:
+    """Add `--claim`."""
+    group.add_argument(
+        "--claim", type=_ratio, default=1.08, metavar="RATIO",
+        help="published ratio to report on; it decides nothing (default: 1.08)",
+    )  # fmt: skip
+
+
+def _ratio(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not allowed; give a ratio, as 1.08"
+        ) from error
+
+
+def rules(args: argparse.Namespace) -> "Rules":
+    """The policy's rules, and the flags'."""
+    from moe_serve.canary.benchmarks.protocol import Rules
+
+    return Rules(policy=registration(args).policy, claim=args.claim, pairs=args.pairs)
+
+
+def judge_results(args: argparse.Namespace) -> int:
+    """Print the verdict on `args.results`; its exit code is the verdict's."""
+    if args.history or args.prometheus or args.exporter:
+        raise UsageError("--from: benchmark results are a source of their own; give no other")
+    if args.start or args.end:
+        raise UsageError("--start and --end: benchmark results are judged whole, with --from")
+    return print_verdict(args, args.results, stable=args.stable, canary=args.canary)
+
+
+def print_verdict(
+    args: argparse.Namespace, places: Sequence[Path], *, stable: str, canary: str
+) -> int:
+    """Judge the runs at these places, whose arms have these names."""
+    from moe_serve.canary.benchmarks.judge import judge_pairs
+    from moe_serve.canary.benchmarks.labels import ArmNames
+    from moe_serve.canary.benchmarks.reading import read_runs
+
+    runs = read_runs(places, ArmNames(stable=stable, canary=canary))
+    found = judge_pairs(runs, rules(args), quality(args)())
+    if args.output == "json":
+        sys.stdout.write(json.dumps(found.to_json(), sort_keys=True, allow_nan=False) + "\n")
+    else:
+        sys.stdout.write(found.to_text() + "\n")
+    return found.verdict.exit_code

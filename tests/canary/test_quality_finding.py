@@ -1,0 +1,79 @@
+"""What the judge takes of a comparison of answers, and what it does not."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from moe_serve.canary.quality.finding import Mode, QualityFinding, finding, under
+from moe_serve.canary.quality.noninferior import TaskPlan, decide
+from moe_serve.canary.quality.result import NoQuality, Outcome
+from moe_serve.errors import UsageError
+
+PASSED = QualityFinding(
+    mode=Mode.IDENTICAL,
+    outcome=Outcome.PASSED,
+    reason="near",
+    number=0.001,
+    allowed=0.005,
+    body={},
+)
+FAILED = replace(PASSED, outcome=Outcome.FAILED, reason="far", number=None)
+IDENTICAL = Mode.IDENTICAL
+
+
+@pytest.mark.parametrize(
+    ("found", "allowed", "counts"),
+    [
+        (PASSED, 0.005, True),
+        (PASSED, 0.01, True),
+        (PASSED, 0.001, False),
+        (FAILED, 0.005, True),
+        (FAILED, 0.001, True),
+        (FAILED, 0.01, False),
+        (replace(PASSED, mode=Mode.NON_INFERIOR), 0.005, False),
+        (replace(FAILED, mode=Mode.NON_INFERIOR), 0.005, False),
+    ],
+)
+def test_an_answer_to_another_question_is_none(
+    found: QualityFinding, allowed: float, counts: bool
+) -> None:
+    kept = under(IDENTICAL, allowed, found)
+    assert kept == found if counts else isinstance(kept, NoQuality)
+    if not counts:
+        assert f"the policy has identical with {allowed:g}" in kept.reason
+
+
+def test_a_tasks_result_comes_back_from_its_own_json() -> None:
+    gold = {f"{n}": n % 10 != 0 for n in range(400)}
+    bad = {f"{n}": n % 2 != 0 for n in range(400)}
+    result = decide(TaskPlan(task="t", items=400, margin=0.02), gold, dict(gold), known_bad=bad)
+    found = finding(json.loads(json.dumps(result.to_json())))
+    assert isinstance(found, QualityFinding)
+    assert (found.mode, found.outcome, found.allowed) == (Mode.NON_INFERIOR, Outcome.PASSED, 0.02)
+    assert found.number is not None
+    assert found.number < found.allowed
+    assert found.to_json() == result.to_json()
+
+
+def test_no_comparison_stays_none() -> None:
+    found = NoQuality(reason="nobody asked")
+    assert finding(found.to_json()) == found
+    assert under(IDENTICAL, 0.005, found) is found
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"outcome": "passed"},
+        {**PASSED.to_json(), "mode": "other"},
+        {"mode": "identical", "outcome": "passed", "reason": "", "number": "x", "allowed": 1},
+        {"mode": "identical", "outcome": "passed", "reason": "", "number": 0, "allowed": "nan"},
+        {"mode": "identical", "outcome": "better", "reason": "", "number": 0, "allowed": 1},
+        ["no mapping"],
+    ],
+)
+def test_foreign_json_is_refused(body: object) -> None:
+    with pytest.raises(UsageError, match="no result of a comparison of answers"):
+        finding(body)  # type: ignore[arg-type]

@@ -1,0 +1,206 @@
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from moe_serve.cli.main import main
+from tests.canary.answering import VOCABULARY, Behaviour, serving
+
+STABLE, CANARY = Behaviour(), Behaviour()
+
+
+@pytest.fixture
+def arms() -> Iterator[tuple[str, str]]:
+    for arm in (STABLE, CANARY):
+        arm.__init__()  # type: ignore[misc]  # a fresh arm at the same place
+    with serving(STABLE) as stable, serving(CANARY) as canary:
+        yield stable, canary
+
+
+@pytest.fixture
+def prompts(tmp_path: Path) -> Path:
+    path = tmp_path / "prompts.jsonl"
+    rows = [{"prompt": [at % 12, at // 12 % 12, at // 144, 5]} for at in range(200)]
+    path.write_text("\n".join(map(json.dumps, rows)), "utf-8")
+    return path
+
+
+def words(arms: tuple[str, str], prompts: Path, *more: str) -> list[str]:
+    asked = ["--prompts", str(prompts), "--texts", "128", "--per-round", "64", "--top", "5"]
+    asked += ["--tokens", "8", "--greedy-tokens", "4", "--concurrency", "1,4", "--rounds", "2"]
+    pair = ["--stable", arms[0], "--canary", arms[1]]
+    return ["quality", "probe", *pair, *asked, "--output", "json", *more]
+
+
+def probed(
+    capsys: pytest.CaptureFixture[str], arguments: Sequence[str]
+) -> tuple[int, dict[str, Any]]:
+    code = main(arguments)
+    return code, json.loads(capsys.readouterr().out)
+
+
+def test_equal_arms_pass(
+    arms: tuple[str, str], prompts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, found = probed(capsys, words(arms, prompts))
+    assert (code, found["outcome"], found["rounds"]) == (0, "passed", 1)
+    assert [cell["prompts"] for cell in found["cells"]] == [64] * 4
+    assert found["reference"]["source"] == "stable, at the start"
+    assert found["counters"]["reason"].startswith("no counters of stable and canary")
+
+
+def test_rounding_noise_passes(
+    arms: tuple[str, str], prompts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    CANARY.off = 0.02
+    assert probed(capsys, words(arms, prompts))[0] == 0
+
+
+def test_another_distribution_fails_in_the_first_cell(
+    arms: tuple[str, str], prompts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    CANARY.off = 0.7
+    code, found = probed(capsys, words(arms, prompts))
+    assert (code, found["outcome"], found["requests_an_arm"]) == (10, "failed", 64)
+    assert "prefill at concurrency 1" in found["reason"]
+
+
+def test_no_prefix_cache_can_answer(arms: tuple[str, str], prompts: Path) -> None:
+    main(words(arms, prompts))
+    assert len(set(STABLE.salts)) == len(STABLE.salts) > 256
+
+
+def test_numbers_that_are_none_fail(
+    arms: tuple[str, str], prompts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    CANARY.broken = True
+    code, found = probed(capsys, words(arms, prompts))
+    assert (code, found["outcome"]) == (10, "failed")
+    assert "not finite" in found["reason"]
+
+
+def test_answers_that_are_missing_never_pass(
+    arms: tuple[str, str], prompts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    CANARY.fail = 10
+    code, found = probed(capsys, words(arms, prompts))
+    assert (code, found["outcome"]) == (20, "undecided")
+    assert "canary: no answer to" in json.dumps(found["cells"])
+
+
+def test_a_canary_that_answers_nothing_is_undecided(
+    arms: tuple[str, str], prompts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    CANARY.fail = 1
+    code, found = probed(capsys, words(arms, prompts))
+    assert (code, found["outcome"]) == (20, "undecided")
+
+
+def test_a_gold_is_recorded_once_and_used(
+    arms: tuple[str, str], prompts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gold = tmp_path / "gold.jsonl"
+    record = ["quality", "record", "--server", arms[0], "--file", str(gold), "--prompts"]
+    record += [str(prompts), "--texts", "128", "--tokens", "8", "--greedy-tokens", "4"]
+    record += ["--top", "5"]
+    assert main(record) == 0
+    assert "128 texts of known" in capsys.readouterr().out
+    assert main(record) == 2
+    assert "made once" in capsys.readouterr().err
+
+    # Stable has lost as much as the canary since: nothing between them, much to the gold.
+    STABLE.off = CANARY.off = 0.7
+    code, found = probed(capsys, words(arms, prompts, "--gold", str(gold)))
+    assert code == 0 and min(cell["floor_nats"] for cell in found["cells"]) > 0.05
+    assert found["reference"]["source"] == arms[0]
+
+    gold.write_text(gold.read_text("utf-8") + '{"id": 3}\n', "utf-8")
+    assert main(words(arms, prompts, "--gold", str(gold))) == 2
+    assert "line 130 is not a recorded text" in capsys.readouterr().err
+
+
+def exam(arms: tuple[str, str], *more: str) -> list[str]:
+    pair = ["--stable", arms[0], "--canary", arms[1], "--mode", "non-inferior"]
+    task = ["--task", "arithmetic", "--items", "300", "--concurrency", "8"]
+    return ["quality", "probe", *pair, *task, "--output", "json", *more]
+
+
+def test_an_exam_needs_a_bad_arm_that_fails_and_then_passes(
+    arms: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, found = probed(capsys, exam(arms))
+    assert code == 20 and "no arm that is known to be bad" in found["reason"]
+
+    CANARY.answer = "#### 1"
+    record = ["quality", "record", "--mode", "non-inferior", "--task", "arithmetic"]
+    record += ["--items", "300", "--server", arms[1], "--file", str(tmp_path / "bad.json")]
+    assert main(record) == 0
+    assert "0.0% right" in capsys.readouterr().out
+
+    CANARY.answer = None
+    code, found = probed(capsys, exam(arms, "--known-bad", str(tmp_path / "bad.json")))
+    assert (code, found["outcome"]) == (0, "passed")
+    assert found["canary"]["items"] == 300 and 0.7 < found["canary"]["baseline"] < 0.95
+
+    other = exam(arms, "--known-bad", str(tmp_path / "bad.json"), "--items", "299")
+    assert main(other) == 2
+    assert "other questions" in capsys.readouterr().err
+
+
+def test_harm_stops_the_exam_at_the_early_look(
+    arms: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    CANARY.answer = "#### 1"
+    code, found = probed(capsys, exam(arms))
+    assert (code, found["canary"]["items"]) == (10, 250)
+    assert "harm" in found["reason"]
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--concurrency", "1,x"], "--concurrency"),
+        (["--concurrency", "65"], "--per-round 64: needs at least 65"),
+        (["--per-round", "129"], "at most 128"),
+        (["--alpha", "0.9"], "alpha in (0, 0.5)"),
+        (["--epsilon", "nan"], "--epsilon"),
+        (["--gold", "nowhere.jsonl"], "nowhere.jsonl: cannot be read"),
+        (["--prompts", "nowhere.jsonl"], "--prompts nowhere.jsonl: cannot be read"),
+        (["--top", str(VOCABULARY + 1)], "at most 12 logprobs"),
+        (["--canary", "http://127.0.0.1:1"], "--canary http://127.0.0.1:1: no answer"),
+        (["--canary", "nonsense"], "--canary nonsense"),
+        (["--mode", "non-inferior"], "--task-file: belongs to"),
+        (["--mode", "non-inferior", "--task-file", "nowhere"], "--task-file nowhere"),
+    ],
+)
+def test_bad_input_is_one_line_and_code_2(
+    arms: tuple[str, str],
+    prompts: Path,
+    more: Sequence[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(words(arms, prompts, *more)) == 2
+    told = capsys.readouterr().err
+    assert message in told.splitlines()[-1]
+    assert "Traceback" not in told, told
+
+
+def test_prompts_that_the_tokenizer_cannot_tell_apart_are_refused(
+    arms: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    same = tmp_path / "same.jsonl"
+    same.write_text("\n".join(json.dumps({"prompt": "hello"}) for _ in range(128)), "utf-8")
+    assert main(words(arms, same)) == 2
+    assert "128 prompts are 1 to its tokenizer" in capsys.readouterr().err
+
+
+def test_built_in_prompts_are_used_where_there_is_no_file(
+    arms: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["quality", "probe", "--stable", arms[0], "--canary", arms[1], "--texts", "64"]
+    arguments += ["--per-round", "64", "--tokens", "4", "--greedy-tokens", "2", "--top", "5"]
+    assert main([*arguments, "--concurrency", "8", "--rounds", "2"]) == 0
+    assert capsys.readouterr().out.startswith("passed: excess divergence below 0.005")

@@ -1,0 +1,162 @@
+"""`docs/quality.md`: what the gate decides, and its errors from `benchmarks/results`."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
+
+
+def quality_page(note: str) -> str:
+    """The page; figures come from `benchmarks/results` alone."""
+    errors, servers = _load("quality_errors.json"), _load("quality_servers.json")
+    return "\n".join(
+        [*_head(note), *_identical(errors), *_servers(servers), *_non_inferior(errors), *_limits()]
+    )
+
+
+def _load(name: str) -> dict[str, Any]:
+    return dict(json.loads((RESULTS / name).read_text("utf-8")))
+
+
+def _head(note: str) -> list[str]:
+    return [
+        "# The same answers",
+        "",
+        note,
+        "",
+        "`moe-serve quality probe --stable URL --canary URL` exits with 0 if sameness was shown, "
+        "10 if it was refuted, 20 if neither, 2 for wrong usage or a server that does not answer.",
+        "",
+        "```text",
+        "moe-serve quality record --server TRUSTED --file gold.jsonl       # once, never again",
+        "moe-serve quality probe --stable URL --canary URL --gold gold.jsonl",
+        "moe-serve quality record --mode non-inferior --server TRUSTED --task gsm8k "
+        "--task-file test.jsonl --file gold.json",
+        "moe-serve quality record --mode non-inferior --server KNOWN_BAD --task gsm8k "
+        "--task-file test.jsonl --file bad.json",
+        "moe-serve quality probe --mode non-inferior --stable URL --canary URL --task gsm8k "
+        "--task-file test.jsonl --gold gold.json --known-bad bad.json",
+        "```",
+        "",
+    ]
+
+
+def _identical(found: dict[str, Any]) -> list[str]:
+    budget = found["budget"]
+    return [
+        "## Mode `identical`",
+        "",
+        "The reference is a set of texts that a trusted server sampled once, with its best "
+        "log-probabilities at each position. In every cell (prefill or decode, at a concurrency) "
+        "both arms are asked for the same texts at the same moment; what counts is how much "
+        "farther the canary's distribution lies from the reference than stable's: a "
+        "Kullback-Leibler divergence, in nats a token, a prompt being one cluster. Rounding moves "
+        "it by next to nothing, lost weights by much. A cell passes when its upper bound lies "
+        f"below {found['epsilon_nats']:g}; all cells must. One lower bound above it fails the "
+        "canary, and so do a value that is not finite and top-1 agreement that is 5 points lower.",
+        "",
+        f"The whole level is {budget['alpha']:g} over {budget['rounds']} rounds and "
+        f"{budget['cells']} cells: each upper bound keeps {budget['alpha_pass_each_cell']:g} over "
+        "all rounds, as a pass needs every cell; each lower bound has "
+        f"{budget['alpha_fail_each_cell_and_kind']:g} (half for divergence, half for top-1, split "
+        f"over cells). The quantiles for all rounds at once are {budget['quantile_pass']:.2f} and "
+        f"{budget['quantile_fail']:.2f}.",
+        "",
+        f"`python benchmarks/quality_errors.py --output FILE`: {found['prompts']} new prompts a "
+        "round and cell, 0.02 nats a token between prompts, half of the variance shared by the "
+        "cells; in brackets the exact 95 % interval. *At .005* a pass is an error, and so is a "
+        "failure.",
+        "",
+        "| true excess, nats a token | passed, % | failed, % | rounds, median | 90 % |",
+        "|---|---|---|---|---|",
+        *(
+            f"| {name} | {_share(row['passed'])} | {_share(row['failed'])} "
+            f"| {_rounds(row['rounds_median'])} | {_rounds(row['rounds_p90'])} |"
+            for name, row in found["identical"].items()
+        ),
+        "",
+        f"Each row has {min(row['runs'] for row in found['identical'].values())} runs. *Lossless* "
+        "is the negative control, through the estimator itself: logits with normal noise of this "
+        "size, a quarter larger in the canary than in stable.",
+        "",
+    ]
+
+
+def _servers(found: dict[str, Any]) -> list[str]:
+    lines = [
+        "## On real servers",
+        "",
+        "Two vLLM servers for CPU over the emulated kernel, a core each, the demo's seeded model "
+        "(2880 neurons), stable without skipped padding; 64 texts a round of 32 sampled and 16 "
+        "greedy tokens, concurrency 1, 4, 16 and 64. The machine had other work to do at the "
+        "time, so the seconds are an upper bound; they hold the sampling of the texts.",
+        "",
+        "| canary | outcome | rounds | texts an arm | seconds | largest excess | its bounds |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, row in found.items():
+        cells = [cell for cell in row["cells"] if cell["excess_nats"] is not None]
+        worst = max(cells, key=lambda cell: float(cell["excess_nats"]))
+        lines.append(
+            f"| {name} | {row['outcome']} | {row['rounds']} | {row['requests_an_arm']} "
+            f"| {row['seconds']:.0f} | {worst['excess_nats']:.2g} "
+            f"| {worst['lower']:.2g} to {worst['upper']:.2g} |"
+        )
+    return [
+        *lines,
+        "",
+        "A failure needs no more than the first cell that shows it, a pass needs all eight. Here "
+        "the texts were sampled from stable itself; a rollout uses `--gold`.",
+        "",
+    ]
+
+
+def _non_inferior(found: dict[str, Any]) -> list[str]:
+    rows = found["non_inferior"]
+    return [
+        "## Mode `non-inferior`",
+        "",
+        "A task with exact answers, the canary against the gold's stored marks, item by item: it "
+        "passes if the lower bound of Tango's interval (one-sided, 5 %) lies above minus the "
+        "margin. Margin and items are fixed beforehand and the decision is made once, with all "
+        "of them; the look at 250 items can only stop for harm. A saturated gold, or a harness "
+        "that did not fail an arm known to be bad, leaves it undecided. Of 1,319 items, 6 % "
+        "discordant:",
+        "",
+        "| case | passed, % | by the exact formula, % | stopped at 250 items, % |",
+        "|---|---|---|---|",
+        *(
+            f"| {name} | {_share(row['passed'])} | {_percent(row['exact'])} "
+            f"| {100 * row['stopped_early']['share']:.1f} |"
+            for name, row in rows.items()
+        ),
+        "",
+    ]
+
+
+def _limits() -> list[str]:
+    return [
+        "## What it does not see",
+        "",
+        "- A loss that meets very few prompts: see the rows *all of it in 1 of 500 prompts*. A "
+        "mean over prompts cannot know of what none of them met; more texts can.",
+        "- Decode is compared along greedy texts up to their first different token, and only over "
+        "the tokens that both arms name: that is never above the true divergence.",
+        "- Without `--gold`, stable is its own reference: losses could add up over promotions.",
+        "- The counters see NaN only where the server counts it (`VLLM_COMPUTE_NANS_IN_LOGITS=1`).",
+        "",
+    ]
+
+
+def _share(found: dict[str, float]) -> str:
+    low, high = 100 * found["low"], 100 * found["high"]
+    return f"{100 * found['share']:.1f} ({low:.1f} to {high:.1f})"
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.1f}"
+
+
+def _rounds(value: float | None) -> str:
+    return "" if value is None else f"{value:.0f}"
