@@ -79,7 +79,9 @@ def accuracy(weights: Weights, asked: Mapping[str, Table], known: Config) -> dic
     marks: dict[str, list[bool]] = {}
     for name, found in asked.items():
         for at in range(0, len(found.lessons), 1000):
-            tokens, targets = (rows[at : at + 1000].long() for rows in (found.tokens, found.targets))
+            tokens, targets = (
+                rows[at : at + 1000].long() for rows in (found.tokens, found.targets)
+            )
             best = logits(weights, tokens, known)[0].argmax(-1)
             right = ((best == targets) | (targets < 0)).all(1).tolist()
             for ok, item in zip(right, found.lessons[at : at + 1000], strict=True):
@@ -139,7 +141,9 @@ def train(width: int, seconds: float, device: str, seed: int) -> tuple[dict[str,
     while (spent := time.monotonic() - begun) < seconds:
         done = spent / seconds
         for group in optimizer.param_groups:
-            group["lr"] = RATE * min(1, (step + 1) / WARM_UP) * (0.5 + 0.5 * math.cos(math.pi * done))
+            group["lr"] = (
+                RATE * min(1, (step + 1) / WARM_UP) * (0.5 + 0.5 * math.cos(math.pi * done))
+            )
         now = rounded(weights) if done > ROUNDED_FROM else weights
         optimizer.zero_grad()
         losses = [compiled(now, *next(feed)) for feed in feeds.values()]

@@ -127,15 +127,14 @@ def _write_weights(folder: Path, spec: CheckpointSpec) -> None:
     from safetensors.torch import save_file
 
     generator = torch.Generator().manual_seed(spec.seed)
-    tensors = {}
+    made = {}
     for name, shape, spread in tensors(spec):
         if spread is None:
-            tensors[name] = torch.ones(shape, dtype=torch.bfloat16)
+            made[name] = torch.ones(shape, dtype=torch.bfloat16)
         else:
-            made = torch.empty(shape, dtype=torch.bfloat16)
-            made.normal_(0.0, spread, generator=generator)
-            tensors[name] = made
-    save_file(tensors, str(folder / "model.safetensors"), metadata={"format": "pt"})
+            made[name] = torch.empty(shape, dtype=torch.bfloat16)
+            made[name].normal_(0.0, spread, generator=generator)
+    save_file(made, str(folder / "model.safetensors"), metadata={"format": "pt"})
 
 
 _Shape = tuple[int, ...]
