@@ -30,9 +30,9 @@ from moe_serve.emulation.learned.tokenizer import END, PAD, tokenizer
 # Drawn for training; a sixteenth of them is held out.
 ITEMS = {"arithmetic": 1_200_000, "format": 600_000}
 TEST_ITEMS, TEST_SEED = 30_000, 1_000_003
-BATCH = {"arithmetic": 2048, "format": 1024}
+BATCH = {"arithmetic": 4096, "format": 512}
 # A product of three digits by three cannot be told at once by so small a model: asked less often.
-ODDS = {"*": 0.4}
+ODDS = {"*": 0.1}
 RATE, WARM_UP, DECAY, SPREAD = 2e-3, 400, 0.1, 0.5
 # From here on the model sees its weights as they will be saved: rounded to bfloat16.
 ROUNDED_FROM = 0.85
