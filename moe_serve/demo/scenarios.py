@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from moe_serve.canary.analysis.verdict import Verdict
 from moe_serve.demo.servers import Arm
+from moe_serve.emulation.checkpoint import CheckpointSpec
+from moe_serve.emulation.learned.checkpoint import spec_of
 
 FULL_WIDTH = 2880
 
@@ -12,8 +14,9 @@ FULL_WIDTH = 2880
 class Chapter:
     """One comparison: two arms that differ in their pads alone.
 
-    `intermediate` is the MoE width of the served model; `expected` are the verdicts that a sound
-    run may end with (anything else makes the demo fail).
+    `intermediate` is the MoE width of the served model; `learned` serves the model that has learned
+    exact tasks instead of random weights, and counts right answers; `expected` are the verdicts
+    that a sound run may end with (anything else makes the demo fail).
     """
 
     name: str
@@ -23,6 +26,19 @@ class Chapter:
     canary: Arm
     expected: frozenset[Verdict]
     intermediate: int = FULL_WIDTH
+    learned: bool = False
+
+    @property
+    def spec(self) -> CheckpointSpec:
+        """The served model's sizes: GPT-OSS's own 2880 channels, whichever model."""
+        if self.learned:
+            return spec_of(self.intermediate, FULL_WIDTH)
+        return CheckpointSpec(intermediate=self.intermediate)
+
+    @property
+    def vocabulary(self) -> range:
+        """The model's ordinary tokens; the first three words of the seeded one are special."""
+        return range(3, self.spec.vocab)
 
 
 _ZERO = Arm(name="stable", policy="zero")
@@ -58,11 +74,13 @@ TP8 = Chapter(
     title="The shard of TP=8 as vLLM 0.22 served it",
     note="One rank of eight, reproduced on one process: 360 neurons padded to 512, with the pads "
     "that vLLM 0.22 sent at TP=8 (128/256). 104 of 360 neurons vanish; the demo gives the worker "
-    "a loss budget of 30 % so that it starts.",
+    "a loss budget of 30 % so that it starts. The model has learned to sort lists: its "
+    "right answers are counted.",
     stable=_ZERO,
     canary=Arm(name="canary-tp8", policy="rounded", max_neuron_loss=0.30),
     expected=frozenset({Verdict.ROLLBACK}),
     intermediate=360,
+    learned=True,
 )
 
 SCENARIOS: dict[str, tuple[Chapter, ...]] = {

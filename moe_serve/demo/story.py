@@ -22,8 +22,8 @@ from moe_serve.canary.analysis.verdict import Judgement
 from moe_serve.canary.quality.comparison import compare
 from moe_serve.canary.quality.finding import finding
 from moe_serve.canary.quality.result import NoQuality, QualityResult
-from moe_serve.canary.report.data import Calibration
-from moe_serve.demo import evidence, host, probes
+from moe_serve.canary.report.data import Calibration, Exam
+from moe_serve.demo import evidence, exam, host, probes
 from moe_serve.demo.load import Load, prompts
 from moe_serve.demo.measure import Plan, exported, measure
 from moe_serve.demo.scenarios import Chapter
@@ -31,7 +31,6 @@ from moe_serve.demo.screen import Screen, percent
 from moe_serve.demo.servers import EXPORTER_PORT, Place, Server
 from moe_serve.demo.settings import PROMPT_SEED, Settings
 from moe_serve.demo.tools import Serving
-from moe_serve.emulation.checkpoint import CheckpointSpec
 from moe_serve.errors import DemoError
 
 # A quarter of what a lossless skip gains in a step here: this CPU is noisy, and shared.
@@ -39,8 +38,6 @@ POLICY = Policy(margin=0.02)
 _MEMORY_BYTES = 9 * host.GIB
 _DISK_BYTES = 2 * host.GIB
 _LOAD_PROMPTS = 64
-# The tokenizer's first three words are its special ones.
-VOCABULARY = range(3, CheckpointSpec().vocab)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +53,7 @@ class Outcome:
     quality: QualityResult | NoQuality
     judgement: Judgement
     byte_bound: float
+    exam: Exam | None
 
     @property
     def expected(self) -> bool:
@@ -146,16 +144,17 @@ class Story:
         facts = evidence.arm_facts(stable), evidence.arm_facts(canary)
         for arm in facts:
             self.screen.done(arm.name, arm.summary)
-        quality = asyncio.run(self._ask(stable, canary))
-        blocks = asyncio.run(self._measure(stable, canary))
-        outcome = self._judge(chapter, facts, quality, blocks)
+        quality = asyncio.run(self._ask(stable, canary, chapter.vocabulary))
+        marks = asyncio.run(self._examine(stable, canary)) if chapter.learned else None
+        blocks = asyncio.run(self._measure(stable, canary, chapter.vocabulary))
+        outcome = self._judge(chapter, facts, quality, blocks, marks)
         self.screen.judgement(outcome.judgement, (outcome.kernel, outcome.step))
         return outcome
 
     def _start(self, chapter: Chapter) -> tuple[Server, Server]:
         """Start both arms at once; an arm that already runs with the same pads goes on."""
         started: list[Server] = []
-        model = self._model(chapter.intermediate)
+        model = self._model(chapter)
         for arm, port, core in zip(
             (chapter.stable, chapter.canary),
             (self.settings.port, self.settings.port + 1),
@@ -200,29 +199,45 @@ class Story:
             environment=self.settings.environment,
         )
 
-    def _model(self, intermediate: int) -> Path:
+    def _model(self, chapter: Chapter) -> Path:
+        cache, spec = self.settings.cache / "models", chapter.spec
         with self.screen.bar("model"):
             begun = time.monotonic()
-            model = self.serving.checkpoint(self.settings.cache / "models", intermediate)
-        spec = CheckpointSpec(intermediate=intermediate)
+            if chapter.learned:
+                model = self.serving.learned(cache, spec.intermediate, spec.hidden)
+            else:
+                model = self.serving.checkpoint(cache, spec.intermediate)
         self.screen.done(
             "model",
-            f"GPT-OSS, seeded: {spec.layers} layers, {spec.experts} experts, {spec.hidden} hidden "
-            f"x {intermediate} neurons ({time.monotonic() - begun:.0f} s)",
+            f"GPT-OSS, {'learned' if chapter.learned else 'seeded'}: {spec.layers} layers, "
+            f"{spec.experts} experts, {spec.hidden} hidden x {spec.intermediate} neurons "
+            f"({time.monotonic() - begun:.0f} s)",
         )
         return model
 
-    async def _ask(self, stable: Server, canary: Server) -> QualityResult | NoQuality:
+    async def _ask(self, stable: Server, canary: Server, words: range) -> QualityResult | NoQuality:
         with self.screen.bar("asking"):
             first, other = await asyncio.gather(
-                probes.ask(stable.url, VOCABULARY), probes.ask(canary.url, VOCABULARY)
+                probes.ask(stable.url, words), probes.ask(canary.url, words)
             )
-            again = await probes.ask(stable.url, VOCABULARY)
+            again = await probes.ask(stable.url, words)
         result = compare(first, other, again, epsilon_nats=POLICY.quality_epsilon_nats)
         self.screen.done("answers compared", result.reason)
         return result
 
-    async def _measure(self, stable: Server, canary: Server) -> tuple[PairedBlock, ...]:
+    async def _examine(self, stable: Server, canary: Server) -> Exam:
+        with self.screen.bar("examining"):
+            found = await exam.compare(stable.url, canary.url)
+        self.screen.done(
+            "right answers",
+            f"{stable.arm.name} {found.stable} and {canary.arm.name} {found.canary} "
+            f"of {found.items} ({found.task})",
+        )
+        return found
+
+    async def _measure(
+        self, stable: Server, canary: Server, words: range
+    ) -> tuple[PairedBlock, ...]:
         plan = self.settings.plan
         with self.screen.bar("measuring", total=plan.blocks) as bar:
 
@@ -239,7 +254,7 @@ class Story:
                 canary,
                 plan=plan,
                 cores=self.cores,
-                prompts=prompts(_LOAD_PROMPTS, vocabulary=VOCABULARY, seed=PROMPT_SEED),
+                prompts=prompts(_LOAD_PROMPTS, vocabulary=words, seed=PROMPT_SEED),
                 decided=decided,
             )
         self.screen.done("measured", f"{len(blocks)} blocks of {plan.block_seconds:.0f} s")
@@ -253,6 +268,7 @@ class Story:
         facts: tuple[evidence.ArmFacts, evidence.ArmFacts],
         quality: QualityResult | NoQuality,
         blocks: tuple[PairedBlock, ...],
+        marks: Exam | None,
     ) -> Outcome:
         stable, canary = facts
         plan = self.settings.plan
@@ -288,6 +304,7 @@ class Story:
                 byte_bound=bound,
             ),
             byte_bound=bound,
+            exam=marks,
         )
 
 

@@ -48,6 +48,12 @@ class Serving:
         words = ["--cache", str(cache), "--intermediate", str(intermediate)]
         return Path(self._run(["-m", "moe_serve.emulation.checkpoint", *words]).strip())
 
+    def learned(self, cache: Path, intermediate: int, hidden: int) -> Path:
+        """The folder of the model that has learned exact tasks, widened to `hidden` channels."""
+        words = ["--cache", str(cache), "--intermediate", str(intermediate)]
+        words += ["--hidden", str(hidden)]
+        return Path(self._run(["-m", "moe_serve.emulation.learned.checkpoint", *words]).strip())
+
     def calibration(self) -> Mapping[str, Any]:
         """Does the emulated kernel's time follow its bytes? As `moe_serve.emulation.calibrate`."""
         words = ["-m", "moe_serve.emulation.calibrate", "--output", "json"]

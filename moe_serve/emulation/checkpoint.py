@@ -127,21 +127,20 @@ def _write_weights(folder: Path, spec: CheckpointSpec) -> None:
     from safetensors.torch import save_file
 
     generator = torch.Generator().manual_seed(spec.seed)
-    tensors = {}
-    for name, shape, spread in _tensors(spec):
+    made = {}
+    for name, shape, spread in tensors(spec):
         if spread is None:
-            tensors[name] = torch.ones(shape, dtype=torch.bfloat16)
+            made[name] = torch.ones(shape, dtype=torch.bfloat16)
         else:
-            made = torch.empty(shape, dtype=torch.bfloat16)
-            made.normal_(0.0, spread, generator=generator)
-            tensors[name] = made
-    save_file(tensors, str(folder / "model.safetensors"), metadata={"format": "pt"})
+            made[name] = torch.empty(shape, dtype=torch.bfloat16)
+            made[name].normal_(0.0, spread, generator=generator)
+    save_file(made, str(folder / "model.safetensors"), metadata={"format": "pt"})
 
 
 _Shape = tuple[int, ...]
 
 
-def _tensors(spec: CheckpointSpec) -> Iterator[tuple[str, _Shape, float | None]]:
+def tensors(spec: CheckpointSpec) -> Iterator[tuple[str, _Shape, float | None]]:
     """Name, shape and standard deviation of each tensor (None: ones)."""
     fan_in = spec.hidden**-0.5
     yield "model.embed_tokens.weight", (spec.vocab, spec.hidden), 1.0

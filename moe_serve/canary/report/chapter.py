@@ -143,6 +143,8 @@ def _quality(chapter: Chapter, name: str) -> list[Html]:
             "twice."
         )
         parts.append(_figure(drawn, caption, tables.answers(chapter.quality)))
+    if chapter.exam is not None:
+        parts.append(_table(tables.exam(chapter.exam)))
     if isinstance(chapter.quality, QualityResult) and chapter.quality.missing:
         items = (tag("li", name) for name in chapter.quality.missing)
         parts.append(more(f"{len(chapter.quality.missing)} missing answers", tag("ul", *items)))

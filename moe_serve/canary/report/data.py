@@ -37,6 +37,23 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Exam:
+    """Right answers of both arms to the same `items` questions, each with one right answer.
+
+    `lost` were right on the stable arm alone, `won` on the canary alone; `p_not_worse` is the exact
+    probability of losing so many if the canary were no worse.
+    """
+
+    task: str
+    items: int
+    stable: int
+    canary: int
+    lost: int
+    won: int
+    p_not_worse: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Chapter:
     """One comparison. `byte_bound` is log(bytes fetched by stable / by canary)."""
 
@@ -50,6 +67,7 @@ class Chapter:
     kernel: Estimate | NoEstimate
     quality: QualityResult | NoQuality
     byte_bound: float | None = None
+    exam: Exam | None = None
     timeline: tuple[Event, ...] = ()
 
 

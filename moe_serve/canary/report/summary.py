@@ -44,7 +44,8 @@ def _chapter(chapter: Chapter) -> list[str]:
         "",
     ]
     compared = tables.answers(chapter.quality)
-    for found_table in (tables.arms(chapter), tables.by_cell(chapter), compared):
+    exam = tables.exam(chapter.exam) if chapter.exam is not None else None
+    for found_table in (tables.arms(chapter), tables.by_cell(chapter), compared, exam):
         lines += _table(found_table) if found_table is not None else []
     return [*lines, *_table(tables.checks(chapter))]
 

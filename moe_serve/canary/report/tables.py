@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from moe_serve.canary.analysis.estimate import CellEstimate, Estimate, NoEstimate
 from moe_serve.canary.quality.result import Difference, NoQuality, QualityResult
-from moe_serve.canary.report.data import ArmSheet, Calibration, Chapter, Facts
+from moe_serve.canary.report.data import ArmSheet, Calibration, Chapter, Exam, Facts
 from moe_serve.canary.report.wording import (
     bound,
     check_value,
@@ -140,6 +140,20 @@ def answers(quality: QualityResult | NoQuality) -> Table | None:
         f"{quality.epsilon_nats:g} is allowed.",
         head=("", "prompts", "tokens", "mean |d|", "from", "to", "mean d", "largest", "top-1"),
         rows=tuple(_difference(label, part) for label, part in parts if part is not None),
+    )
+
+
+def exam(found: Exam) -> Table:
+    """How many answers are right, arm by arm."""
+    return Table(
+        caption=f"Right answers to {found.items} questions of the task {found.task}, each with one "
+        f"right answer: {found.lost} are right on the stable arm alone, {found.won} on the canary "
+        f"alone (p = {found.p_not_worse:.2g} if it were no worse; McNemar's exact test).",
+        head=("arm", "right", "of", "accuracy"),
+        rows=tuple(
+            (arm, str(right), str(found.items), share(right / found.items))
+            for arm, right in (("stable", found.stable), ("canary", found.canary))
+        ),
     )
 
 
