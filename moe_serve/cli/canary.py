@@ -66,6 +66,17 @@ def add_verbs(parser: argparse.ArgumentParser) -> None:
             results_flags(verb)
         _run(verb, run)
 
+    report = verbs.add_parser("report", help="the verdict as one HTML page, and as Markdown")
+    report.description = "Writes index.html and summary.md; exits with the verdict's code."
+    policy_flag(report)
+    source_flags(report)
+    window_flags(report)
+    quality_flag(report)
+    report.add_argument(
+        "--out", type=Path, default=Path("canary-report"), metavar="DIR", help="folder to write to"
+    )
+    _run(report, _report)
+
     replay = verbs.add_parser("replay", help="judge a past window look by look, or check an audit")
     replay.description = "One line a look; the exit code is that of the first decision."
     policy_flag(replay)
@@ -105,7 +116,10 @@ def _needing_extras(run: Verb) -> Verb:
         try:
             return run(args)
         except ModuleNotFoundError as error:
-            raise UsageError(f"{error.name} is not installed; install moe-serve[canary]") from error
+            extras = "canary,report" if error.name == "matplotlib" else "canary"
+            raise UsageError(
+                f"{error.name} is not installed; install moe-serve[{extras}]"
+            ) from error
 
     return checked
 
@@ -183,6 +197,33 @@ def _explain(args: argparse.Namespace) -> int:
     else:
         sys.stdout.write(explain(found) + "\n")
     return found.judgement.verdict.exit_code
+
+
+def _report(args: argparse.Namespace) -> int:
+    from moe_serve.canary.analysis.comparison import examine
+    from moe_serve.canary.report.comparison import comparison_report
+    from moe_serve.canary.report.page import page
+    from moe_serve.canary.report.summary import summary
+
+    past = _past(args)
+    start, end = window(args, past)
+    history = past.history(start, end)
+    found = examine(history, registration(args), quality(args)())
+    created = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
+    data = comparison_report(history, found, created=created)
+    try:
+        args.out.mkdir(parents=True, exist_ok=True)
+        (args.out / "index.html").write_text(page(data), "utf-8")
+        (args.out / "summary.md").write_text(summary(data), "utf-8")
+    except OSError as error:
+        raise UsageError(f"--out {args.out}: {error.strerror}") from error
+    judgement = found.judgement
+    if args.output == "json":
+        _print_json(found.to_json())
+    else:
+        sys.stdout.write(f"{judgement.verdict.value}: {judgement.reason}\n")
+        sys.stdout.write(f"{args.out / 'index.html'}\n")
+    return judgement.verdict.exit_code
 
 
 def _replay(args: argparse.Namespace) -> int:

@@ -76,6 +76,7 @@ def _chapter(story: Story, outcome: Outcome) -> data.Chapter:
         step=outcome.step,
         kernel=outcome.kernel,
         quality=outcome.quality,
+        dots="one crossover pair: two blocks with the arms' cores swapped",
         byte_bound=outcome.byte_bound,
         exam=outcome.exam,
     )

@@ -75,6 +75,9 @@ def _pod(
     facts = {"policy": fleet.policies[index]}
     _series(made, "moe_serve_config_info", {**labels, **facts}, times, np.ones(scrapes))
     facts = {"vllm": fleet.versions[index]}
+    for which, value in (("lost", 0.0), ("live", 2880.0)):
+        name = f"moe_serve_padding_{which}_neurons"
+        _series(made, name, labels, times, np.full(scrapes, value))
     _series(made, "moe_serve_build_info", {**labels, **facts}, times, np.ones(scrapes))
     for bucket in fleet.buckets:
         steps = source.poisson(60, scrapes).astype(float)

@@ -185,6 +185,7 @@ def chapter(
         step=step,
         kernel=kernel,
         quality=quality,
+        dots="one crossover pair",
         byte_bound=byte_bound,
         timeline=(Event(at_seconds=0, text="both arms ready"),),
     )

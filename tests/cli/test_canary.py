@@ -93,6 +93,24 @@ def test_a_calibration_is_the_policys_next_lines(
     assert "no A/A run: the arms differ in policy" in capsys.readouterr().err
 
 
+def test_a_report_has_the_verdict_its_plots_and_what_was_left_out(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = f"report --policy @rules.yaml --history @good.om --quality @same.json --out {tmp_path}"
+    assert canary(folder, *words.split()) == 0
+    assert capsys.readouterr().out.splitlines()[1] == str(tmp_path / "index.html")
+    shown = (tmp_path / "index.html").read_text("utf-8")
+    assert shown.count("<svg") == 2
+    for text in ("Faster and the same answers", "one block, both arms", "8.0 pod-hours"):
+        assert text in shown
+    assert "no window" in (tmp_path / "summary.md").read_text("utf-8")
+    silent = f"report --policy @rules.yaml --history @silent.om --out {tmp_path}"
+    assert canary(folder, *silent.split()) == 30
+    (tmp_path / "file").touch()
+    assert canary(folder, *words.replace(f"{tmp_path}", f"{tmp_path}/file").split()) == 2
+    assert "--out" in capsys.readouterr().err
+
+
 def test_an_audit_is_checked_and_judged_anew(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

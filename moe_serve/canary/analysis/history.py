@@ -43,7 +43,8 @@ class ArmHistory:
     """One arm. `facts` are what its pods say of their configuration, by name; a fact on which its
     own pods disagree holds all values, sorted and joined by ` | `. `requests` is how many requests
     it finished in the window, None where no metric tells. `service` is what its servers count of
-    requests, for the guards.
+    requests, for the guards. `neurons` are those lost and those live of an expert on one rank, as
+    the worst pod says, None where none does.
     """
 
     name: str
@@ -51,6 +52,7 @@ class ArmHistory:
     facts: dict[str, str] = field(default_factory=dict)
     requests: int | None = None
     service: tuple[CounterSeries, ...] = ()
+    neurons: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from moe_serve.canary.analysis.estimate import Estimate, NoEstimate
 from moe_serve.canary.analysis.series import CellKind
+from moe_serve.canary.quality.finding import QualityFinding
 from moe_serve.canary.quality.result import NoQuality, Outcome, QualityResult
 from moe_serve.canary.report import quality_chart, speed_charts, tables
 from moe_serve.canary.report.data import Chapter
@@ -46,7 +47,7 @@ def _facts(chapter: Chapter) -> Html:
     )
     word, _ = answers(chapter.quality)
     lost = chapter.canary.neurons_lost
-    fraction = lost / chapter.canary.neurons_live
+    fraction = (lost or 0) / (chapter.canary.neurons_live or 1)
     return tag(
         "dl",
         _rate(f"Engine step{step_note}", chapter.step, ""),
@@ -55,8 +56,12 @@ def _facts(chapter: Chapter) -> Html:
         _fact(
             "Neurons lost by the canary",
             neurons(chapter.canary),
-            f"{share(fraction)} of each expert" if lost else "nothing live is skipped",
-            "bad" if lost else "good",
+            f"{share(fraction)} of each expert"
+            if lost
+            else "nothing live is skipped"
+            if lost == 0
+            else "no metric tells",
+            "bad" if lost else "good" if lost == 0 else "",
         ),
         class_="facts",
     )
@@ -76,7 +81,7 @@ def _fact(label: str, number: str, beside: str, tone: str) -> Html:
     )
 
 
-def _answer_tone(quality: QualityResult | NoQuality) -> str:
+def _answer_tone(quality: QualityResult | QualityFinding | NoQuality) -> str:
     if isinstance(quality, NoQuality):
         return ""
     return {Outcome.PASSED: "good", Outcome.FAILED: "bad"}.get(quality.outcome, "")
@@ -119,8 +124,8 @@ def _speed(chapter: Chapter, name: str) -> list[Html]:
         tag("h3", "Is it faster?"),
         _figure(
             speed_charts.over_time(chapter, f"{name}-time"),
-            "Each dot is one crossover pair: two blocks with the arms' cores swapped. Line and "
-            "band: the estimate so far. Its ends hold at every look.",
+            f"Each dot is {chapter.dots}. Line and band: the estimate so far. Its ends hold at "
+            "every look.",
             tables.over_time(chapter),
         ),
         _figure(
@@ -143,6 +148,8 @@ def _quality(chapter: Chapter, name: str) -> list[Html]:
             "twice."
         )
         parts.append(_figure(drawn, caption, tables.answers(chapter.quality)))
+    elif (compared := tables.answers(chapter.quality)) is not None:
+        parts.append(_table(compared))
     if chapter.exam is not None:
         parts.append(_table(tables.exam(chapter.exam)))
     if isinstance(chapter.quality, QualityResult) and chapter.quality.missing:

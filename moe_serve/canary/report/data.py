@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from moe_serve.canary.analysis.estimate import Estimate, NoEstimate
 from moe_serve.canary.analysis.policy import Policy
 from moe_serve.canary.analysis.verdict import Judgement
+from moe_serve.canary.quality.finding import QualityFinding
 from moe_serve.canary.quality.result import NoQuality, QualityResult
 
 Facts = tuple[tuple[str, str], ...]
@@ -14,15 +15,16 @@ Facts = tuple[tuple[str, str], ...]
 class ArmSheet:
     """One arm. `pads` are labelled texts, hidden/neurons of one rank, as `("sent", "192/128")`.
 
-    `bytes_ratio` is fetched weight bytes over the unpadded weights' bytes.
+    `bytes_ratio` is fetched weight bytes over the unpadded weights' bytes. None: not
+    known.
     """
 
     name: str
     policy: str
     pads: Facts
-    neurons_lost: int
-    neurons_live: int
-    bytes_ratio: float
+    neurons_lost: int | None
+    neurons_live: int | None
+    bytes_ratio: float | None
     versions: Facts = ()
     environment: Facts = ()
     flags: tuple[str, ...] = ()
@@ -55,7 +57,9 @@ class Exam:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chapter:
-    """One comparison. `byte_bound` is log(bytes fetched by stable / by canary)."""
+    """One comparison. `byte_bound` is log(bytes fetched by stable / by canary); `dots` says what a
+    dot of the plot over time stands for.
+    """
 
     title: str
     note: str
@@ -65,7 +69,8 @@ class Chapter:
     judgement: Judgement
     step: Estimate | NoEstimate
     kernel: Estimate | NoEstimate
-    quality: QualityResult | NoQuality
+    quality: QualityResult | QualityFinding | NoQuality
+    dots: str
     byte_bound: float | None = None
     exam: Exam | None = None
     timeline: tuple[Event, ...] = ()
@@ -89,6 +94,7 @@ class ReportData:
     chapters: tuple[Chapter, ...]
     note: str = ""
     machine: Facts = ()
+    comparison: Facts = ()
     calibration: tuple[Calibration, ...] = ()
     not_proven: tuple[str, ...] = ()
     seeds: Facts = ()

@@ -66,6 +66,8 @@ def _circumstances(data: ReportData) -> Html:
         known.append(tables.calibration(data.calibration))
     if data.machine:
         known.append(tables.pairs("The machine", data.machine))
+    if data.comparison:
+        known.append(tables.pairs("The comparison", data.comparison))
     if data.seeds:
         known.append(tables.pairs("Seeds and fixed choices", data.seeds))
     shown = [table(found.head, found.rows, found.caption) for found in known]

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 
+from moe_serve.canary.quality.finding import QualityFinding
 from moe_serve.canary.quality.result import Agreement, Difference, NoQuality, QualityResult
 from moe_serve.canary.report.figures import (
     INK,
@@ -27,9 +28,9 @@ _Row = tuple[str, Difference, str]
 
 
 @house_style
-def panel(quality: QualityResult | NoQuality, name: str) -> Html | None:
+def panel(quality: QualityResult | QualityFinding | NoQuality, name: str) -> Html | None:
     """Differences by prompt on a log scale, and the share of identical greedy texts."""
-    if isinstance(quality, NoQuality):
+    if not isinstance(quality, QualityResult):
         return None
     figure, (left, right) = canvas(2, 3.4, (1.75, 1.0))
     rows: list[_Row] = [

@@ -54,7 +54,11 @@ def _circumstances(data: ReportData) -> list[str]:
     lines = ["## Where and how", ""]
     if data.calibration:
         lines += _table(tables.calibration(data.calibration))
-    for caption, facts in (("The machine", data.machine), ("Seeds", data.seeds)):
+    for caption, facts in (
+        ("The machine", data.machine),
+        ("The comparison", data.comparison),
+        ("Seeds", data.seeds),
+    ):
         lines += _table(tables.pairs(caption, facts)) if facts else []
     if data.commands:
         # Indented code needs no fence that a command could close.

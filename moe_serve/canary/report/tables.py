@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from moe_serve.canary.analysis.estimate import CellEstimate, Estimate, NoEstimate
+from moe_serve.canary.quality.finding import QualityFinding
 from moe_serve.canary.quality.result import Difference, NoQuality, QualityResult
 from moe_serve.canary.report.data import ArmSheet, Calibration, Chapter, Exam, Facts
 from moe_serve.canary.report.wording import (
@@ -46,7 +47,7 @@ def _sheet(arm: ArmSheet) -> dict[str, str]:
         "policy": arm.policy,
         **{f"pads, {label}": value for label, value in arm.pads},
         "neurons lost": neurons(arm),
-        "bytes fetched": f"{arm.bytes_ratio:.3f}",
+        **({"bytes fetched": f"{arm.bytes_ratio:.3f}"} if arm.bytes_ratio is not None else {}),
         **dict(arm.versions),
         **dict(arm.environment),
         "flags": " ".join(arm.flags) or "none",
@@ -125,10 +126,12 @@ def _cell(entry: CellEstimate) -> tuple[str, ...]:
     return (str(entry.cell), share(entry.weight), *rate_row(entry))
 
 
-def answers(quality: QualityResult | NoQuality) -> Table | None:
+def answers(quality: QualityResult | QualityFinding | NoQuality) -> Table | None:
     """Differences between the arms' answers, beside the noise floor, in nats a token."""
     if isinstance(quality, NoQuality):
         return None
+    if isinstance(quality, QualityFinding):
+        return _by_path(quality)
     parts = (
         ("prefill, canary", quality.prefill),
         ("prefill, noise floor", quality.noise_prefill),
@@ -140,6 +143,28 @@ def answers(quality: QualityResult | NoQuality) -> Table | None:
         f"{quality.epsilon_nats:g} is allowed.",
         head=("", "prompts", "tokens", "mean |d|", "from", "to", "mean d", "largest", "top-1"),
         rows=tuple(_difference(label, part) for label, part in parts if part is not None),
+    )
+
+
+def _by_path(quality: QualityFinding) -> Table | None:
+    """The quality gate's cells, where its mode has cells."""
+    cells = quality.body.get("cells")
+    if not isinstance(cells, list):
+        return None
+    keys = ("excess_nats", "lower", "upper", "floor_nats")
+    return Table(
+        caption=f"Nats a token that the canary lies farther from the reference than stable; each "
+        f"upper bound must lie below {quality.allowed:g}. The floor is stable's own distance.",
+        head=("path", "concurrency", "texts", "excess", "from", "to", "floor"),
+        rows=tuple(
+            (
+                str(cell["path"]),
+                str(cell["concurrency"]),
+                str(cell["prompts"]),
+                *(nats(cell[key]) for key in keys),
+            )
+            for cell in cells
+        ),
     )
 
 

@@ -7,6 +7,7 @@ from typing import assert_never
 
 from moe_serve.canary.analysis.estimate import CellEstimate, Estimate, NoEstimate
 from moe_serve.canary.analysis.verdict import Check, Verdict
+from moe_serve.canary.quality.finding import Mode, QualityFinding
 from moe_serve.canary.quality.result import NoQuality, Outcome, QualityResult
 from moe_serve.canary.report.data import ArmSheet, Chapter
 
@@ -78,16 +79,23 @@ def rate_row(found: Estimate | CellEstimate) -> tuple[str, ...]:
     return percent(found.theta), percent(found.lo), percent(found.hi), str(found.blocks)
 
 
-def distance(quality: QualityResult | NoQuality) -> str:
+def distance(quality: QualityResult | QualityFinding | NoQuality) -> str:
     """How far the answers lie apart, in one short line."""
     if isinstance(quality, NoQuality):
         return quality.reason
+    if isinstance(quality, QualityFinding):
+        task = quality.mode is Mode.NON_INFERIOR
+        allowed = share(quality.allowed) if task else f"{quality.allowed:g} nats a token"
+        if quality.number is None:
+            return f"{allowed} allowed"
+        most = share(quality.number) if task else nats(quality.number)
+        return f"at most {most} lost, {allowed} allowed"
     parts = [part.mean_abs_nats for part in (quality.prefill, quality.decode) if part is not None]
     apart = f"{nats(max(parts))} nats a token apart, " if parts else ""
     return f"{apart}{quality.epsilon_nats:g} allowed"
 
 
-def answers(quality: QualityResult | NoQuality) -> tuple[str, str]:
+def answers(quality: QualityResult | QualityFinding | NoQuality) -> tuple[str, str]:
     """The answers' comparison as (word, reason)."""
     if isinstance(quality, NoQuality):
         return "not compared", quality.reason
@@ -104,6 +112,8 @@ def answers(quality: QualityResult | NoQuality) -> tuple[str, str]:
 
 def neurons(arm: ArmSheet) -> str:
     """`192 of 2880`."""
+    if arm.neurons_lost is None or arm.neurons_live is None:
+        return NONE
     return f"{arm.neurons_lost} of {arm.neurons_live}"
 
 

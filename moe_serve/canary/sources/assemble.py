@@ -116,6 +116,7 @@ def _arm(
         facts=_facts(streams, {*_WHERE, label}),
         requests=_requests(streams),
         service=tuple(_service(streams)),
+        neurons=_neurons(streams),
     )
 
 
@@ -189,6 +190,14 @@ def _facts(streams: Sequence[Stream], left_out: set[str]) -> dict[str, str]:
                 if label not in left_out:
                     found.setdefault(label, set()).add(value)
     return {label: " | ".join(sorted(values)) for label, values in found.items()}
+
+
+def _neurons(streams: Sequence[Stream]) -> tuple[int, int] | None:
+    lost, live = (
+        [s.values[-1] for s in streams if s.name == f"{_PREFIX}padding_{which}_neurons"]
+        for which in ("lost", "live")
+    )
+    return (int(max(lost)), int(max(live))) if lost and live else None
 
 
 def _service(streams: Iterable[Stream]) -> Iterator[CounterSeries]:

@@ -17,6 +17,8 @@ NAMES = (
     "moe_serve_graph_recaptures",
     "moe_serve_config_info",
     "moe_serve_build_info",
+    "moe_serve_padding_lost_neurons",
+    "moe_serve_padding_live_neurons",
     "vllm:request_success_total",
     "vllm:num_preemptions_total",
     "vllm:time_to_first_token_seconds_bucket",
