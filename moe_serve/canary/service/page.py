@@ -30,6 +30,7 @@ table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
 border-bottom:1px solid var(--rule);vertical-align:top}
 svg{width:100%;height:auto}
 footer{margin-top:2rem;color:#777;font-size:.85rem}text{font-size:12px;fill:currentColor}
+@media(max-width:40rem){text{font-size:22px}td:nth-child(5){min-width:12rem}}
 """
 
 
