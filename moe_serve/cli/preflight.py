@@ -8,9 +8,10 @@ from pathlib import Path
 
 from moe_serve.cli.parsing import add_output, at_least
 from moe_serve.errors import UsageError
-from moe_serve.preflight.proof import Check, check_proof
+from moe_serve.preflight.checks import all_pass, to_text
+from moe_serve.preflight.proof import check_proof
+from moe_serve.telemetry.place import DEFAULT_RECORD_DIR, RECORD_DIR
 from moe_serve.telemetry.record import read_records
-from moe_serve.vllm_plugin.settings import DEFAULT_RECORD_DIR, RECORD_DIR
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -39,14 +40,10 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--proof: missing; it is the check that there is")
     directory = args.record_dir or Path(os.environ.get(RECORD_DIR) or DEFAULT_RECORD_DIR)
     checks = check_proof(read_records(directory), ranks=args.ranks, place=str(directory))
-    passed = all(check.passed for check in checks)
+    passed = all_pass(checks)
     if args.output == "json":
         answer = {"passed": passed, "checks": [check.to_json() for check in checks]}
         sys.stdout.write(json.dumps(answer, indent=2) + "\n")
     else:
-        sys.stdout.writelines(_line(check) for check in checks)
+        sys.stdout.write(to_text(checks))
     return 0 if passed else 1
-
-
-def _line(check: Check) -> str:
-    return f"{'ok  ' if check.passed else 'FAIL'}  {check.name}: {check.detail}\n"
