@@ -39,7 +39,6 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     before.add_argument(
         "--skip",
         action="append",
-        default=[],
         metavar="CHECK",
         help="leave out one check by its name in the table; may be repeated",
     )
@@ -65,7 +64,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the checks; exit 0 if all pass, 1 if one fails."""
     _refuse_mixture(args)
-    checks = _proof(args) if args.proof else _without(args.skip, _before(args))
+    checks = _proof(args) if args.proof else _without(args.skip or (), _before(args))
     passed = all_pass(checks)
     if args.output == "json":
         answer = {"passed": passed, "checks": [check.to_json() for check in checks]}

@@ -14,7 +14,7 @@ from moe_serve.errors import UsageError
 from moe_serve.preflight.arguments import EngineArguments, read_arguments
 from moe_serve.preflight.gpus import read_gpus, target
 from moe_serve.preflight.models import find_model
-from moe_serve.preflight.software import installed
+from moe_serve.preflight.software import Software, installed
 from moe_serve.preflight.start import decide
 from moe_serve.vllm_plugin.settings import from_environment
 
@@ -24,7 +24,7 @@ _SERVER = "vllm.entrypoints.openai.api_server"
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Describe `serve`; its arguments are vLLM's, and pass to it untouched."""
-    parser.usage = "moe-serve serve MODEL [any argument of `vllm serve`]"
+    parser.usage = "moe-serve serve MODEL [arguments of vllm serve]"
     parser.description = (
         "Says in one line what will serve and which pads it will send, refuses combinations that "
         f"are known to answer wrongly (exit 2; {ALLOW}=1 lets them through), then becomes "
@@ -57,15 +57,15 @@ def run(words: Sequence[str]) -> int:
         raise UsageError(f"{'; '.join(start.refusals)}; {ALLOW}=1 serves all the same")
     for refusal in start.refusals:
         _say(f"moe-serve: WARNING: {ALLOW}=1: {refusal}")
-    command = command_line(arguments, words)
+    command = command_line(arguments, words, software)
     os.execvpe(command[0], command, environment)
 
 
-def command_line(arguments: EngineArguments, words: Sequence[str]) -> list[str]:
-    """The `vllm` command, the one beside this Python first; else vLLM's module."""
+def command_line(arguments: EngineArguments, words: Sequence[str], software: Software) -> list[str]:
+    """The `vllm` command where it works, the one beside this Python first; else vLLM's module."""
     beside = Path(sys.executable).parent / "vllm"
     vllm = str(beside) if os.access(beside, os.X_OK) else shutil.which("vllm")
-    if vllm:
+    if vllm and software.command:
         return [vllm, "serve", *words]
     return [sys.executable, "-m", _SERVER, "--model", arguments.model, *arguments.rest]
 

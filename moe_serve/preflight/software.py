@@ -1,6 +1,6 @@
 """Which software is installed here, and which of it will run the experts."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
 
@@ -16,11 +16,16 @@ _PLUGINS = "VLLM_PLUGINS"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Software:
-    """Installed versions; None: not installed. `plugin`: vLLM would find moe-serve's plugin."""
+    """Installed versions; None: not installed.
+
+    `plugin`: vLLM would find moe-serve's plugin. `command`: the `vllm` command works: it asks for
+    the version of a distribution that has just this name, and vLLM for the CPU has another.
+    """
 
     vllm: str | None
     aiter: str | None
     plugin: bool
+    command: bool = True
 
 
 def installed() -> Software:
@@ -29,13 +34,14 @@ def installed() -> Software:
         vllm=_first(_VLLM),
         aiter=_first(_AITER),
         plugin=bool(metadata.entry_points(group=_PLUGIN_GROUP, name=PLUGIN)),
+        command=_first(_VLLM[:1]) is not None,
     )
 
 
-def _first(names: tuple[str, ...], version: Callable[[str], str] = metadata.version) -> str | None:
+def _first(names: tuple[str, ...]) -> str | None:
     for name in names:
         try:
-            return version(name)
+            return metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
     return None
