@@ -89,7 +89,7 @@ test-serving: $(SERVING)/.ready $(CACHE)/wheels/$(MATRIX_SOME).ready ## the test
 	$(call say,tests on real torch and vLLM)
 	MOE_SERVE_VLLM_PYTHON=$(VLLM_PYTHON) MOE_SERVE_VLLM_WHEELS=$(CACHE)/wheels \
 	MOE_SERVE_MATRIX=$(MATRIX_SOME) $(VLLM_PYTHON) -m pytest -v --durations=10 \
-	  -m 'torch or vllm' tests/padding tests/emulation tests/vllm_plugin tests/demo
+	  -m 'torch or vllm' tests/padding tests/emulation tests/vllm_plugin tests/demo tests/preflight
 
 .PHONY: test-matrix
 test-matrix: $(SERVING)/.ready $(CACHE)/wheels/$(MATRIX_ALL).ready ## the pad code of every known vLLM release
