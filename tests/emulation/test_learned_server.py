@@ -81,7 +81,7 @@ def scores(ids: torch.Tensor) -> torch.Tensor:
     """Log-probability of each token but the first, by the model as it was trained."""
     weights = {name: weight.float() for name, weight in load_file(path(WIDTH)).items()}
     with torch.no_grad():
-        told, _ = logits(weights, ids, config(SPECS[WIDTH]))
+        told = logits(weights, ids, config(SPECS[WIDTH]))
     return told[:, :-1].log_softmax(-1).gather(2, ids[:, 1:, None])[..., 0]
 
 
