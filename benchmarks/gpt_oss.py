@@ -68,9 +68,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat((one * cos - two * sin, two * cos + one * sin), -1)
 
 
-def rotations(
-    length: int, size: int, base: float, device: torch.device
-) -> tuple[Tensor, Tensor]:
+def rotations(length: int, size: int, base: float, device: torch.device) -> tuple[Tensor, Tensor]:
     """Cosines and sines [T, D/2] of YaRN, its attention factor within them."""
     steps = torch.arange(0, size, 2, device=device).float() / size
     turns = base**-steps

@@ -54,9 +54,7 @@ def accuracy(weights: Weights, asked: Sequence[Lesson], known: Config) -> dict[s
     for name in sorted({item.task for item in asked}):
         found = [item for item in asked if item.task == name]
         rows = [torch.from_numpy(part).to(device).long() for part in encoded(found)]
-        best = torch.cat(
-            [logits(weights, part, known).argmax(-1) for part in rows[0].split(1000)]
-        )
+        best = torch.cat([logits(weights, part, known).argmax(-1) for part in rows[0].split(1000)])
         right = ((best == rows[1]) | (rows[1] == FREE)).all(1).tolist()
         for ok, item in zip(right, found, strict=True):
             marks.setdefault(name, []).append(ok)
