@@ -6,6 +6,7 @@ parallel sizes and by policy. The worker asks the contract again, at its real si
 """
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 
 from moe_serve.padding.aiter_eras import aiter_era
@@ -77,4 +78,5 @@ def _report(minor: str, aiter: str | None, parallel: Parallelism, policy: Policy
 def _entry(report: Report) -> object:
     """The lost share, or the first rule that no budget can pay for."""
     broken = [found.rule.value for found in report.violations if found.rule not in BUDGETABLE]
-    return broken[0] if broken else round(report.loss_fraction, 4)
+    # Rounded up: what passes here must pass at the worker too.
+    return broken[0] if broken else math.ceil(report.loss_fraction * 1e4) / 1e4
