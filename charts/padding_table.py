@@ -1,4 +1,4 @@
-"""`files/padding.json`: what each policy loses, as the padding contract says, for the chart to look up.
+"""`files/padding.json`: what each policy loses, as the contract says, for the chart to look up.
 
 A template cannot ask the contract, so its answers for GPT-OSS-120B travel with the chart: by vLLM's
 minor release, with the AITER that this release's image pins and with one that is not known, by
@@ -70,9 +70,7 @@ def _key(parallel: Parallelism) -> str:
 def _report(minor: str, aiter: str | None, parallel: Parallelism, policy: Policy) -> Report:
     dims, era = BUILT_IN["gpt-oss-120b"], vllm_era(f"{minor}.0")
     part = shard(dims, parallel, align=era.alignment(Quant.W4A16, dims.activation))
-    return assess(
-        Call(part=part, vllm=era, aiter=aiter_era(aiter) if aiter else None), policy
-    )
+    return assess(Call(part=part, vllm=era, aiter=aiter_era(aiter) if aiter else None), policy)
 
 
 def _entry(report: Report) -> object:

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from charts import generate
 from charts.declarations import Undeclared, read
 from charts.padding_table import table

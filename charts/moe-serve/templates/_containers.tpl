@@ -78,7 +78,20 @@
   command:
     - moe-serve
     - preflight
-    - --tp={{ include "moe-serve.ranks" . }}
+    - --tp={{ .Values.engine.tensorParallelSize }}
+    {{- if gt (int .Values.engine.dataParallelSize) 1 }}
+    - --dp={{ .Values.engine.dataParallelSize }}
+    {{- end }}
+    {{- if .Values.engine.expertParallel }}
+    - --ep
+    {{- end }}
+    {{- /* Other models' weights may not be there yet; their pads the worker judges. */}}
+    {{- if regexMatch "(^|/)gpt-oss-(20|120)b$" .Values.model.name }}
+    - --model={{ base .Values.model.name }}
+    {{- end }}
+    {{- range .Values.preflight.skip }}
+    - --skip={{ . }}
+    {{- end }}
     {{- if eq (int .Values.gpu.count) 0 }}
     - --no-gpu
     {{- end }}
