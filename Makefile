@@ -65,11 +65,19 @@ check: $(VENV)/.ready ## format, lint, types, layers, generated docs in date
 	$(BIN)/lint-imports
 	$(BIN)/python -m tests.docs.generate --check
 	$(BIN)/python deploy/monitoring/dashboards.py --check
+	$(BIN)/python -m charts.generate --check
 
 .PHONY: docs
 docs: $(VENV)/.ready ## regenerate the generated pages of docs/
 	$(BIN)/python -m tests.docs.generate
 	$(BIN)/python deploy/monitoring/dashboards.py
+
+HELM ?= $(BIN)/helm
+
+.PHONY: charts
+charts: $(VENV)/.ready ## regenerate the charts' schemas, READMEs and copied files; package them into dist/
+	$(BIN)/python -m charts.generate
+	@for chart in $(dir $(wildcard charts/*/Chart.yaml)); do $(HELM) package $$chart --destination dist; done
 
 .PHONY: format
 format: $(VENV)/.ready ## format and mend what ruff can mend
