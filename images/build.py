@@ -196,7 +196,9 @@ def make_rootfs(archive: Path) -> None:
     archive.parent.mkdir(parents=True, exist_ok=True)
     unfinished = archive.with_name("unfinished.tar")
     command = [str(HERE / "dev/rootfs"), str(unfinished)]
-    if subprocess.run(command, env={**os.environ, "SOURCE_DATE_EPOCH": EPOCH}, check=False).returncode:
+    if subprocess.run(
+        command, env={**os.environ, "SOURCE_DATE_EPOCH": EPOCH}, check=False
+    ).returncode:
         raise ImageError("images/dev/rootfs failed; its output is above")
     unfinished.replace(archive)
 

@@ -138,9 +138,7 @@ def check_markers(gfx: str) -> None:
 
 def check_command(*words: str) -> None:
     """The command of the image, found on its PATH, exits with 0."""
-    result = subprocess.run(
-        ["moe-serve", *words], capture_output=True, text=True, check=False
-    )
+    result = subprocess.run(["moe-serve", *words], capture_output=True, text=True, check=False)
     if result.returncode:
         stop(f"moe-serve {' '.join(words)}: {(result.stdout + result.stderr).strip()[-1500:]}")
     passed(f"moe-serve {' '.join(words)}: {result.stdout.strip()}")
