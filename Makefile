@@ -6,7 +6,9 @@ SHELL := bash
 
 PYTHON ?= python3
 GPU_PYTHON ?= python3
-CACHE ?= $(CURDIR)/.cache
+# MOE_SERVE_CACHE outlives a checkout: images and downloads that several of them share.
+MOE_SERVE_CACHE ?= $(CURDIR)/.cache
+CACHE ?= $(MOE_SERVE_CACHE)
 VENV := .venv
 SERVING := .venv-vllm
 BIN := $(VENV)/bin
@@ -145,6 +147,40 @@ wheel: $(VENV)/.ready ## build the wheel, install it alone in a clean environmen
 	$(BIN)/uv pip install --quiet --python build/wheel-check/bin/python --no-deps dist/*.whl
 	build/wheel-check/bin/moe-serve --version
 	build/wheel-check/bin/moe-serve padding check --model gpt-oss-120b --tp 8
+
+# BASE: cpu (the stand-in), default or candidate (images/pins.yaml), or any image's name.
+BASE ?= cpu
+
+.PHONY: images
+images: $(VENV)/.ready ## build the container images that have changed, into $(CACHE)/images
+	$(BIN)/python -m images.build --cache $(CACHE) --base $(BASE)
+
+.PHONY: images-twice
+images-twice: $(VENV)/.ready ## build both images a second time: their layers have to be the same
+	$(BIN)/python -m images.build --cache $(CACHE) --base $(BASE) --twice
+
+.PHONY: images-lint
+images-lint: $(VENV)/.ready ## hadolint and shellcheck on what makes the images; the pins
+	$(BIN)/hadolint --config images/hadolint.yaml Dockerfile.rocm images/ops/Dockerfile images/dev/Dockerfile \
+	  images/dev/debian.Dockerfile
+	$(BIN)/shellcheck images/dev/rootfs images/dev/install images/ops/install
+	$(BIN)/python -m images.pins check
+
+.PHONY: test-images
+test-images: images images-lint ## the built images, run as their own and as an arbitrary user
+	MOE_SERVE_IMAGES=$(CACHE)/images $(BIN)/python -m pytest --durations=5 tests/images
+
+OPS_EXTRAS := canary,exporter,quality
+LOCK = $(BIN)/uv pip compile --quiet --upgrade --python-version 3.11 --no-header --no-emit-index-url --no-annotate
+
+.PHONY: lock
+lock: $(VENV)/.ready ## pin anew what the images install: names, versions, digests, no hosts
+	$(LOCK) --universal --generate-hashes $(addprefix --extra ,$(subst $(comma), ,$(OPS_EXTRAS))) \
+	  pyproject.toml --output-file images/ops/requirements.txt
+	$(LOCK) --python-platform x86_64-manylinux_2_28 --override images/dev/overrides.txt \
+	  images/dev/serving.txt --output-file images/dev/serving.lock.txt
+	sed -i '1i # What the small image installs: made by `make lock`, not by hand.' images/ops/requirements.txt
+	sed -i '1i # What serving.txt resolves to on Linux x86-64: made by `make lock`, not by hand.' images/dev/serving.lock.txt
 
 .PHONY: clean
 clean: ## remove what the targets made, the virtual environments too
