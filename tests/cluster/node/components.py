@@ -8,6 +8,7 @@ from pathlib import Path
 from .commands import last_lines
 from .credentials import Credentials
 from .errors import NodeError
+from .fleet import SIMULATED
 from .layout import Addresses, Layout
 from .namespaces import NODE_NAME, Namespaces, signal_inside
 from .waiting import wait
@@ -146,3 +147,14 @@ def commands(
             f"--hostname-override={NODE_NAME}",
         ],
     }
+
+
+def kwok(layout: Layout, addresses: Addresses, program: Path) -> list[str]:
+    """The command line of the simulated nodes' kubelet."""
+    return [
+        str(program),
+        f"--kubeconfig={layout.config}/admin.kubeconfig",
+        f"--manage-nodes-with-label-selector={SIMULATED}=true",
+        "--cidr=10.245.0.0/16",
+        f"--node-ip={addresses.node}",
+    ]

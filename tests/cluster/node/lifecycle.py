@@ -6,11 +6,21 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from . import binaries, components, configuration, credentials, images, namespaces, preconditions
+from . import (
+    addons,
+    binaries,
+    components,
+    configuration,
+    credentials,
+    fleet,
+    images,
+    namespaces,
+    preconditions,
+)
 from .components import Components
 from .errors import CommandFailed, NodeError
 from .kubernetes import Kubernetes
-from .layout import Addresses, Layout, addresses
+from .layout import Layout, addresses
 from .namespaces import NODE_NAME, Namespaces
 from .waiting import wait
 
@@ -18,31 +28,34 @@ FIRST = ("containerd", "etcd", "kube-apiserver")
 THEN = ("kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy")
 
 
-def up(layout: Layout) -> Kubernetes:
-    """A node that is Ready; one that is already there stays as it is.
+def up(layout: Layout, *, nodes: int = 0) -> Kubernetes:
+    """A node that is Ready, with `nodes` simulated ones; one that is there already stays.
 
     Raises:
         NodeError: one line that names what is missing or which part failed, and its last words.
     """
     with _step("the programs"):
-        programs = binaries.build(layout, binaries.NODE_TOOLS)
-    cluster = client(layout, programs["kubernetes"].parent / "kubectl")
-    if _ready(layout, cluster):
-        return cluster
-    down(layout)
-    preconditions.check(layout)
-    where = addresses(layout)
-    try:
-        _start(layout, where, programs, cluster)
-    except BaseException:
-        with contextlib.suppress(NodeError):
-            down(layout)
-        raise
+        programs = binaries.build(layout, (*binaries.NODE_PROGRAMS, *binaries.NODE_IMAGES))
+        if nodes:
+            programs["kwok"] = binaries.built(layout, "kwok")
+    cluster = client(layout)
+    if not _ready(layout, cluster):
+        down(layout)
+        preconditions.check(layout)
+        try:
+            _start(layout, programs, cluster)
+        except BaseException:
+            with contextlib.suppress(NodeError):
+                down(layout)
+            raise
+    _complete(layout, programs, cluster, nodes)
     return cluster
 
 
-def client(layout: Layout, kubectl: Path) -> Kubernetes:
-    return Kubernetes(kubeconfig=layout.kubeconfig, kubectl_program=kubectl)
+def client(layout: Layout) -> Kubernetes:
+    """kubectl for the node of this folder."""
+    program = binaries.built(layout, "kubernetes").parent / "kubectl"
+    return Kubernetes(kubeconfig=layout.kubeconfig, kubectl_program=program)
 
 
 def _ready(layout: Layout, cluster: Kubernetes) -> bool:
@@ -58,9 +71,8 @@ def _ready(layout: Layout, cluster: Kubernetes) -> bool:
     return True
 
 
-def _start(
-    layout: Layout, where: Addresses, programs: dict[str, Path], cluster: Kubernetes
-) -> None:
+def _start(layout: Layout, programs: dict[str, Path], cluster: Kubernetes) -> None:
+    where = addresses(layout)
     for folder in (layout.logs, layout.pids, layout.containerd):
         folder.mkdir(parents=True, exist_ok=True)
     for log in layout.logs.glob("*.log"):
@@ -76,13 +88,32 @@ def _start(
             parts.start(name, lines[name])
         _alive(parts, "containerd", lambda: images.ctr(space, "version"))
         _empty_containerd(parts, space, lines["containerd"])
-        images.ensure_program(layout, space, "pause")
+        addons.load(layout, space)
         _alive(parts, "kube-apiserver", lambda: cluster.kubectl("get", "--raw=/readyz"))
     with _step("a Ready node"):
         for name in THEN:
             parts.start(name, lines[name])
         _alive(parts, "kubelet", lambda: _node_ready(cluster))
+        fleet.dress(cluster)
+    with _step("names, gateway, Prometheus"):
+        addons.apply(cluster, where)
+        addons.await_all(cluster)
     (layout.state / "ready").touch()
+
+
+def _complete(layout: Layout, programs: dict[str, Path], cluster: Kubernetes, nodes: int) -> None:
+    """What may change while a node runs: the built images, the number of simulated nodes."""
+    space = namespaces.find(layout)
+    if space is None:
+        raise NodeError("the node ended at once")
+    with _step("images"):
+        images.ensure_built(layout, space)
+    parts = Components(layout=layout, space=space)
+    if nodes and parts.pid("kwok") is None:
+        parts.start("kwok", components.kwok(layout, addresses(layout), programs["kwok"]))
+    if nodes or parts.pid("kwok") is not None:
+        with _step(f"{nodes} simulated nodes"):
+            fleet.simulate(cluster, nodes)
 
 
 def _empty_containerd(parts: Components, space: Namespaces, line: list[str]) -> None:
