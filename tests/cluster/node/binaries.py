@@ -1,6 +1,7 @@
 """The programs of the node, built from pinned Go modules and kept by what they were made from."""
 
 import hashlib
+import json
 import shutil
 import tempfile
 from collections.abc import Iterable
@@ -125,6 +126,13 @@ def built(layout: Layout, name: str) -> Path:
             for link in tool.links:
                 (folder / link).symlink_to(name)
     return place / name
+
+
+def module(name: str, path: str) -> Path:
+    """The folder of the module `path`, as the tool `name` pins it."""
+    command = [go(), "mod", "download", "-json", path]
+    found = json.loads(run(command, cwd=TOOLS_BY_NAME[name].module, seconds=300))
+    return Path(found["Dir"])
 
 
 def build(layout: Layout, names: Iterable[str]) -> dict[str, Path]:

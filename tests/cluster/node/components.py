@@ -1,10 +1,11 @@
 """The node's parts as processes: how each is started, whether it lives, what it said last."""
 
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from .binaries import module
 from .commands import last_lines
 from .credentials import Credentials
 from .errors import NodeError
@@ -50,13 +51,13 @@ class Components:
             return None
         return None if state.rpartition(")")[2].split()[0] == "Z" else pid
 
-    def require_alive(self) -> None:
-        """Raise when a part that was started lives no more.
+    def require_alive(self, names: Sequence[str] = ORDER) -> None:
+        """Raise when one of these parts was started and lives no more.
 
         Raises:
             NodeError: it names the part, its log and its last lines.
         """
-        for name in ORDER:
+        for name in names:
             if (self.layout.pids / name).exists() and self.pid(name) is None:
                 raise NodeError(f"{name} ended: {self.last_words(name)}")
 
@@ -149,12 +150,24 @@ def commands(
     }
 
 
+# How simulated nodes and pods behave: they become Ready at once, pods end when they are deleted.
+_STAGES = (
+    "node/fast/node-initialize.yaml",
+    "node/heartbeat/node-heartbeat.yaml",
+    "pod/fast/pod-ready.yaml",
+    "pod/fast/pod-complete.yaml",
+    "pod/fast/pod-delete.yaml",
+)
+
+
 def kwok(layout: Layout, addresses: Addresses, program: Path) -> list[str]:
     """The command line of the simulated nodes' kubelet."""
+    stages = module("kwok", "sigs.k8s.io/kwok") / "kustomize/stage"
     return [
         str(program),
         f"--kubeconfig={layout.config}/admin.kubeconfig",
         f"--manage-nodes-with-label-selector={SIMULATED}=true",
         "--cidr=10.245.0.0/16",
         f"--node-ip={addresses.node}",
+        *(f"--config={stages / stage}" for stage in _STAGES),
     ]

@@ -43,10 +43,13 @@ def simulate(cluster: Kubernetes, count: int) -> None:
         cluster.kubectl("delete", *sorted(surplus))
     if count:
         cluster.apply("---\n".join(yaml.safe_dump(node) for node in simulated(count)))
-        cluster.kubectl(
-            *("wait", "node", "--selector", SIMULATED, "--for=condition=Ready", "--timeout=120s"),
-            seconds=130,
-        )
+
+
+def all_ready(cluster: Kubernetes) -> bool:
+    """Whether every simulated node is Ready."""
+    path = '{range .items[*]}{.status.conditions[?(@.type=="Ready")].status}{"\\n"}{end}'
+    states = cluster.kubectl("get", "nodes", "--selector", SIMULATED, f"-ojsonpath={path}")
+    return all(state == "True" for state in states.split("\n")[:-1])
 
 
 def simulated(count: int) -> Iterator[dict[str, object]]:

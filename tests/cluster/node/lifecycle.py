@@ -64,7 +64,7 @@ def _ready(layout: Layout, cluster: Kubernetes) -> bool:
     if space is None or not (layout.state / "ready").exists():
         return False
     try:
-        Components(layout=layout, space=space).require_alive()
+        Components(layout=layout, space=space).require_alive((*FIRST, *THEN))
         cluster.kubectl("get", "--raw=/readyz", seconds=10)
     except NodeError:
         return False
@@ -114,6 +114,7 @@ def _complete(layout: Layout, programs: dict[str, Path], cluster: Kubernetes, no
     if nodes or parts.pid("kwok") is not None:
         with _step(f"{nodes} simulated nodes"):
             fleet.simulate(cluster, nodes)
+            _alive(parts, "kwok", lambda: fleet.all_ready(cluster))
 
 
 def _empty_containerd(parts: Components, space: Namespaces, line: list[str]) -> None:
