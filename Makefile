@@ -6,7 +6,7 @@ SHELL := bash
 
 PYTHON ?= python3
 GPU_PYTHON ?= python3
-CACHE ?= $(CURDIR)/.cache
+CACHE ?= $(or $(MOE_SERVE_CACHE),$(CURDIR)/.cache)
 VENV := .venv
 SERVING := .venv-vllm
 BIN := $(VENV)/bin
@@ -82,7 +82,7 @@ test: check test-pure test-serving test-monitoring ## all checks and tests: sets
 .PHONY: test-pure
 test-pure: $(VENV)/.ready ## the tests that need neither torch nor vLLM
 	$(call say,tests without torch)
-	$(BIN)/python -m pytest -n 2 -m 'not torch and not vllm and not monitoring'
+	$(BIN)/python -m pytest -n 2 -m 'not torch and not vllm and not monitoring and not cluster'
 
 .PHONY: test-serving
 test-serving: $(SERVING)/.ready $(CACHE)/wheels/$(MATRIX_SOME).ready ## the tests on real torch and vLLM
@@ -123,6 +123,18 @@ test-monitoring: $(VENV)/.ready $(SERVING)/.ready $(PROMETHEUS) ## rules and das
 	$(call say,tests on a real Prometheus)
 	MOE_SERVE_PROMETHEUS=$(PROMETHEUS) MOE_SERVE_PROMTOOL=$(CACHE)/bin/promtool \
 	  MOE_SERVE_VLLM_PYTHON=$(VLLM_PYTHON) $(BIN)/python -m pytest --durations=3 -m monitoring tests/monitoring
+
+# A node of this machine's own; KUBECONFIG in the environment makes the tests use that cluster instead.
+NODES ?= 0
+NODE := $(BIN)/python -m tests.cluster.node
+
+.PHONY: cluster
+cluster: $(VENV)/.ready ## a one-node Kubernetes, built from source (root, no Docker); NODES=100 adds simulated ones
+	@$(NODE) up --cache $(CACHE) --nodes $(NODES)
+
+.PHONY: cluster-down
+cluster-down: $(VENV)/.ready ## end it, and leave nothing
+	@$(NODE) down --cache $(CACHE)
 
 .PHONY: test-gpu
 test-gpu: ## markers and plugin on this GPU (GPU_PYTHON has PyTorch and pytest); prints JSON
