@@ -10,18 +10,29 @@ from pathlib import Path
 
 import pytest
 
+from tests.cluster.node import crds
+from tests.cluster.node.binaries import built
 from tests.cluster.node.kubernetes import Kubernetes
+from tests.cluster.node.layout import Layout
 from tests.rollouts.verdicts import free_port
 
 WAIT_SECONDS = 180.0
 
 
 @pytest.fixture(scope="session")
-def cluster() -> Kubernetes:
-    return Kubernetes(
-        kubeconfig=Path(os.environ["KUBECONFIG"]),
-        kubectl_program=os.environ.get("MOE_SERVE_KUBECTL", "kubectl"),
+def layout() -> Layout:
+    return Layout(cache=Path(os.environ["MOE_SERVE_CACHE"]))
+
+
+@pytest.fixture(scope="session")
+def cluster(layout: Layout) -> Kubernetes:
+    """The node that `make cluster NODES=2` made, or the user's own with such nodes."""
+    found = Kubernetes(
+        kubeconfig=Path(os.environ.get("KUBECONFIG") or layout.kubeconfig),
+        kubectl_program=built(layout, "kubernetes").parent / "kubectl",
     )
+    crds.apply(found, "argo-rollouts", "flagger", "traefik", "gateway-api")
+    return found
 
 
 class Space:
@@ -94,7 +105,7 @@ def namespace(cluster: Kubernetes) -> Iterator[Space]:
 
 
 @contextlib.contextmanager
-def controller(program: str, flags: list[str], log: Path) -> Iterator[None]:
+def controller(program: Path, flags: list[str], log: Path) -> Iterator[None]:
     """An engine's controller as a process; what it wrote is shown if it ends by itself."""
     with log.open("wb") as out:
         process = subprocess.Popen([program, *flags], stdout=out, stderr=subprocess.STDOUT)
@@ -107,23 +118,27 @@ def controller(program: str, flags: list[str], log: Path) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def argo_rollouts(cluster: Kubernetes, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def argo_rollouts(
+    cluster: Kubernetes, layout: Layout, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
     flags = [
         *("--kubeconfig", str(cluster.kubeconfig), "--traefik-api-group", "traefik.io"),
         *("--leader-elect=false", "--metricsPort", str(free_port())),
         *("--healthzPort", str(free_port())),
     ]
     log = tmp_path_factory.mktemp("argo") / "rollouts-controller.log"
-    with controller(os.environ["MOE_SERVE_ARGO_ROLLOUTS"], flags, log):
+    with controller(built(layout, "argo-rollouts"), flags, log):
         yield
 
 
 @pytest.fixture(scope="session")
-def flagger(cluster: Kubernetes, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def flagger(
+    cluster: Kubernetes, layout: Layout, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
     flags = [
         *("-kubeconfig", str(cluster.kubeconfig), "-mesh-provider", "gatewayapi:v1"),
         *("-port", str(free_port()), "-log-level", "info"),
     ]
     log = tmp_path_factory.mktemp("flagger") / "flagger.log"
-    with controller(os.environ["MOE_SERVE_FLAGGER"], flags, log):
+    with controller(built(layout, "flagger"), flags, log):
         yield

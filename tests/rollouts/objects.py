@@ -6,6 +6,8 @@ from typing import Any
 
 import yaml
 
+from tests.cluster.node.fleet import SIMULATED
+
 DEPLOY = Path(__file__).parents[2] / "deploy"
 FLAGGER_SECONDS = 2
 JUDGE = "http://moe-serve-judge:9500"
@@ -36,7 +38,7 @@ def deployment(policy: str, replicas: int) -> dict[str, Any]:
                 "metadata": {"labels": labels},
                 "spec": {
                     "containers": [container],
-                    "nodeSelector": {"type": "kwok"},
+                    "nodeSelector": {SIMULATED: "true"},
                     "tolerations": [{"operator": "Exists"}],
                 },
             },
