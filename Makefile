@@ -92,7 +92,7 @@ test: check test-pure test-serving test-monitoring ## all checks and tests: sets
 .PHONY: test-pure
 test-pure: $(VENV)/.ready ## the tests that need neither torch nor vLLM
 	$(call say,tests without torch)
-	$(BIN)/python -m pytest -n 2 -m 'not torch and not vllm and not monitoring and not cluster'
+	$(BIN)/python -m pytest -n 2 -m 'not torch and not vllm and not monitoring and not cluster and not rollouts'
 
 .PHONY: test-serving
 test-serving: $(SERVING)/.ready $(CACHE)/wheels/$(MATRIX_SOME).ready ## the tests on real torch and vLLM
@@ -145,6 +145,13 @@ cluster: $(VENV)/.ready ## a one-node Kubernetes, built from source (root, no Do
 .PHONY: cluster-down
 cluster-down: $(VENV)/.ready ## end it, and leave nothing
 	@$(NODE) down --cache $(CACHE)
+
+.PHONY: test-rollouts
+test-rollouts: $(VENV)/.ready $(PROMETHEUS) ## Argo Rollouts and Flagger, their real controllers, ask the judge (12 minutes)
+	@$(NODE) up --cache $(CACHE) --nodes 2
+	$(call say,engines and judge)
+	MOE_SERVE_CACHE=$(CACHE) MOE_SERVE_PROMETHEUS=$(PROMETHEUS) MOE_SERVE_PROMTOOL=$(CACHE)/bin/promtool \
+	  $(BIN)/python -m pytest -m rollouts --timeout 1200 --durations=8 tests/rollouts
 
 .PHONY: test-gpu
 test-gpu: ## markers and plugin on this GPU (GPU_PYTHON has PyTorch and pytest); prints JSON

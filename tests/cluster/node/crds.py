@@ -45,6 +45,12 @@ PROJECTS = {
         checksum="h1:+oZciUkeJYVb1vPMOhat4JQlk525j/aT2yizEkVkjLs=",
         files=("manifests/crds/*-crd.yaml",),
     ),
+    "traefik": Definitions(
+        module="github.com/traefik/traefik/v3",
+        version="v3.7.13",
+        checksum="h1:T8wy9KuaFzCkmXCqAzDy7t73pBDR1DHrJe3pqXpNXTw=",
+        files=("docs/content/reference/dynamic-configuration/kubernetes-crd-definition-v1.yml",),
+    ),
     "flagger": Definitions(
         module="github.com/fluxcd/flagger",
         version="v1.36.1",
