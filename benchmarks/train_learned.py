@@ -136,10 +136,19 @@ def train(width: int, seconds: float, device: str, seed: int) -> tuple[dict[str,
 
     run = captured(step) if on_gpu else step
     say(f"{width} ready")
+    count = paced(run, rate, losses, RATE[width], seconds, width)
+    return {name: weight.detach().bfloat16().cpu() for name, weight in weights.items()}, count
+
+
+def paced(
+    run: Callable[[], None], rate: Tensor, losses: Tensor, peak: float, seconds: float, width: int
+) -> int:
+    """Steps for `seconds`, their rate up and down again; returns how many."""
+    on_gpu = rate.device.type == "cuda"
     begun, count, heard = time.monotonic(), 0, 0.0
     while (spent := time.monotonic() - begun) < seconds:
         done = spent / seconds
-        rate.fill_(RATE[width] * min(1, done / WARM_UP) * (0.5 + 0.5 * math.cos(math.pi * done)))
+        rate.fill_(peak * min(1, done / WARM_UP) * (0.5 + 0.5 * math.cos(math.pi * done)))
         for _ in range(20 if on_gpu else 1):
             run()
             count += 1
@@ -148,7 +157,7 @@ def train(width: int, seconds: float, device: str, seed: int) -> tuple[dict[str,
         if spent - heard > 10:
             heard = spent
             say(f"{width} {count} {spent:.0f} s loss {[round(x, 4) for x in losses.tolist()]}")
-    return {name: weight.detach().bfloat16().cpu() for name, weight in weights.items()}, count
+    return count
 
 
 def captured(step: Callable[[], None]) -> Callable[[], None]:
