@@ -141,7 +141,7 @@ def check_command(*words: str) -> None:
     result = subprocess.run(["moe-serve", *words], capture_output=True, text=True, check=False)
     if result.returncode:
         stop(f"moe-serve {' '.join(words)}: {(result.stdout + result.stderr).strip()[-1500:]}")
-    passed(f"moe-serve {' '.join(words)}: {result.stdout.strip()}")
+    passed(f"moe-serve {' '.join(words)}:\n{result.stdout.rstrip()}")
 
 
 def check_user() -> None:
