@@ -19,7 +19,20 @@ from pathlib import Path
 import moe_serve
 from images import pins
 from images.engine import EPOCH, Engine, ImageError, Recipe, find_engine
-from images.inputs import HERE, ROOT, arguments, key_of, make_rootfs, revision, stage
+from images.inputs import (
+    HERE,
+    ROOT,
+    arguments,
+    key_of,
+    make_rootfs,
+    require_disk,
+    revision,
+    stage,
+)
+
+# GB that must be free before a build: what it leaves, and the copies that it makes on the way.
+DISK = {"moe-serve-base-cpu": 16.0}
+SOME_DISK = 4.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +75,7 @@ class Build:
         begun = time.monotonic()
         there = self._engine.has(image.exact)
         if not there:
+            require_disk(self._place, DISK.get(image.name, SOME_DISK))
             self._engine.build(recipe, image.exact)
         self._engine.tag(image.exact, image.tag)
         took = "as it was" if there else f"built in {time.monotonic() - begun:.0f} s"
