@@ -23,6 +23,7 @@ from images.inputs import (
     HERE,
     ROOT,
     arguments,
+    free_gigabytes,
     key_of,
     make_rootfs,
     require_disk,
@@ -75,19 +76,24 @@ class Build:
         begun = time.monotonic()
         there = self._engine.has(image.exact)
         if not there:
-            require_disk(self._place, DISK.get(image.name, SOME_DISK))
+            self.make_room(image)
             self._engine.build(recipe, image.exact)
         self._engine.tag(image.exact, image.tag)
         took = "as it was" if there else f"built in {time.monotonic() - begun:.0f} s"
         print(f"==> {image.tag}  {image.key}  {took}", flush=True)
-        self.forget_older(image)
         return image
 
-    def forget_older(self, image: Image) -> None:
-        """Give the disk back that earlier builds of this image hold."""
-        for tag in self._engine.tags(f"localhost/{image.name}"):
-            if tag not in ("dev", image.key):
+    def make_room(self, image: Image) -> None:
+        """Forget earlier builds of this image where the disk is short: other checkouts may use them.
+
+        Raises:
+            ImageError: that was not enough.
+        """
+        needed = DISK.get(image.name, SOME_DISK)
+        if free_gigabytes(self._place) < needed:
+            for tag in self._engine.tags(f"localhost/{image.name}"):
                 self._engine.remove(f"localhost/{image.name}:{tag}")
+        require_disk(self._place, needed)
 
     def debian(self) -> Image:
         """Debian with Python."""
