@@ -74,12 +74,17 @@ class RouteForeign:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RouteSeen:
-    """The weights in force. `stamp` is the revision that they were written for: -1 for one of an
-    earlier rollout, None where a route carries no stamp.
+    """The weights in force; None if they are none that a plan could ask for.
+
+    `stamp` is the revision that they were written for: -1 for one of an earlier rollout, None
+    where a route carries no stamp. `altered` says what else of a route of ours was changed, and
+    `refused` why no gateway takes it.
     """
 
-    weights: Weights
+    weights: Weights | None
     stamp: int | None
+    altered: str = ""
+    refused: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

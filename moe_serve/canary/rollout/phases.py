@@ -5,7 +5,14 @@ from dataclasses import replace
 from moe_serve.canary.analysis.verdict import Verdict
 from moe_serve.canary.quality.result import Outcome
 from moe_serve.canary.rollout.capacity import stable_carries_all
-from moe_serve.canary.rollout.observation import ArmSeen, Identity, NoWord, Observation, Word
+from moe_serve.canary.rollout.observation import (
+    ArmSeen,
+    Identity,
+    NoWord,
+    Observation,
+    RouteSeen,
+    Word,
+)
 from moe_serve.canary.rollout.plan import Need, Plan
 from moe_serve.canary.rollout.replicas import replica_diff
 from moe_serve.canary.rollout.state import Evidence, Kind, Phase, State
@@ -55,8 +62,14 @@ def _missing(plan: Plan, state: State, seen: Observation) -> str:
         return f"{uneven}'s pods to run one and the same: their images or configurations differ"
     if plan.baseline and seen.seen(Arm.BASELINE).identities != seen.seen(Arm.STABLE).identities:
         return "baseline to run what stable runs: their images or configurations differ"
+    return _unrouted(plan, state, seen)
+
+
+def _unrouted(plan: Plan, state: State, seen: Observation) -> str:
     if state.in_force is None:
         return f"route {plan.route.name} to send everything to stable"
+    if isinstance(seen.route, RouteSeen) and seen.route.refused:
+        return f"a gateway to take route {plan.route.name}: {seen.route.refused}"
     return ""
 
 
@@ -153,11 +166,11 @@ def _watch(plan: Plan, state: State, seen: Observation, now: float) -> State:
 
 
 def _rollback(plan: Plan, state: State, seen: Observation, now: float) -> State:
-    if state.rung == 0 and state.in_force is not None:
+    untouched = state.rolled_back_from is Phase.PENDING
+    if state.rung == 0 and (untouched or state.in_force is not None):
         diff = "; ".join(replica_diff(plan, state))
-        return _entered(
-            state, Phase.ROLLED_BACK, f"stable has all traffic. Now in Git: {diff}", now
-        )
+        route = "the route is as it was" if untouched else "stable has all traffic"
+        return _entered(state, Phase.ROLLED_BACK, f"{route}. Now in Git: {diff}", now)
     if state.rung == 0:
         return replace(state, waits_for="the route to send everything to stable")
     stable = seen.seen(Arm.STABLE).ready()

@@ -114,7 +114,7 @@ class Plan:
 
     def __post_init__(self) -> None:
         """Refuse what could not be carried out, or would promote without proof."""
-        for check in (_arms, _steps, _growth, _placement, _shares):
+        for check in (_arms, _steps, _shares, _growth, _placement):
             check(self)
 
     @property

@@ -29,7 +29,7 @@ def standing(plan: Plan, state: State, seen: Observation) -> Standing:
             return Standing(in_force=False)
         case RouteForeign(detail=detail):
             return Standing(in_force=False, drift=detail)
-        case RouteSeen() as route if route.weights == state.weights(plan):
+        case RouteSeen() as route if route.weights == state.weights(plan) and not route.altered:
             return Standing(in_force=True)
         case RouteSeen() as route:
             return Standing(in_force=False, drift=_drift(plan, state, route))
@@ -38,7 +38,9 @@ def standing(plan: Plan, state: State, seen: Observation) -> Standing:
 
 
 def act_on(plan: Plan, state: State, seen: Observation) -> tuple[Action, ...]:
-    """The write that is missing, if any: never over a stranger's, except to roll back."""
+    """The write that is missing, if any: never over a stranger's, except to roll back what this
+    rollout did.
+    """
     weights, stamp = state.weights(plan), state.rung_revision
     if isinstance(seen.route, RouteAbsent):
         dedicated = plan.route.owner is Owner.DEDICATED
@@ -46,7 +48,8 @@ def act_on(plan: Plan, state: State, seen: Observation) -> tuple[Action, ...]:
     found = standing(plan, state, seen)
     if found.in_force or isinstance(seen.route, RouteForeign):
         return ()
-    if found.drift and state.phase is not Phase.ROLLBACK and not state.retake:
+    back = state.phase is Phase.ROLLBACK and state.rolled_back_from is not Phase.PENDING
+    if found.drift and not back and not state.retake:
         return ()
     return (SetWeights(weights=weights, stamp=stamp),)
 
@@ -55,9 +58,9 @@ def _drift(plan: Plan, state: State, route: RouteSeen) -> str:
     """Other weights than ours are a write of ours that is missing only if they are those before."""
     before = plan.rungs[state.rung_before]
     ours_is_missing = route.stamp is None or route.stamp < state.rung_revision
-    if ours_is_missing and route.weights == before:
+    if ours_is_missing and route.weights == before and not route.altered:
         return ""
     return (
-        f"route {plan.route.name} has {route.weights}, this rollout wrote {state.weights(plan)}: "
-        "somebody else changed it"
+        f"route {plan.route.name} has {route.altered or route.weights}, this rollout wants "
+        f"{state.weights(plan)}: somebody else changed it"
     )

@@ -88,4 +88,6 @@ def _route(world: World, change: Any) -> RouteSeen | RouteAbsent | RouteForeign:
     if isinstance(change, str):
         return RouteForeign(detail=change)
     stamp = world.route.stamp if isinstance(world.route, RouteSeen) else None
-    return RouteSeen(weights=Weights(**change), stamp=stamp)
+    texts = {key: change[key] for key in change.keys() & {"altered", "refused"}}
+    parts = {key: value for key, value in change.items() if key not in texts}
+    return RouteSeen(weights=Weights(**parts) if parts else None, stamp=stamp, **texts)
