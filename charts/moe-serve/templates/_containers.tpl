@@ -1,0 +1,175 @@
+{{- define "moe-serve.server" -}}
+- name: server
+  image: {{ include "moe-serve.image" . }}
+  imagePullPolicy: {{ .Values.image.pullPolicy }}
+  args:
+    {{- include "moe-serve.args" . | trim | nindent 4 }}
+  env:
+    {{- include "moe-serve.env" . | trim | nindent 4 }}
+  {{- with .Values.engine.extraEnvFrom }}
+  envFrom:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  ports:
+    - name: http
+      containerPort: 8000
+  securityContext:
+    {{- include "moe-serve.containerSecurity" . | trim | nindent 4 }}
+  resources:
+    requests:
+      cpu: {{ .Values.resources.cpu | quote }}
+      memory: {{ include "moe-serve.memory" . }}
+      ephemeral-storage: {{ .Values.resources.ephemeralGiB }}Gi
+      {{- with include "moe-serve.gpuQuantity" . | trim }}
+      {{- . | nindent 6 }}
+      {{- end }}
+    limits:
+      memory: {{ include "moe-serve.memory" . }}
+      ephemeral-storage: {{ .Values.resources.ephemeralGiB }}Gi
+      {{- with include "moe-serve.gpuQuantity" . | trim }}
+      {{- . | nindent 6 }}
+      {{- end }}
+  # Until this passes, the two below are not asked.
+  startupProbe:
+    httpGet: {path: /health, port: http}
+    periodSeconds: 10
+    timeoutSeconds: 5
+    failureThreshold: {{ div .Values.startup.seconds 10 }}
+  # vLLM answers 200 without the plugin too: ready is who also proves that safe pads are in force.
+  readinessProbe:
+    exec:
+      command:
+        {{- include "moe-serve.readyCommand" . | trim | nindent 8 }}
+    periodSeconds: 10
+    timeoutSeconds: 10
+    failureThreshold: 2
+  livenessProbe:
+    httpGet: {path: /health, port: http}
+    periodSeconds: 10
+    timeoutSeconds: 5
+    failureThreshold: 6
+  lifecycle:
+    preStop:
+      sleep:
+        seconds: {{ include "moe-serve.preStopSeconds" . }}
+  volumeMounts:
+    {{- include "moe-serve.mounts" . | trim | nindent 4 }}
+{{- end -}}
+
+{{/* Stock vLLM has no proof to give, so its readiness is the server's alone. */}}
+{{- define "moe-serve.readyCommand" -}}
+{{- if eq .Values.padding.policy "off" -}}
+- python3
+- -c
+- import urllib.request as u; u.urlopen("http://127.0.0.1:8000/health", timeout=5)
+{{- else -}}
+- moe-serve
+- preflight
+- --proof
+- --ranks={{ include "moe-serve.ranks" . }}
+- --url=http://127.0.0.1:8000/health
+{{- end -}}
+{{- end -}}
+
+{{- define "moe-serve.preflight" -}}
+- name: preflight
+  image: {{ include "moe-serve.image" . }}
+  imagePullPolicy: {{ .Values.image.pullPolicy }}
+  command:
+    - moe-serve
+    - preflight
+    - --tp={{ .Values.engine.tensorParallelSize }}
+    {{- if gt (int .Values.engine.dataParallelSize) 1 }}
+    - --dp={{ .Values.engine.dataParallelSize }}
+    {{- end }}
+    {{- if .Values.engine.expertParallel }}
+    - --ep
+    {{- end }}
+    {{- /* Other models' weights may not be there yet; their pads the worker judges. */}}
+    {{- if regexMatch "(^|/)gpt-oss-(20|120)b$" .Values.model.name }}
+    - --model={{ base .Values.model.name }}
+    {{- end }}
+    {{- range .Values.preflight.skip }}
+    - --skip={{ . }}
+    {{- end }}
+    {{- if eq (int .Values.gpu.count) 0 }}
+    - --no-gpu
+    {{- end }}
+  env:
+    {{- include "moe-serve.env" . | trim | nindent 4 }}
+  securityContext:
+    {{- include "moe-serve.containerSecurity" . | trim | nindent 4 }}
+  resources:
+    requests:
+      cpu: 100m
+      memory: 2Gi
+      ephemeral-storage: 1Gi
+      {{- with include "moe-serve.gpuQuantity" . | trim }}
+      {{- . | nindent 6 }}
+      {{- end }}
+    limits:
+      cpu: "2"
+      memory: 2Gi
+      ephemeral-storage: 1Gi
+      {{- with include "moe-serve.gpuQuantity" . | trim }}
+      {{- . | nindent 6 }}
+      {{- end }}
+  volumeMounts:
+    {{- include "moe-serve.mounts" . | trim | nindent 4 }}
+{{- end -}}
+
+{{/* The Job and the pods start together; the pods wait for the mark that it leaves when all is checked. */}}
+{{- define "moe-serve.awaitModel" -}}
+- name: await-model
+  image: {{ include "moe-serve.opsImage" . }}
+  imagePullPolicy: {{ .Values.opsImage.pullPolicy }}
+  command:
+    - python3
+    - -c
+    - |
+      {{- .Files.Get "files/await_model.py" | nindent 6 }}
+    - /models/{{ include "moe-serve.jobFolder" . }}
+    - {{ .Values.model.job.deadlineSeconds | quote }}
+  securityContext:
+    {{- include "moe-serve.plainSecurity" . | trim | nindent 4 }}
+  resources:
+    requests: {cpu: 10m, memory: 64Mi, ephemeral-storage: 64Mi}
+    limits: {cpu: 500m, memory: 64Mi, ephemeral-storage: 64Mi}
+  volumeMounts:
+    - name: model
+      mountPath: /models
+      readOnly: true
+{{- end -}}
+
+{{/* An init container that stays: it is there before the server and until after it, so a drain is seen too. It has
+no readiness probe: telemetry must not take a server out of service. */}}
+{{- define "moe-serve.exporter" -}}
+- name: exporter
+  image: {{ include "moe-serve.opsImage" . }}
+  imagePullPolicy: {{ .Values.opsImage.pullPolicy }}
+  restartPolicy: Always
+  args:
+    - exporter
+    - --records=/dev/shm/moe-serve
+    - --listen=0.0.0.0:9400
+    - --ranks={{ include "moe-serve.ranks" . }}
+  ports:
+    - name: metrics
+      containerPort: 9400
+  securityContext:
+    {{- include "moe-serve.plainSecurity" . | trim | nindent 4 }}
+  resources:
+    requests:
+      cpu: 50m
+      memory: {{ .Values.monitoring.exporterMemoryMiB }}Mi
+      ephemeral-storage: 64Mi
+    limits:
+      cpu: 500m
+      memory: {{ .Values.monitoring.exporterMemoryMiB }}Mi
+      ephemeral-storage: 64Mi
+  volumeMounts:
+    # It reads the workers' records and writes nothing.
+    - name: shm
+      mountPath: /dev/shm
+      readOnly: true
+{{- end -}}

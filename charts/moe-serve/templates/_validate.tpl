@@ -1,0 +1,224 @@
+{{/* What a schema cannot say. Each refusal names the path and the rule. */}}
+{{- define "moe-serve.validate" -}}
+{{- include "moe-serve.validateSizes" . -}}
+{{- include "moe-serve.validateArgs" . -}}
+{{- include "moe-serve.validateEnv" . -}}
+{{- include "moe-serve.validateVersions" . -}}
+{{- include "moe-serve.validatePadding" . -}}
+{{- include "moe-serve.validateRollout" . -}}
+{{- include "moe-serve.validateSources" . -}}
+{{- include "moe-serve.validateNetwork" . -}}
+{{- include "moe-serve.validateArm" . -}}
+{{- end -}}
+
+{{- define "moe-serve.validateSizes" -}}
+{{- $ranks := include "moe-serve.ranks" . | int -}}
+{{- $count := int .Values.gpu.count -}}
+{{- if gt $ranks 8 -}}
+{{- fail (printf "engine.dataParallelSize: times engine.tensorParallelSize it is %d GPUs; a node has 8" $ranks) -}}
+{{- end -}}
+{{- if and (gt $count 0) (ne $count $ranks) -}}
+{{- fail (printf "gpu.count: %d; it must be engine.tensorParallelSize times engine.dataParallelSize, which is %d" $count $ranks) -}}
+{{- end -}}
+{{- if and .Values.engine.expertParallel (eq $ranks 1) -}}
+{{- fail "engine.expertParallel: with one GPU there is nothing to spread experts over; set a parallel size, or false" -}}
+{{- end -}}
+{{- range .Values.tolerations -}}
+{{- if and (eq (default "Equal" .operator) "Exists") (not .key) -}}
+{{- fail "tolerations: one without a key tolerates amd-gpu-unhealthy too; name the taints to tolerate" -}}
+{{- end -}}
+{{- if eq (default "" .key) "amd-gpu-unhealthy" -}}
+{{- fail "tolerations: amd-gpu-unhealthy marks a node whose GPU is broken; do not tolerate it" -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Each of these has a value, which other things follow. */}}
+{{- define "moe-serve.validateArgs" -}}
+{{- $owned := dict
+  "--model" "model.name" "--revision" "model.revision" "--served-model-name" "model.servedName"
+  "--host" "service.port" "--port" "service.port" "--api-key" "apiKey.existingSecret"
+  "--tensor-parallel-size" "engine.tensorParallelSize" "-tp" "engine.tensorParallelSize"
+  "--data-parallel-size" "engine.dataParallelSize" "-dp" "engine.dataParallelSize"
+  "--enable-expert-parallel" "engine.expertParallel" "-ep" "engine.expertParallel"
+  "--shutdown-timeout" "drain.seconds" "--disable-access-log-for-endpoints" "nothing: probes are never logged" -}}
+{{- range $list := list "args" "extraArgs" -}}
+{{- range $i, $arg := get $.Values.engine $list -}}
+{{- $flag := regexFind "^-[^= ]*" $arg | replace "_" "-" -}}
+{{- if hasKey $owned $flag -}}
+{{- fail (printf "engine.%s[%d]: %s is the chart's own; set %s" $list $i $flag (get $owned $flag)) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "moe-serve.validateEnv" -}}
+{{- $owned := dict
+  "MOE_SERVE_PADDING" "padding.policy" "MOE_SERVE_MAX_NEURON_LOSS" "padding.maxNeuronLoss"
+  "MOE_SERVE_MARKERS" "markers.mode" "MOE_SERVE_MARKER_LAYERS" "markers.layers"
+  "MOE_SERVE_MARKER_BUDGET" "markers.budget" "MOE_SERVE_ALLOW_KNOWN_BAD" "engine.allowKnownBad"
+  "MOE_SERVE_RECORD_DIR" "nothing: server and exporter share /dev/shm/moe-serve"
+  "MOE_SERVE_CONFIG_DIGEST" "nothing: it is computed"
+  "VLLM_API_KEY" "apiKey.existingSecret" "HF_TOKEN" "model.hfToken.existingSecret"
+  "VLLM_PLUGINS" "padding.policy (off: the plugin patches nothing)" -}}
+{{- $known := .Files.Get "files/vllm-env.json" | fromJson -}}
+{{- $names := concat (get $known "names") .Values.engine.unknownEnv -}}
+{{- $given := list -}}
+{{- range $name, $_ := .Values.engine.env }}{{- $given = append $given (list (printf "engine.env.%s" $name) $name) -}}{{- end -}}
+{{- range $i, $entry := .Values.engine.extraEnv }}{{- $given = append $given (list (printf "engine.extraEnv[%d]" $i) $entry.name) -}}{{- end -}}
+{{- range $given -}}
+{{- $path := first . -}}{{- $name := last . -}}
+{{- if hasKey $owned $name -}}
+{{- fail (printf "%s: %s is the chart's own; set %s" $path $name (get $owned $name)) -}}
+{{- end -}}
+{{- if and (hasPrefix "VLLM_" $name) (not (has $name $names)) -}}
+{{- fail (printf "%s: vLLM %s knows no %s and would ignore it; correct it, or list it in engine.unknownEnv" $path (get $known "vllm") $name) -}}
+{{- end -}}
+{{- if and (hasPrefix "MOE_SERVE_" $name) (not (hasPrefix "MOE_SERVE_EMULATE" $name)) -}}
+{{- fail (printf "%s: moe-serve knows no %s and would ignore it; correct it" $path $name) -}}
+{{- end -}}
+{{- end -}}
+{{- range $name, $_ := .Values.engine.env -}}
+{{- range $i, $entry := $.Values.engine.extraEnv -}}
+{{- if eq $entry.name $name -}}
+{{- fail (printf "engine.extraEnv[%d]: %s is in engine.env already; name it once" $i $name) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Whether AITER's fused MoE can run at all: only then do pads and its known faults matter. */}}
+{{- define "moe-serve.usesAiterMoe" -}}
+{{- $env := .Values.engine.env -}}
+{{- $on := list "1" "true" "True" -}}
+{{- if and (has (get $env "VLLM_ROCM_USE_AITER") $on) (has (get $env "VLLM_ROCM_USE_AITER_MOE" | default "1") $on) (gt (int .Values.gpu.count) 0) }}yes{{ end -}}
+{{- end -}}
+
+{{- define "moe-serve.validateVersions" -}}
+{{- $version := .Values.image.vllm -}}
+{{- if and (include "moe-serve.usesAiterMoe" .) (not .Values.engine.allowKnownBad) -}}
+{{- if and (hasPrefix "0.22." $version) (gt (include "moe-serve.ranks" . | int) 1) -}}
+{{- fail "image.vllm: 0.22 with more than one GPU and AITER's MoE answers wrongly (GSM8K 0.896 became 0.684, vLLM pull request 44679); take 0.24 or newer, or set engine.allowKnownBad" -}}
+{{- end -}}
+{{- if hasPrefix "0.23." $version -}}
+{{- fail "image.vllm: 0.23 with AITER's MoE is reported to answer wrongly on gfx950 (vLLM pull request 44893); take 0.24 or newer, or set engine.allowKnownBad" -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The contract's answer for these versions and sizes: a lost share, or the name of a rule. */}}
+{{- define "moe-serve.paddingAnswer" -}}
+{{- $table := .Files.Get "files/padding.json" | fromJson -}}
+{{- $minor := regexFind "^[0-9]+\\.[0-9]+" .Values.image.vllm -}}
+{{- $release := get (get $table "vllm") $minor | default (get (get $table "vllm") (get $table "newest")) -}}
+{{- $software := ternary "pinned" "unknown" (eq .Values.image.aiter (get $release "aiter")) -}}
+{{- $engine := .Values.engine -}}
+{{- $key := printf "tp%d dp%d%s" (int $engine.tensorParallelSize) (int $engine.dataParallelSize) (ternary " ep" "" $engine.expertParallel) -}}
+{{- get (get (get $release $software) $key) .Values.padding.policy -}}
+{{- end -}}
+
+{{- define "moe-serve.validatePadding" -}}
+{{- $padding := .Values.padding -}}
+{{- if and (ne $padding.policy "off") (include "moe-serve.usesAiterMoe" .) (contains "gpt-oss-120b" .Values.model.name) -}}
+{{- $answer := include "moe-serve.paddingAnswer" . -}}
+{{- $where := printf "vLLM %s, AITER %s, %s GPU" .Values.image.vllm .Values.image.aiter (include "moe-serve.ranks" .) -}}
+{{- if not (regexMatch "^[0-9.e-]+$" $answer) -}}
+{{- if not .Values.engine.allowKnownBad -}}
+{{- fail (printf "padding.policy: %s breaks the rule %s (%s), which no loss budget covers; take aligned, or the AITER that this vLLM pins" $padding.policy $answer $where) -}}
+{{- end -}}
+{{- else if gt (float64 $answer) (float64 $padding.maxNeuronLoss) -}}
+{{- fail (printf "padding.policy: %s zeroes %.2f %% of the live neurons (%s), more than padding.maxNeuronLoss allows (%.2f %%); take aligned, or declare the loss" $padding.policy (mulf 100 (float64 $answer)) $where (mulf 100 (float64 $padding.maxNeuronLoss))) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "moe-serve.validateRollout" -}}
+{{- $rollout := .Values.rollout -}}
+{{- $surge := int $rollout.maxSurge -}}{{- $missing := int $rollout.maxUnavailable -}}
+{{- $least := include "moe-serve.leastReplicas" . | int -}}
+{{- if and (eq $surge 0) (eq $missing 0) -}}
+{{- fail "rollout.maxUnavailable: with rollout.maxSurge also 0 an update cannot start; set one of them to 1" -}}
+{{- end -}}
+{{- $needs := mul $surge .Values.gpu.count | int -}}
+{{- if gt $needs (int $rollout.spareGpus) -}}
+{{- fail (printf "rollout.maxSurge: %d more pods need %d spare GPUs, and rollout.spareGpus is %d; an update of a full cluster would wait forever" $surge $needs (int $rollout.spareGpus)) -}}
+{{- end -}}
+{{- if and (gt $least 0) (eq $surge 0) (ge $missing $least) (not $rollout.allowDowntime) -}}
+{{- fail (printf "rollout.maxUnavailable: an update takes all %d replicas away at once; set more replicas, rollout.maxSurge with spare GPUs, or rollout.allowDowntime" $least) -}}
+{{- end -}}
+{{- if .Values.autoscaling.enabled -}}
+{{- if gt (int .Values.autoscaling.minReplicas) (int .Values.autoscaling.maxReplicas) -}}
+{{- fail "autoscaling.minReplicas: more than autoscaling.maxReplicas" -}}
+{{- end -}}
+{{- if not .Values.autoscaling.prometheus -}}
+{{- fail "autoscaling.prometheus: the address of Prometheus is missing" -}}
+{{- end -}}
+{{- if not .Values.monitoring.podMonitor.enabled -}}
+{{- fail "autoscaling.enabled: it asks for series with the label arm, which monitoring.podMonitor sets; enable that" -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "moe-serve.validateSources" -}}
+{{- $model := .Values.model -}}
+{{- if and (eq $model.source "claim") (not $model.claim.name) -}}
+{{- fail "model.claim.name: missing; model.source is claim" -}}
+{{- end -}}
+{{- if and (eq $model.source "image") (not $model.image.reference) -}}
+{{- fail "model.image.reference: missing; model.source is image" -}}
+{{- end -}}
+{{- if and (eq $model.source "path") (not (hasPrefix "/" $model.path)) -}}
+{{- fail "model.path: model.source is path, so it must be an absolute folder" -}}
+{{- end -}}
+{{- if and (has $model.source (list "claim" "image")) (or (hasPrefix "/" $model.path) (contains ".." $model.path)) -}}
+{{- fail "model.path: it is a folder below the volume; give it without a leading / and without .." -}}
+{{- end -}}
+{{- if and $model.job.checksums (ne $model.source "job") -}}
+{{- fail "model.job.checksums: only the Job checks them; model.source is not job" -}}
+{{- end -}}
+{{- if and (gt (include "moe-serve.replicas" . | int) 1) (eq .Values.cache.type "claim") (eq .Values.cache.claim.accessMode "ReadWriteOnce") -}}
+{{- fail "cache.claim.accessMode: ReadWriteOnce cannot be shared by several pods; use a ReadWriteMany claim or emptyDir" -}}
+{{- end -}}
+{{- if and (eq .Values.cache.type "claim") (not .Values.cache.claim.name) -}}
+{{- fail "cache.claim.name: missing; cache.type is claim" -}}
+{{- end -}}
+{{- if and (eq .Values.cache.type "hostPath") (not .Values.cache.hostPath) -}}
+{{- fail "cache.hostPath: missing; cache.type is hostPath" -}}
+{{- end -}}
+{{- if and (eq $model.source "hub") (eq .Values.cache.type "emptyDir") (gt (int .Values.gpu.count) 0) (lt (int .Values.cache.sizeGiB) 80) (contains "120b" $model.name) -}}
+{{- fail "cache.sizeGiB: with model.source hub the weights (about 63 GiB) are in the cache; give 80 or more" -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "moe-serve.validateNetwork" -}}
+{{- $route := .Values.route -}}
+{{- if and (eq $route.owner "helm") (not $route.gateways) -}}
+{{- fail "route.gateways: missing; route.owner is helm" -}}
+{{- end -}}
+{{- if and (ne $route.owner "helm") (or $route.otherArms $route.gateways $route.redirectGateways) -}}
+{{- fail "route.owner: gateways and other arms are given, but only helm renders a route; the controller's is set in its own chart" -}}
+{{- end -}}
+{{- if and (eq $route.backend "InferencePool") (not .Values.inferencePool.enabled) -}}
+{{- fail "route.backend: InferencePool needs inferencePool.enabled" -}}
+{{- end -}}
+{{- if and .Values.inferencePool.enabled (not .Values.inferencePool.endpointPicker) -}}
+{{- fail "inferencePool.endpointPicker: missing; a pool needs the Service that picks its endpoints" -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "moe-serve.validateArm" -}}
+{{- if and .Values.comparedWith (eq .Values.comparedWith (include "moe-serve.configDigest" .)) (ne .Values.purpose "aa") -}}
+{{- fail "comparedWith: both arms have the same configuration, so there is nothing to compare; change one, or set purpose to aa" -}}
+{{- end -}}
+{{- if and (eq .Values.gpu.colocateWithArm (include "moe-serve.arm" .)) -}}
+{{- fail "gpu.colocateWithArm: this is the arm itself; use gpu.placement pack" -}}
+{{- end -}}
+{{- if gt (int .Values.tests.minRight) (len .Values.tests.questions) -}}
+{{- fail "tests.minRight: more than there are tests.questions" -}}
+{{- end -}}
+{{- range $key, $_ := .Values.podLabels -}}
+{{- if or (hasPrefix "app.kubernetes.io/" $key) (hasPrefix "moe-serve.io/" $key) -}}
+{{- fail (printf "podLabels: %s is the chart's own" $key) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
