@@ -125,21 +125,24 @@ class Api:
         return response
 
 
-def connect(namespace: str | None, context: str | None = None) -> Api:
-    """From within a pod, or by the kubeconfig (KUBECONFIG).
+def connect(
+    namespace: str | None, context: str | None = None, kubeconfig: str | None = None
+) -> Api:
+    """From within a pod, or by a kubeconfig (KUBECONFIG if none is named).
 
     Raises:
         UsageError: there is neither.
     """
     settings = client.Configuration()
     try:
-        if _NAMESPACE.exists() and context is None:
+        if _NAMESPACE.exists() and context is None and kubeconfig is None:
             config.load_incluster_config(client_configuration=settings)
             found = namespace or _NAMESPACE.read_text("utf-8").strip()
         else:
-            config.load_kube_config(context=context, client_configuration=settings)
-            _, active = config.list_kube_config_contexts()
-            found = namespace or active["context"].get("namespace", "default")
+            config.load_kube_config(kubeconfig, context, client_configuration=settings)
+            known, active = config.list_kube_config_contexts(kubeconfig)
+            named = next((one for one in known if one["name"] == context), active)
+            found = namespace or named["context"].get("namespace", "default")
     except (config.ConfigException, OSError) as error:
         text = " ".join(str(error).split())
         raise UsageError(f"no cluster: {text}; run it in a pod, or set KUBECONFIG") from error
