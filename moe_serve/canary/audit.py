@@ -108,6 +108,9 @@ def inputs(found: Findings) -> dict[str, Any]:
     return {
         "observed": {
             "tables": {kind.value: _table_out(table) for kind, table in seen.tables.items()},
+            "mixed": _table_out(seen.mixed),
+            "moe_share": seen.moe_share,
+            "facts": {name: dict(facts) for name, facts in seen.facts.items()},
             "guards": [asdict(guard) for guard in seen.guards],
             "stable": asdict(seen.stable),
             "canary": asdict(seen.canary),
@@ -168,6 +171,9 @@ def _observed(body: dict[str, Any]) -> Observed:
     validity["evidence"] = Evidence(validity["evidence"])
     return Observed(
         tables={CellKind(kind): _table_in(table) for kind, table in body["tables"].items()},
+        mixed=_table_in(body["mixed"]),
+        moe_share=body["moe_share"],
+        facts=body["facts"],
         guards=tuple(
             GuardBlocks(
                 guard=_guard(guard["guard"]),

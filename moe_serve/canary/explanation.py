@@ -2,6 +2,7 @@
 
 import datetime
 import math
+from collections.abc import Mapping
 
 from moe_serve.canary.analysis.comparison import Findings
 from moe_serve.canary.analysis.estimate import Estimate, NoEstimate
@@ -24,7 +25,12 @@ def explain(found: Findings) -> str:
         "",
         *_estimate("step rate, the site's own mix", found.step),
         *_estimate("kernel rate, the site's own mix", found.kernel),
+        *_explained(found),
         *_estimate("equal weights over cells (the published claim's)", found.equal),
+        *_estimate("batches with prefill in them (told, decides nothing)", found.mixed),
+        "arms",
+        *(f"  {name}: {_facts(facts)}" for name, facts in seen.facts.items()),
+        "",
         "excluded windows",
         *(
             f"  {name}: {count} of {windows.expected}: {reason}"
@@ -35,6 +41,22 @@ def explain(found: Findings) -> str:
     if not (seen.stable.void or seen.canary.void):
         lines.append("  none")
     return "\n".join(lines)
+
+
+def _explained(found: Findings) -> list[str]:
+    """Amdahl's link between both rates."""
+    share, explained = found.observed.moe_share, found.explained
+    if share is None or explained is None or isinstance(found.step, NoEstimate):
+        return []
+    return [
+        f"  MoE is about {share:.0%} of stable's step: the kernel's gain alone would make "
+        f"{_percent(explained)} of a step, measured are {_percent(found.step.theta)}",
+        "",
+    ]
+
+
+def _facts(facts: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {facts[name]}" for name in sorted(facts)) or "say nothing of it"
 
 
 def _time(seconds: float) -> str:

@@ -79,6 +79,7 @@ def _pod(
         name = f"moe_serve_padding_{which}_neurons"
         _series(made, name, labels, times, np.full(scrapes, value))
     _series(made, "moe_serve_build_info", {**labels, **facts}, times, np.ones(scrapes))
+    _series(made, "moe_serve_moe_layers", labels, times, np.full(scrapes, 4.0))
     for bucket in fleet.buckets:
         steps = source.poisson(60, scrapes).astype(float)
         for prefix, seconds, extra in (

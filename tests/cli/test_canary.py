@@ -79,6 +79,9 @@ def test_explaining_names_every_check(folder: Path, capsys: pytest.CaptureFixtur
     out = capsys.readouterr().out
     for name in ("arms_alive", "void_windows", "step_gain", "same_answers", "recorded file"):
         assert name in out
+    # Four layers of 1.16, 1.64 and 2.28 ms in steps of 8.8, 11.2 and 14.4 ms, all as often.
+    assert "MoE is about 59% of stable's step: the kernel's gain alone would make +4." in out
+    assert "canary: policy aligned, vllm 0.32.0" in out
 
 
 def test_a_calibration_is_the_policys_next_lines(
@@ -101,7 +104,14 @@ def test_a_report_has_the_verdict_its_plots_and_what_was_left_out(
     assert capsys.readouterr().out.splitlines()[1] == str(tmp_path / "index.html")
     shown = (tmp_path / "index.html").read_text("utf-8")
     assert shown.count("<svg") == 2
-    for text in ("Faster and the same answers", "one block, both arms", "8.0 pod-hours"):
+    for text in (
+        "Faster and the same answers",
+        "one block, both arms",
+        "8.0 pod-hours",
+        "hours since the measurement began",
+        "Published (vLLM#42098)",
+        "not checked: no A/A run was given",
+    ):
         assert text in shown
     assert "no window" in (tmp_path / "summary.md").read_text("utf-8")
     silent = f"report --policy @rules.yaml --history @silent.om --out {tmp_path}"

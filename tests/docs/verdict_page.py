@@ -5,6 +5,8 @@ import math
 from pathlib import Path
 from typing import Any
 
+from scipy.stats import binomtest
+
 _RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 _TITLES = {
     "boundary": "The true gain is the margin: a promotion is an error",
@@ -48,7 +50,8 @@ def verdict_page(note: str) -> str:
             *(_row(row) for row in rows if row["kind"] == kind),
             "",
         ]
-    return "\n".join([*lines, *_rivals(_load("verdict_rivals.json")), *_READING])
+    lines += _rivals(_load("verdict_rivals.json"))
+    return "\n".join([*lines, *_replays(_load("demo_replays.json")), *_READING])
 
 
 def _load(name: str) -> dict[str, Any]:
@@ -88,6 +91,38 @@ def _rivals(found: dict[str, Any]) -> list[str]:
         f"{math.expm1(faster['judge']):+.1%}.",
         "",
     ]
+
+
+def _replays(found: dict[str, Any]) -> list[str]:
+    first, last = found["looks"]
+    rows: list[dict[str, Any]] = found["rows"]
+    return [
+        "## On recorded runs of real servers",
+        "",
+        "`python benchmarks/demo_replays.py` records one long run of the demo (real vLLM on two "
+        "CPU cores that had other work to do), cuts it into stretches of "
+        f"{found['stretch']} neighbouring crossover pairs and draws short runs from them, each "
+        f"judged after every pair from the {first}th to the {last}th. In *arms alike* a coin says "
+        "for each stretch which arm is the canary, so no difference is left; *as recorded* keeps "
+        "what lay between the two servers of that one start, which more pods, not more replays, "
+        "would average out. Answers are taken as passed: whoever promotes here does so by speed.",
+        "",
+        "| recorded run | replays | promoted | rolled back: no gain | kept going |",
+        "|---|---|---|---|---|",
+        *(_replay(row) for row in rows),
+        "",
+    ]
+
+
+def _replay(row: dict[str, Any]) -> str:
+    said, runs = row["verdicts"], row["runs"]
+    low, high = binomtest(said["PROMOTE"], runs).proportion_ci(method="exact")
+    kind = "arms alike" if row["swapped"] else "as recorded"
+    return (
+        f"| `{row['scenario']}`, {row['pairs']} pairs, {kind} | {runs:,} "
+        f"| {said['PROMOTE'] / runs:.1%} ({low:.1%} to {high:.1%}) "
+        f"| {said['ROLLBACK'] / runs:.1%} | {said['KEEP_GOING'] / runs:.1%} |"
+    )
 
 
 def _row(row: dict[str, Any]) -> str:

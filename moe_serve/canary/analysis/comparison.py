@@ -23,8 +23,8 @@ from moe_serve.canary.analysis.noise import (
     Spread,
 )
 from moe_serve.canary.analysis.policy import Policy, config_digest
-from moe_serve.canary.analysis.series import DECODE, Cell, CellKind
-from moe_serve.canary.analysis.table import BlockTable, Estimand
+from moe_serve.canary.analysis.series import DECODE, MIXED, Cell, CellKind
+from moe_serve.canary.analysis.table import BlockTable, Estimand, amdahl, moe_share
 from moe_serve.canary.analysis.validity import Requests, Validity
 from moe_serve.canary.analysis.verdict import Judgement
 from moe_serve.canary.analysis.windows import Cut, Windows, tabulate
@@ -96,13 +96,18 @@ class Registration:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Findings:
-    """A judgement with the estimates beside it, and all that it rests on."""
+    """A judgement with the estimates beside it, and all that it rests on.
+
+    `equal` weights all cells alike, as the claim was published; `mixed` is of batches with prefill
+    in them, which no batch size alone describes: both are told and decide nothing.
+    """
 
     judgement: Judgement
     terms: Terms
     step: Estimate | NoEstimate
     kernel: Estimate | NoEstimate
     equal: Estimate | NoEstimate
+    mixed: Estimate | NoEstimate
     observed: "Observed"
     quality: QualityFinding | NoQuality
     registered: Registration
@@ -112,16 +117,23 @@ class Findings:
         """Blocks that are over, void ones included."""
         return self.observed.validity.seen_blocks
 
+    @property
+    def explained(self) -> float | None:
+        """The step's log gain that the kernel's alone would make, by MoE's share of the step."""
+        share = self.observed.moe_share
+        if share is None or not isinstance(self.kernel, Estimate):
+            return None
+        return amdahl(self.kernel.theta, share)
+
     def to_json(self) -> dict[str, Any]:
         """The verdict, with the claim's estimate and where the numbers are from."""
-        equal = self.equal if isinstance(self.equal, Estimate) else None
         return {
             **self.judgement.to_json(),
-            "equal_weights": {
-                "theta": equal.theta if equal else None,
-                "lo": equal.lo if equal else None,
-                "hi": equal.hi if equal else None,
-            },
+            "equal_weights": _ends(self.equal),
+            "kernel": _ends(self.kernel),
+            "mixed_steps": _ends(self.mixed),
+            "amdahl": {"moe_share": self.observed.moe_share, "explained": self.explained},
+            "arms": {name: dict(facts) for name, facts in self.observed.facts.items()},
             "window": {"start": self.observed.start, "end": self.observed.end},
             "blocks": self.blocks,
             "origin": self.observed.origin,
@@ -132,13 +144,25 @@ class Findings:
         }
 
 
+def _ends(found: Estimate | NoEstimate) -> dict[str, float | None]:
+    if isinstance(found, NoEstimate):
+        return {"theta": None, "lo": None, "hi": None}
+    return {"theta": found.theta, "lo": found.lo, "hi": found.hi}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observed:
     """What is left of a history once it is cut into blocks: all that a verdict rests on, beside
     the registration and the answers' comparison.
+
+    `tables` are of pure decode batches, `mixed` of those with prefill, of the primary kind.
+    `facts` are what each arm's pods say of their configuration, by arm and name.
     """
 
     tables: Mapping[CellKind, BlockTable]
+    mixed: BlockTable
+    moe_share: float | None
+    facts: Mapping[str, Mapping[str, str]]
     guards: tuple[GuardBlocks, ...]
     stable: Windows
     canary: Windows
@@ -176,6 +200,11 @@ def observe(history: History, registered: Registration) -> Observed:
     )
     return Observed(
         tables={kind: tables[kind][0] for kind in CellKind},
+        mixed=tabulate(history, policy.primary, cut, phase=MIXED)[0],
+        moe_share=moe_share(
+            tables[CellKind.KERNEL][0], tables[CellKind.STEP][0], history.stable.moe_layers
+        ),
+        facts={arm.name: arm.facts for arm in (history.stable, history.canary)},
         guards=tuple(
             observe_guard(
                 guard,
@@ -228,6 +257,7 @@ def conclude(
         step=step,
         kernel=kernel,
         equal=estimate(table, policy.primary, terms, estimand=Estimand.EQUAL),
+        mixed=estimate(seen.mixed, policy.primary, replace(terms, weights=None)),
         observed=seen,
         quality=quality,
         registered=registered,

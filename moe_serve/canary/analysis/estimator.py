@@ -92,10 +92,14 @@ def estimate(
     seen = (~np.isnan(table.log_ratios)).sum(axis=0)
     covered = np.where(seen >= MIN_BLOCKS, weights, 0.0)
     blocks = len(table.starts)
+    lacking = NoEstimate(
+        kind=kind, blocks=blocks, reason=_lack(blocks, int(covered.any()), kind, terms)
+    )
+    if not covered.any():
+        return lacking
     looked = running(table.log_ratios, weights, terms.rule, estimand=estimand)
-    if not looked.at or not covered.any() or math.isnan(looked.theta[-1]):
-        reason = _lack(blocks, int(covered.any()), kind, terms)
-        return NoEstimate(kind=kind, blocks=blocks, reason=reason)
+    if not looked.at or math.isnan(looked.theta[-1]):
+        return lacking
     own = [[int(number)] for number in np.flatnonzero(covered)]
     return Estimate(
         kind=kind,

@@ -44,7 +44,7 @@ class ArmHistory:
     own pods disagree holds all values, sorted and joined by ` | `. `requests` is how many requests
     it finished in the window, None where no metric tells. `service` is what its servers count of
     requests, for the guards. `neurons` are those lost and those live of an expert on one rank, as
-    the worst pod says, None where none does.
+    the worst pod says; `moe_layers` is how many the served model has on a rank. None: none says.
     """
 
     name: str
@@ -53,6 +53,7 @@ class ArmHistory:
     requests: int | None = None
     service: tuple[CounterSeries, ...] = ()
     neurons: tuple[int, int] | None = None
+    moe_layers: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

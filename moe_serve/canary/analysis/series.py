@@ -13,7 +13,7 @@ from typing import Protocol
 
 from moe_serve.errors import UsageError
 
-DECODE = "decode"
+DECODE, MIXED = "decode", "mixed"
 
 
 class CellKind(StrEnum):

@@ -101,6 +101,23 @@ def as_array(cells: tuple[Cell, ...], weights: Mapping[Cell, float]) -> Floats:
     return found
 
 
+def moe_share(kernel: BlockTable, step: BlockTable, layers: int | None) -> float | None:
+    """Share of the stable arm's step time that all fused-MoE calls take, at the sizes both know.
+
+    Some of the `layers` are timed; they stand for all. None where nothing tells.
+    """
+    steps = {cell.bucket: busy for cell, busy in zip(step.cells, step.busy.tolist(), strict=True)}
+    timed: dict[int, list[float]] = {}
+    for cell, busy in zip(kernel.cells, kernel.busy.tolist(), strict=True):
+        if busy > 0 and steps.get(cell.bucket, 0.0) > 0:
+            timed.setdefault(cell.bucket, []).append(busy)
+    whole = sum(steps[bucket] for bucket in timed)
+    if layers is None or whole <= 0:
+        return None
+    share = layers * sum(sum(found) / len(found) for found in timed.values()) / whole
+    return share if share <= 1 else None
+
+
 def amdahl(kernel_gain: float, share: float) -> float:
     """The step's log gain that a kernel's log gain explains, its share of the step time given."""
     return -math.log(1 - share + share * math.exp(-kernel_gain))

@@ -8,6 +8,7 @@ from moe_serve.canary.analysis.history import ArmHistory, History
 from moe_serve.canary.analysis.judge import duration
 from moe_serve.canary.analysis.noise import Design
 from moe_serve.canary.report.data import ArmSheet, Chapter, Facts, ReportData
+from moe_serve.canary.report.published import CLAIM
 from moe_serve.canary.report.wording import share
 
 # Labels of the exporter's config_info and build_info that stand in the sheet's own places.
@@ -34,6 +35,7 @@ def comparison_report(history: History, found: Findings, *, created: str) -> Rep
         kernel=found.kernel,
         quality=found.quality,
         dots="one block, both arms at the same time",
+        published=CLAIM,
     )
     return ReportData(
         title="moe-serve canary report",
@@ -55,7 +57,7 @@ def _sheet(arm: ArmHistory) -> ArmSheet:
         neurons_live=live,
         bytes_ratio=None,
         versions=tuple((name, facts[name]) for name in sorted(facts) if name not in _PLACED),
-        flags=(f"{len(arm.pods)} pods",),
+        environment=(("pods", str(len(arm.pods))),),
     )
 
 

@@ -7,6 +7,7 @@ from moe_serve.canary.analysis.policy import Policy
 from moe_serve.canary.analysis.verdict import Judgement
 from moe_serve.canary.quality.finding import QualityFinding
 from moe_serve.canary.quality.result import NoQuality, QualityResult
+from moe_serve.canary.report.published import Published
 
 Facts = tuple[tuple[str, str], ...]
 
@@ -58,7 +59,7 @@ class Exam:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chapter:
     """One comparison. `byte_bound` is log(bytes fetched by stable / by canary); `dots` says what a
-    dot of the plot over time stands for.
+    dot of the plot over time stands for. `published` ratios are drawn beside the batch sizes.
     """
 
     title: str
@@ -74,6 +75,7 @@ class Chapter:
     byte_bound: float | None = None
     exam: Exam | None = None
     timeline: tuple[Event, ...] = ()
+    published: tuple[Published, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

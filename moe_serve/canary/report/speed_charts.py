@@ -23,10 +23,13 @@ from moe_serve.canary.report.figures import (
     inline,
 )
 from moe_serve.canary.report.markup import Html
+from moe_serve.canary.report.published import Published
 from moe_serve.canary.report.wording import MINUS, percent, rate
 
 COLOURS = {CellKind.STEP: STEP, CellKind.KERNEL: KERNEL}
 NAMES = {CellKind.STEP: "Engine step", CellKind.KERNEL: "MoE kernel"}
+# Batch sizes up to which each has its number; beyond, how many are named below the axis.
+_FEW, _TICKS = 8, 16
 _PERCENT = FuncFormatter(lambda value, _: f"{value:+g}%".replace("-", MINUS) if value else "0%")
 
 
@@ -60,8 +63,17 @@ def _spoken(found: Estimate | NoEstimate) -> str:
 def _frame(axis: Axes, found: Estimate | NoEstimate, chapter: Chapter) -> None:
     decides = " (this decides)" if found.kind is chapter.policy.primary else ""
     axis.set_title(f"{NAMES[found.kind]}{decides}")
-    axis.set_xlabel("seconds since the measurement began")
+    unit, _ = _time_unit(found)
+    axis.set_xlabel(f"{unit} since the measurement began")
     _scale(axis)
+
+
+def _time_unit(found: Estimate | NoEstimate) -> tuple[str, float]:
+    """`seconds` or, where the measurement took long, `hours`, and how many seconds one has."""
+    if isinstance(found, NoEstimate):
+        return "seconds", 1.0
+    span = found.series[-1].start_seconds - found.series[0].start_seconds
+    return ("hours", 3600.0) if span > 7200 else ("seconds", 1.0)
 
 
 def _scale(axis: Axes) -> None:
@@ -74,8 +86,8 @@ def _scale(axis: Axes) -> None:
 
 def _series(axis: Axes, found: Estimate) -> None:
     colour = COLOURS[found.kind]
-    start = found.series[0].start_seconds
-    at = [point.start_seconds - start for point in found.series]
+    start, (_, unit) = found.series[0].start_seconds, _time_unit(found)
+    at = [(point.start_seconds - start) / unit for point in found.series]
     seen = [
         (x, point.theta)
         for x, point in zip(at, found.series, strict=True)
@@ -175,19 +187,28 @@ def _no_data(axis: Axes, reason: str) -> None:
 
 @house_style
 def by_batch_size(chapter: Chapter, name: str) -> Html:
-    """The gain at each exact batch size, of the kernel and of the whole step."""
-    figure, (axis,) = canvas(1, 3.1)
+    """The gain at each exact batch size, of the kernel and of the whole step; beside it the
+    published ratios, where the chapter has them.
+    """
+    if chapter.published:
+        figure, (axis, beside) = canvas(2, 3.1, (2.2, 1.0))
+        beside.sharey(axis)
+        _published(beside, chapter.published)
+    else:
+        figure, (axis,) = canvas(1, 3.1)
     groups = [
         found.buckets for found in (chapter.kernel, chapter.step) if isinstance(found, Estimate)
     ]
     buckets = sorted({entry.cell.bucket for group in groups for entry in group})
+    few = len(buckets) <= _FEW
     _scale(axis)
     axis.set_title("Gain at each batch size")
     axis.set_xlabel("sequences in the batch")
-    axis.set_xticks(range(len(buckets)), [str(bucket) for bucket in buckets])
+    shown = range(0, len(buckets), 1 if few else 1 + len(buckets) // _TICKS)
+    axis.set_xticks(shown, [str(buckets[at]) for at in shown])
     axis.set_xlim(-0.75, max(1, len(buckets)) - 0.25)
     for group, shift in zip(groups, (-0.09, 0.09), strict=False):
-        _bars(axis, group, buckets, shift)
+        _bars(axis, group, buckets, shift, labelled=few)
     if not groups:
         _no_data(axis, "neither the kernel nor the step has an estimate")
     _lines(axis, chapter, margin=True, bound=True)
@@ -200,7 +221,40 @@ def by_batch_size(chapter: Chapter, name: str) -> Html:
     return inline(figure, Caption(name=name, title="Gain by batch size", text=spoken or "no data"))
 
 
-def _bars(axis: Axes, group: Sequence[CellEstimate], buckets: Sequence[int], shift: float) -> None:
+def _published(axis: Axes, ratios: Sequence[Published]) -> None:
+    """The claim's ratios by concurrency: one line a workload, without intervals, as published."""
+    _scale(axis)
+    axis.set_title("Published (vLLM#42098)", loc="left")
+    axis.set_xlabel("concurrency")
+    sizes = sorted({ratio.concurrency for ratio in ratios})
+    axis.set_xticks(range(len(sizes)), [str(size) for size in sizes])
+    axis.set_xlim(-0.5, len(sizes) - 0.1)
+    for workload, marker in zip(
+        sorted({ratio.workload for ratio in ratios}), ("D", "v"), strict=False
+    ):
+        own = [ratio for ratio in ratios if ratio.workload == workload]
+        at = [sizes.index(ratio.concurrency) for ratio in own]
+        gains = [_gain(ratio.log_ratio) for ratio in own]
+        axis.plot(at, gains, marker=marker, markersize=5, linewidth=1, color=MUTED)
+        axis.annotate(
+            workload,
+            (at[-1], gains[-1]),
+            xytext=(0, 7),
+            textcoords="offset points",
+            ha="center",
+            color=MUTED,
+            fontsize=8,
+        )
+
+
+def _bars(
+    axis: Axes,
+    group: Sequence[CellEstimate],
+    buckets: Sequence[int],
+    shift: float,
+    *,
+    labelled: bool,
+) -> None:
     kind = group[0].cell.kind
     gains = [_gain(entry.theta) for entry in group]
     at = [buckets.index(entry.cell.bucket) + shift for entry in group]
@@ -213,15 +267,15 @@ def _bars(axis: Axes, group: Sequence[CellEstimate], buckets: Sequence[int], shi
         ],
         linestyle="none",
         marker="o" if kind is CellKind.KERNEL else "s",
-        markersize=7,
+        markersize=7 if labelled else 4,
         markeredgecolor=SURFACE,
         color=COLOURS[kind],
         ecolor=COLOURS[kind],
-        elinewidth=2,
-        capsize=4,
+        elinewidth=2 if labelled else 1,
+        capsize=4 if labelled else 0,
         label=NAMES[kind],
     )
-    for x, gain, entry in zip(at, gains, group, strict=True):
+    for x, gain, entry in zip(at, gains, group, strict=True) if labelled else ():
         axis.annotate(
             percent(entry.theta),
             (x, gain),

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from moe_serve.canary.analysis.estimate import CellEstimate, Estimate, NoEstimate
+from moe_serve.canary.analysis.verdict import Check, Severity
 from moe_serve.canary.quality.finding import QualityFinding
 from moe_serve.canary.quality.result import Difference, NoQuality, QualityResult
 from moe_serve.canary.report.data import ArmSheet, Calibration, Chapter, Exam, Facts
@@ -50,7 +51,7 @@ def _sheet(arm: ArmSheet) -> dict[str, str]:
         **({"bytes fetched": f"{arm.bytes_ratio:.3f}"} if arm.bytes_ratio is not None else {}),
         **dict(arm.versions),
         **dict(arm.environment),
-        "flags": " ".join(arm.flags) or "none",
+        **({"flags": " ".join(arm.flags)} if arm.flags else {}),
     }
 
 
@@ -64,12 +65,19 @@ def checks(chapter: Chapter) -> Table:
                 check.name.replace("_", " "),
                 check_value(check, check.number),
                 check_value(check, check.threshold),
-                "passed" if check.passed else f"not passed ({check.severity.value})",
+                _answer(check),
                 check.detail,
             )
             for check in chapter.judgement.checks
         ),
     )
+
+
+def _answer(check: Check) -> str:
+    """What was not checked is no pass, and is not called one."""
+    if check.passed and check.number is None and check.severity is Severity.WARNING:
+        return "not checked"
+    return "passed" if check.passed else f"not passed ({check.severity.value})"
 
 
 def over_time(chapter: Chapter) -> Table:

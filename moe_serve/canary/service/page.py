@@ -10,6 +10,7 @@ from html import escape
 
 from moe_serve.canary.analysis.comparison import Findings
 from moe_serve.canary.analysis.estimate import Estimate
+from moe_serve.canary.analysis.series import CellKind
 from moe_serve.canary.analysis.verdict import Check, Severity, Verdict
 from moe_serve.canary.report.wording import headline
 from moe_serve.canary.service.watch import Answer
@@ -29,6 +30,7 @@ table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
 border-bottom:1px solid var(--rule);vertical-align:top}
 svg{width:100%;height:auto}
 footer{margin-top:2rem;color:#777;font-size:.85rem}text{font-size:12px;fill:currentColor}
+@media(max-width:40rem){text{font-size:22px}td:nth-child(5){min-width:12rem}}
 """
 
 
@@ -71,6 +73,8 @@ def _findings(found: Findings) -> str:
             "<h2>Answers</h2>",
             f"<p>{escape(str(judgement.quality.get('outcome') or 'not compared'))}: "
             f"{escape(str(judgement.quality.get('reason', '')))}</p>",
+            "<h2>Arms</h2>",
+            _arms(found),
             "<h2>Checks</h2>",
             _table(
                 ("", "check", "number", "threshold", ""),
@@ -98,6 +102,7 @@ def _rates(found: Findings) -> str:
         ("steps, the site's own mix", found.step),
         ("kernel, the site's own mix", found.kernel),
         ("all cells alike (the published claim)", found.equal),
+        ("batches with prefill (decides nothing)", found.mixed),
     )
     return _table(
         ("rate", "gain", "from", "to", "blocks"),
@@ -125,6 +130,18 @@ def _cells(found: Findings) -> str:
     return _table(("cell", "weight", "gain", "from", "to"), rows)
 
 
+def _arms(found: Findings) -> str:
+    """What the arms' pods say of their pads and versions, what differs first."""
+    stable, canary = (found.observed.facts.get(name, {}) for name in ("stable", "canary"))
+    names = sorted(
+        stable.keys() | canary.keys(), key=lambda name: (stable.get(name) == canary.get(name), name)
+    )
+    rows = [(name, stable.get(name, "unknown"), canary.get(name, "unknown")) for name in names]
+    if not rows:
+        return "<p>No pod says what it runs.</p>"
+    return _table(("", "stable", "canary"), rows)
+
+
 def _excluded(found: Findings) -> str:
     rows = [
         (name, reason, f"{count} of {windows.expected} windows")
@@ -136,13 +153,11 @@ def _excluded(found: Findings) -> str:
 
 def _chart(found: Findings) -> str:
     """The running estimate with its ends, and the margin, as one drawing."""
-    primary = next(
-        (e for e in (found.step, found.kernel) if isinstance(e, Estimate)),
-        None,
-    )
+    step = found.registered.policy.primary is CellKind.STEP
+    primary = found.step if step else found.kernel
     points = [
         (p.start_seconds, p.running_theta, p.running_lo, p.running_hi)
-        for p in (primary.series if primary else ())
+        for p in (primary.series if isinstance(primary, Estimate) else ())
         if p.running_theta is not None and p.running_lo is not None and p.running_hi is not None
     ]
     if len(points) < 2:

@@ -117,6 +117,7 @@ def _arm(
         requests=_requests(streams),
         service=tuple(_service(streams)),
         neurons=_neurons(streams),
+        moe_layers=_largest(streams, "moe_layers"),
     )
 
 
@@ -193,11 +194,14 @@ def _facts(streams: Sequence[Stream], left_out: set[str]) -> dict[str, str]:
 
 
 def _neurons(streams: Sequence[Stream]) -> tuple[int, int] | None:
-    lost, live = (
-        [s.values[-1] for s in streams if s.name == f"{_PREFIX}padding_{which}_neurons"]
-        for which in ("lost", "live")
-    )
-    return (int(max(lost)), int(max(live))) if lost and live else None
+    lost, live = (_largest(streams, f"padding_{which}_neurons") for which in ("lost", "live"))
+    return None if lost is None or live is None else (lost, live)
+
+
+def _largest(streams: Sequence[Stream], name: str) -> int | None:
+    """Of all pods' and ranks' last values of a gauge."""
+    found = [stream.values[-1] for stream in streams if stream.name == _PREFIX + name]
+    return int(max(found)) if found else None
 
 
 def _service(streams: Iterable[Stream]) -> Iterator[CounterSeries]:

@@ -85,7 +85,9 @@ def test_a_good_canary_is_promoted_everywhere(served: Served) -> None:
     assert client.get("/gate/rollback").status_code == 409
     assert client.post("/gate/promote", json={"phase": "Progressing"}).status_code == 200
     assert client.get("/readyz").status_code == 200
-    assert "✓ PROMOTE" in client.get("/").text
+    page = client.get("/").text
+    assert "✓ PROMOTE" in page
+    assert "<tr><td>policy</td><td>zero</td><td>aligned</td></tr>" in page
     assert 'moe_serve_canary_verdict{verdict="PROMOTE"} 1' in client.get("/metrics").text
     assert client.get("/v1/explain").text.startswith("PROMOTE: ")
 
