@@ -1,0 +1,82 @@
+"""Everything that is rendered is valid, field by field, in every Kubernetes from 1.30 and for every CRD."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.charts.environments import ALL
+from tests.charts.rendering import render
+
+pytestmark = pytest.mark.charts
+
+KUBERNETES = tuple(f"1.{minor}.0" for minor in range(30, 38))
+
+
+def kubeconform(text: str, version: str) -> subprocess.CompletedProcess[str]:
+    schemas = os.environ["MOE_SERVE_SCHEMAS"]
+    native = "kubernetes/{{.NormalizedKubernetesVersion}}/{{.ResourceKind}}{{.KindSuffix}}.json"
+    custom = "{{.Group}}/{{.ResourceKind}}_{{.ResourceAPIVersion}}.json"
+    return subprocess.run(
+        [
+            os.environ["MOE_SERVE_KUBECONFORM"], "-strict", "-summary",
+            "-kubernetes-version", version,
+            "-schema-location", f"{schemas}/{native}", "-schema-location", f"{schemas}/{custom}",
+        ],
+        input=text, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def everything() -> str:
+    objects = [
+        each
+        for offer in ALL
+        for each in render(offer.chart, *offer.files, release=offer.release).values()
+    ]
+    return yaml.safe_dump_all(objects)
+
+
+@pytest.mark.parametrize("version", KUBERNETES)
+def test_everything_rendered_is_valid_in(version: str, everything: str) -> None:
+    done = kubeconform(everything, version)
+    assert done.returncode == 0, done.stdout
+    assert "Skipped: 0" in done.stdout
+
+
+def test_the_newest_known_kubernetes_is_among_them() -> None:
+    known = Path(os.environ["MOE_SERVE_SCHEMAS"], "kubernetes").iterdir()
+    assert {path.name for path in known} == {f"v{version}" for version in KUBERNETES}
+
+
+@pytest.mark.parametrize(
+    ("kind", "path"),
+    [
+        ("Deployment", ("spec", "template", "spec")),
+        ("HTTPRoute", ("spec", "rules", 0)),
+        ("PodMonitor", ("spec", "podMetricsEndpoints", 0)),
+        ("PrometheusRule", ("spec", "groups", 0)),
+        ("ScaledObject", ("spec", "scaleTargetRef")),
+        ("InferencePool", ("spec", "endpointPickerRef")),
+    ],
+)
+def test_a_mistyped_field_is_seen(kind: str, path: tuple[str | int, ...]) -> None:
+    objects = render("moe-serve", "tests/charts/values/moe-serve.yaml")
+    manifest = yaml.safe_load(yaml.safe_dump(next(o for k, o in objects.items() if k[0] == kind)))
+    place = manifest
+    for step in path:
+        place = place[step]
+    place["mistyped"] = "x"
+    done = kubeconform(yaml.safe_dump(manifest), "1.37.0")
+    assert done.returncode == 1
+    assert "mistyped" in done.stdout
+
+
+@pytest.mark.parametrize("offer", ALL, ids=lambda offer: offer.name)
+def test_helm_4_renders_what_helm_3_renders(offer) -> None:  # type: ignore[no-untyped-def]
+    rendered = [
+        render(offer.chart, *offer.files, release=offer.release, helm=version) for version in (3, 4)
+    ]
+    assert rendered[0] == rendered[1]
