@@ -6,7 +6,9 @@ SHELL := bash
 
 PYTHON ?= python3
 GPU_PYTHON ?= python3
-CACHE ?= $(CURDIR)/.cache
+# MOE_SERVE_CACHE outlives a checkout: images and downloads that several of them share.
+MOE_SERVE_CACHE ?= $(CURDIR)/.cache
+CACHE ?= $(MOE_SERVE_CACHE)
 VENV := .venv
 SERVING := .venv-vllm
 BIN := $(VENV)/bin
@@ -65,11 +67,19 @@ check: $(VENV)/.ready ## format, lint, types, layers, generated docs in date
 	$(BIN)/lint-imports
 	$(BIN)/python -m tests.docs.generate --check
 	$(BIN)/python deploy/monitoring/dashboards.py --check
+	$(BIN)/python -m charts.generate --check
 
 .PHONY: docs
 docs: $(VENV)/.ready ## regenerate the generated pages of docs/
 	$(BIN)/python -m tests.docs.generate
 	$(BIN)/python deploy/monitoring/dashboards.py
+
+HELM ?= $(BIN)/helm
+
+.PHONY: charts
+charts: $(VENV)/.ready ## regenerate the charts' schemas, READMEs and copied files; package them into dist/
+	$(BIN)/python -m charts.generate
+	@for chart in $(dir $(wildcard charts/*/Chart.yaml)); do $(HELM) package $$chart --destination dist; done
 
 .PHONY: format
 format: $(VENV)/.ready ## format and mend what ruff can mend
@@ -82,14 +92,14 @@ test: check test-pure test-serving test-monitoring ## all checks and tests: sets
 .PHONY: test-pure
 test-pure: $(VENV)/.ready ## the tests that need neither torch nor vLLM
 	$(call say,tests without torch)
-	$(BIN)/python -m pytest -n 2 -m 'not torch and not vllm and not monitoring'
+	$(BIN)/python -m pytest -n 2 -m 'not torch and not vllm and not monitoring and not cluster and not rollouts and not images'
 
 .PHONY: test-serving
 test-serving: $(SERVING)/.ready $(CACHE)/wheels/$(MATRIX_SOME).ready ## the tests on real torch and vLLM
 	$(call say,tests on real torch and vLLM)
 	MOE_SERVE_VLLM_PYTHON=$(VLLM_PYTHON) MOE_SERVE_VLLM_WHEELS=$(CACHE)/wheels \
 	MOE_SERVE_MATRIX=$(MATRIX_SOME) $(VLLM_PYTHON) -m pytest -v --durations=10 \
-	  -m 'torch or vllm' tests/padding tests/emulation tests/vllm_plugin tests/demo
+	  -m 'torch or vllm' tests/padding tests/emulation tests/vllm_plugin tests/demo tests/preflight
 
 .PHONY: test-matrix
 test-matrix: $(SERVING)/.ready $(CACHE)/wheels/$(MATRIX_ALL).ready ## the pad code of every known vLLM release
@@ -124,6 +134,25 @@ test-monitoring: $(VENV)/.ready $(SERVING)/.ready $(PROMETHEUS) ## rules and das
 	MOE_SERVE_PROMETHEUS=$(PROMETHEUS) MOE_SERVE_PROMTOOL=$(CACHE)/bin/promtool \
 	  MOE_SERVE_VLLM_PYTHON=$(VLLM_PYTHON) $(BIN)/python -m pytest --durations=3 -m monitoring tests/monitoring
 
+# A node of this machine's own; KUBECONFIG in the environment makes the tests use that cluster instead.
+NODES ?= 0
+NODE := $(BIN)/python -m tests.cluster.node
+
+.PHONY: cluster
+cluster: $(VENV)/.ready ## a one-node Kubernetes, built from source (root, no Docker); NODES=100 adds simulated ones
+	@$(NODE) up --cache $(CACHE) --nodes $(NODES)
+
+.PHONY: cluster-down
+cluster-down: $(VENV)/.ready ## end it, and leave nothing
+	@$(NODE) down --cache $(CACHE)
+
+.PHONY: test-rollouts
+test-rollouts: $(VENV)/.ready $(PROMETHEUS) ## Argo Rollouts and Flagger, their real controllers, ask the judge (12 minutes)
+	@$(NODE) up --cache $(CACHE) --nodes 2
+	$(call say,engines and judge)
+	MOE_SERVE_CACHE=$(CACHE) MOE_SERVE_PROMETHEUS=$(PROMETHEUS) MOE_SERVE_PROMTOOL=$(CACHE)/bin/promtool \
+	  $(BIN)/python -m pytest -m rollouts --timeout 1200 --durations=8 tests/rollouts
+
 .PHONY: test-gpu
 test-gpu: ## markers and plugin on this GPU (GPU_PYTHON has PyTorch and pytest); prints JSON
 	PYTHONPATH=$(CURDIR) $(GPU_PYTHON) -m moe_serve.vllm_plugin.markers.selftest
@@ -137,6 +166,40 @@ wheel: $(VENV)/.ready ## build the wheel, install it alone in a clean environmen
 	$(BIN)/uv pip install --quiet --python build/wheel-check/bin/python --no-deps dist/*.whl
 	build/wheel-check/bin/moe-serve --version
 	build/wheel-check/bin/moe-serve padding check --model gpt-oss-120b --tp 8
+
+# BASE: cpu (the stand-in), default or candidate (images/pins.yaml), or any image's name.
+BASE ?= cpu
+
+.PHONY: images
+images: $(VENV)/.ready ## build the container images that have changed, into $(CACHE)/images
+	$(BIN)/python -m images.build --cache $(CACHE) --base $(BASE)
+
+.PHONY: images-twice
+images-twice: $(VENV)/.ready ## build both images a second time: their layers have to be the same
+	$(BIN)/python -m images.build --cache $(CACHE) --base $(BASE) --twice
+
+.PHONY: images-lint
+images-lint: $(VENV)/.ready ## hadolint and shellcheck on what makes the images; the pins
+	$(BIN)/hadolint --config images/hadolint.yaml Dockerfile.rocm images/ops/Dockerfile images/dev/Dockerfile \
+	  images/dev/debian.Dockerfile
+	$(BIN)/shellcheck images/dev/rootfs images/dev/install images/ops/install
+	$(BIN)/python -m images.pins check
+
+.PHONY: test-images
+test-images: images images-lint ## the built images, run as their own and as an arbitrary user
+	MOE_SERVE_IMAGES=$(CACHE)/images $(BIN)/python -m pytest --durations=5 tests/images
+
+OPS_EXTRAS := canary,exporter,quality
+LOCK = $(BIN)/uv pip compile --quiet --upgrade --python-version 3.11 --no-header --no-emit-index-url --no-annotate
+
+.PHONY: lock
+lock: $(VENV)/.ready ## pin anew what the images install: names, versions, digests, no hosts
+	$(LOCK) --universal --generate-hashes $(addprefix --extra ,$(subst $(comma), ,$(OPS_EXTRAS))) \
+	  pyproject.toml --output-file images/ops/requirements.txt
+	$(LOCK) --python-platform x86_64-manylinux_2_28 --override images/dev/overrides.txt \
+	  images/dev/serving.txt --output-file images/dev/serving.lock.txt
+	sed -i '1i # What the small image installs: made by `make lock`, not by hand.' images/ops/requirements.txt
+	sed -i '1i # What serving.txt resolves to on Linux x86-64: made by `make lock`, not by hand.' images/dev/serving.lock.txt
 
 .PHONY: clean
 clean: ## remove what the targets made, the virtual environments too

@@ -20,24 +20,17 @@ Weights = Mapping[str, Tensor]
 Config = Mapping[str, Any]
 
 
-def logits(weights: Weights, ids: Tensor, config: Config) -> tuple[Tensor, Tensor]:
-    """Score the next token everywhere; ids [B, T].
-
-    Returns the logits [B, T, V], and a mean square over the experts' shares of the router's
-    weight, which is least (1 / experts) when all get the same.
-    """
+def logits(weights: Weights, ids: Tensor, config: Config) -> Tensor:
+    """Score the next token everywhere: ids [B, T], scores [B, T, V] in the weights' type."""
     x = weights["model.embed_tokens.weight"][ids]
-    imbalance = x.new_zeros(())
     for layer in range(config["num_hidden_layers"]):
         at = f"model.layers.{layer}"
         window = config["sliding_window"] if layer % 2 == 0 else ids.shape[1]
         normed = norm(x, weights[f"{at}.input_layernorm.weight"])
         x = x + attention(weights, f"{at}.self_attn", normed, config, window)
         normed = norm(x, weights[f"{at}.post_attention_layernorm.weight"])
-        out, shares = experts(weights, f"{at}.mlp", normed, config["num_experts_per_tok"])
-        x = x + out
-        imbalance = imbalance + shares.square().sum() / config["num_hidden_layers"]
-    return linear(norm(x, weights["model.norm.weight"]), weights["lm_head.weight"]), imbalance
+        x = x + experts(weights, f"{at}.mlp", normed, config["num_experts_per_tok"])
+    return linear(norm(x, weights["model.norm.weight"]), weights["lm_head.weight"])
 
 
 def norm(x: Tensor, weight: Tensor) -> Tensor:
@@ -54,7 +47,8 @@ def attention(weights: Weights, at: str, x: Tensor, config: Config, window: int)
         out = linear(x, weights[f"{at}.{name}.weight"], weights[f"{at}.{name}.bias"])
         return out.view(batch, length, -1, size).transpose(1, 2)
 
-    cos, sin = (table.to(x) for table in rotations(length, size, config["rope_theta"]))
+    tables = rotations(length, size, config["rope_theta"], x.device)
+    cos, sin = (table.to(x) for table in tables)
     query, key = (rotate(heads(name), cos, sin) for name in ("q_proj", "k_proj"))
     shared = query.shape[1] // key.shape[1]
     key, value = (part.repeat_interleave(shared, 1) for part in (key, heads("v_proj")))
@@ -74,38 +68,37 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat((one * cos - two * sin, two * cos + one * sin), -1)
 
 
-def rotations(length: int, size: int, base: float) -> tuple[Tensor, Tensor]:
+def rotations(length: int, size: int, base: float, device: torch.device) -> tuple[Tensor, Tensor]:
     """Cosines and sines [T, D/2] of YaRN, its attention factor within them."""
-    steps = torch.arange(0, size, 2).float() / size
+    steps = torch.arange(0, size, 2, device=device).float() / size
     turns = base**-steps
 
     def bound(times: float) -> float:
         return size * math.log(YARN_POSITIONS / (times * 2 * math.pi)) / (2 * math.log(base))
 
     low, high = max(bound(YARN_FAST), 0), min(bound(YARN_SLOW), size - 1)
-    slowed = ((torch.arange(size // 2).float() - low) / (high - low)).clamp(0, 1)
+    slowed = ((torch.arange(size // 2, device=device).float() - low) / (high - low)).clamp(0, 1)
     turns = turns * (1 - slowed) + turns / YARN_FACTOR * slowed
-    angles = torch.arange(length).float()[:, None] * turns
+    angles = torch.arange(length, device=device).float()[:, None] * turns
     factor = 0.1 * math.log(YARN_FACTOR) + 1
     return angles.cos() * factor, angles.sin() * factor
 
 
-def experts(weights: Weights, at: str, x: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
-    """Mix the best `top_k` experts; returns [.., H] and every expert's mean weight [E]."""
-    scores = linear(x, weights[f"{at}.router.weight"], weights[f"{at}.router.bias"])
-    best, chosen = scores.topk(top_k, -1)
-    shares = torch.zeros_like(scores).scatter(-1, chosen, best.float().softmax(-1).to(x.dtype))
-    total = torch.zeros_like(x)
+def experts(weights: Weights, at: str, x: Tensor, top_k: int) -> Tensor:
+    """Mix the best `top_k` experts of each token."""
+    scores = linear(x, weights[f"{at}.router.weight"], weights[f"{at}.router.bias"]).float()
+    if top_k < scores.shape[-1]:
+        least = scores.topk(top_k, -1).values[..., -1:]
+        scores = scores.masked_fill(scores < least, float("-inf"))
+    shares = scores.softmax(-1).to(x.dtype).flatten(0, -2).T[..., None]
     # All experts for all tokens: at these sizes quicker than sorting the tokens.
-    for expert in range(scores.shape[-1]):
-        weight, bias = (
-            weights[f"{at}.experts.gate_up_proj{part}"][expert] for part in ("", "_bias")
-        )
-        gate, up = (x @ weight + bias).unflatten(-1, (-1, 2)).unbind(-1)
-        active = silu(1.702 * gate.clamp(max=7)) / 1.702 * (up.clamp(-7, 7) + 1)
-        weight, bias = (weights[f"{at}.experts.down_proj{part}"][expert] for part in ("", "_bias"))
-        total = total + shares[..., expert, None] * (active @ weight + bias)
-    return total, shares.flatten(0, -2).mean(0)
+    at = f"{at}.experts"
+    wide = x.flatten(0, -2) @ weights[f"{at}.gate_up_proj"]
+    wide = wide + weights[f"{at}.gate_up_proj_bias"][:, None]
+    gate, up = wide.unflatten(-1, (-1, 2)).unbind(-1)
+    active = silu(1.702 * gate.clamp(max=7)) / 1.702 * (up.clamp(-7, 7) + 1)
+    out = active @ weights[f"{at}.down_proj"] + weights[f"{at}.down_proj_bias"][:, None]
+    return (shares * out).sum(0).view(x.shape)
 
 
 def without(weights: Weights, *, live: int, read: int) -> dict[str, Tensor]:

@@ -1,10 +1,11 @@
-"""Train the tiny GPT-OSS models of `moe_serve.emulation.learned`; about ten minutes on one GPU.
+"""Train the tiny GPT-OSS models of `moe_serve.emulation.learned`: minutes on one GPU.
 
-    python -m benchmarks.train_learned --width 360 --seconds 480
+    python -m benchmarks.train_learned --width 360 --seconds 200
 
-Seeded: the same items in the same order from the same start. Sums on a GPU are not bit-stable, and
-the number of steps follows from the time given (the learning rate falls with the time spent), so a
-second training gives a model as good, not the same bytes.
+Trained in bfloat16, as they are served, over weights kept in float32. Seeded: the same items from
+the same start. Sums on a GPU are not bit-stable, and the number of steps follows from the time
+given (the learning rate falls with the time spent), so a second training gives a model as good,
+not the same bytes.
 """
 
 import argparse
@@ -12,8 +13,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -22,71 +22,43 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from benchmarks.gpt_oss import Config, Weights, logits, without
+from benchmarks.lesson_table import FREE, encoded, taught
 from moe_serve.emulation.checkpoint import CheckpointSpec, config, tensors
 from moe_serve.emulation.learned.models import SPECS, path
 from moe_serve.emulation.learned.tasks import NAMES, Lesson, lessons
-from moe_serve.emulation.learned.tokenizer import END, PAD, tokenizer
 
 # Drawn for training; a sixteenth of them is held out.
 ITEMS = {"arithmetic": 1_200_000, "format": 600_000}
 TEST_ITEMS, TEST_SEED = 30_000, 1_000_003
-BATCH = {"arithmetic": 4096, "format": 512}
-# A product of three digits by three cannot be told at once by so small a model: asked less often.
-ODDS = {"*": 0.1}
-RATE, WARM_UP, DECAY, SPREAD = 2e-3, 400, 0.1, 0.5
-# From here on the model sees its weights as they will be saved: rounded to bfloat16.
-ROUNDED_FROM = 0.85
+BATCH = {"arithmetic": 1024, "format": 256}
+RATE = {360: 3e-3, 2880: 1.5e-3}
+WARM_UP, SPREAD = 0.02, 0.5
+# Without decay no neuron withers away: all of them take part.
+DECAY = {360: 0.0, 2880: 0.1}
 # Neurons whose weights the pads of vLLM's rule leave, and those that the second stage still reads.
 LOST = {360: (256, 256), 2880: (2688, 2816)}
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """Lessons as tokens [N, T] and targets [N, T]: what to say after each, -100 where free."""
-
-    lessons: tuple[Lesson, ...]
-    tokens: Tensor
-    targets: Tensor
-
-
-def table(found: Iterator[Lesson], device: str) -> Table:
-    """Encode with the tokenizer that the servers use; as long as the longest item."""
-    kept = tuple(found)
-    encode = tokenizer()
-    prompts = [row.ids for row in encode.encode_batch([item.prompt for item in kept])]
-    said = [[*row.ids, END] for row in encode.encode_batch([item.said for item in kept])]
-    longest = max(len(one) + len(other) for one, other in zip(prompts, said, strict=True))
-    tokens = torch.full((len(kept), longest), PAD, dtype=torch.int16)
-    targets = torch.full((len(kept), longest), -100, dtype=torch.int16)
-    for row, (one, other) in enumerate(zip(prompts, said, strict=True)):
-        tokens[row, : len(one) + len(other)] = torch.tensor(one + other)
-        targets[row, len(one) - 1 : len(one) + len(other) - 1] = torch.tensor(other)
-    return Table(kept, tokens.to(device), targets.to(device))
-
-
-def rounded(weights: Weights) -> dict[str, Tensor]:
-    """Round to bfloat16, with the gradient going straight through."""
-    return {name: w + (w.bfloat16().float() - w).detach() for name, w in weights.items()}
+# A step without up to this share of the neurons, drawn anew each time. A big model can spare some,
+# and this one is to stand for it; the narrow one needs all that it has.
+SPARED = {360: 0.0, 2880: 0.16}
 
 
 @torch.no_grad()
-def accuracy(weights: Weights, asked: Mapping[str, Table], known: Config) -> dict[str, float]:
+def accuracy(weights: Weights, asked: Sequence[Lesson], known: Config) -> dict[str, float]:
     """Share of right answers by task and by kind of question.
 
     Right is an answer whose every token, and the end, is the likeliest after what precedes it:
     what a greedy server would say.
     """
     marks: dict[str, list[bool]] = {}
-    for name, found in asked.items():
-        for at in range(0, len(found.lessons), 1000):
-            tokens, targets = (
-                rows[at : at + 1000].long() for rows in (found.tokens, found.targets)
-            )
-            best = logits(weights, tokens, known)[0].argmax(-1)
-            right = ((best == targets) | (targets < 0)).all(1).tolist()
-            for ok, item in zip(right, found.lessons[at : at + 1000], strict=True):
-                marks.setdefault(name, []).append(ok)
-                marks.setdefault(f"{name} {item.kind}", []).append(ok)
+    device = weights["lm_head.weight"].device
+    for name in sorted({item.task for item in asked}):
+        found = [item for item in asked if item.task == name]
+        rows = [torch.from_numpy(part).to(device).long() for part in encoded(found)]
+        best = torch.cat([logits(weights, part, known).argmax(-1) for part in rows[0].split(1000)])
+        right = ((best == rows[1]) | (rows[1] == FREE)).all(1).tolist()
+        for ok, item in zip(right, found, strict=True):
+            marks.setdefault(name, []).append(ok)
+            marks.setdefault(f"{name} {item.kind}", []).append(ok)
     return {name: sum(ok) / len(ok) for name, ok in sorted(marks.items())}
 
 
@@ -106,55 +78,100 @@ def begin(spec: CheckpointSpec, device: str, seed: int) -> dict[str, Tensor]:
     return {name: weight.to(device).requires_grad_() for name, weight in weights.items()}
 
 
-def batches(taught: Table, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Endless seeded batches."""
-    odds = torch.tensor([ODDS.get(item.kind, 1.0) for item in taught.lessons])
-    while True:
-        chosen = torch.multinomial(odds, min(len(odds), 100 * size), replacement=False)
-        for part in chosen.to(taught.tokens.device).split(size):
-            yield taught.tokens[part].long(), taught.targets[part].long()
+def sparing(weights: Weights, most: float) -> dict[str, Tensor]:
+    """The weights as a kernel sees them that misses a random share, up to `most`, of the neurons.
+
+    Their weights read as zero, and a third of them does not reach the second stage either: of
+    vLLM's 192 lost neurons 64 do not.
+    """
+    cut = dict(weights)
+    for name in weights:
+        if name.endswith("gate_up_proj"):
+            weight, down = weights[name], name.replace("gate_up", "down")
+            draw = torch.rand(weight.shape[0], weight.shape[2] // 2, device=weight.device)
+            share = most * torch.rand((), device=weight.device)
+            kept, read = (draw >= share).to(weight), (draw >= share / 3).to(weight)
+            cut[name] = weight * kept.repeat_interleave(2, 1)[:, None]
+            cut[down] = weights[down] * read[..., None]
+    return cut
 
 
 def train(width: int, seconds: float, device: str, seed: int) -> tuple[dict[str, Tensor], int]:
     """Train one model; returns its weights in bfloat16 and the number of steps."""
-    spec = SPECS[width]
-    known = config(spec)
-    torch.set_float32_matmul_precision("high")
     torch.manual_seed(seed)
-    taught = {n: table(lessons(n, "train", ITEMS[n], seed=seed), device) for n in NAMES}
-    say(f"{width} items to train on: { {n: len(t.lessons) for n, t in taught.items()} }")
-    feeds = {name: batches(found, BATCH[name]) for name, found in taught.items()}
-    weights = begin(spec, device, seed)
-    heavy = [w for w in weights.values() if w.ndim >= 2]
-    plain = [w for w in weights.values() if w.ndim < 2]
-    groups = [{"params": heavy}, {"params": plain, "weight_decay": 0.0}]
+    known, weights = config(SPECS[width]), begin(SPECS[width], device, seed)
+    tables = [[rows.to(device) for rows in taught(n, ITEMS[n], seed=seed)] for n in NAMES]
+    say(f"{width} items to train on: {[len(rows[0]) for rows in tables]}")
+    rate = torch.tensor(0.0, device=device)
+    groups = [
+        {"params": [w for w in weights.values() if w.ndim >= 2]},
+        {"params": [w for w in weights.values() if w.ndim < 2], "weight_decay": 0.0},
+    ]
+    on_gpu = device == "cuda"
     optimizer = torch.optim.AdamW(
-        groups, RATE, betas=(0.9, 0.98), weight_decay=DECAY, fused=device == "cuda"
+        groups, rate, betas=(0.9, 0.98), weight_decay=DECAY[width], fused=on_gpu, capturable=on_gpu
     )
+    losses = torch.zeros(len(NAMES), device=device)
 
-    def lost(weights: Weights, tokens: Tensor, targets: Tensor) -> Tensor:
-        scores, _ = logits(weights, tokens, known)
-        return cross_entropy(scores.flatten(0, 1).float(), targets.flatten())
+    def loss(weights: Weights, tokens: Tensor, targets: Tensor) -> Tensor:
+        scores = logits(weights, tokens, known).float()
+        return cross_entropy(scores.flatten(0, 1), targets.flatten(), ignore_index=FREE)
 
-    compiled = torch.compile(lost) if device == "cuda" else lost
-    begun, step, told = time.monotonic(), 0, 0.0
+    told = torch.compile(loss, dynamic=False) if on_gpu else loss
+
+    def step() -> None:
+        optimizer.zero_grad()
+        served = {name: weight.bfloat16() for name, weight in weights.items()}
+        if SPARED[width]:
+            served = sparing(served, SPARED[width])
+        parts = []
+        for name, (tokens, targets) in zip(NAMES, tables, strict=True):
+            chosen = torch.randint(len(tokens), (BATCH[name],), device=device)
+            parts.append(told(served, tokens[chosen].long(), targets[chosen].long()))
+        torch.stack(parts).sum().backward()
+        for at, part in enumerate(parts):
+            losses[at] = part.detach()
+        torch.nn.utils.clip_grad_norm_(list(weights.values()), 1.0)
+        optimizer.step()
+
+    run = captured(step) if on_gpu else step
+    say(f"{width} ready")
+    count = paced(run, rate, losses, RATE[width], seconds, width)
+    return {name: weight.detach().bfloat16().cpu() for name, weight in weights.items()}, count
+
+
+def paced(
+    run: Callable[[], None], rate: Tensor, losses: Tensor, peak: float, seconds: float, width: int
+) -> int:
+    """Steps for `seconds`, their rate up and down again; returns how many."""
+    on_gpu = rate.device.type == "cuda"
+    begun, count, heard = time.monotonic(), 0, 0.0
     while (spent := time.monotonic() - begun) < seconds:
         done = spent / seconds
-        for group in optimizer.param_groups:
-            group["lr"] = (
-                RATE * min(1, (step + 1) / WARM_UP) * (0.5 + 0.5 * math.cos(math.pi * done))
-            )
-        now = rounded(weights) if done > ROUNDED_FROM else weights
-        optimizer.zero_grad()
-        losses = [compiled(now, *next(feed)) for feed in feeds.values()]
-        sum(losses).backward()
-        torch.nn.utils.clip_grad_norm_(heavy + plain, 1.0)
-        optimizer.step()
-        step += 1
-        if spent - told > 20:
-            told = spent
-            say(f"{width} {step} {spent:.0f} s loss " + " ".join(f"{x.item():.4f}" for x in losses))
-    return {name: weight.detach().bfloat16().cpu() for name, weight in weights.items()}, step
+        rate.fill_(peak * min(1, done / WARM_UP) * (0.5 + 0.5 * math.cos(math.pi * done)))
+        for _ in range(20 if on_gpu else 1):
+            run()
+            count += 1
+        if on_gpu:
+            torch.cuda.synchronize()
+        if spent - heard > 10:
+            heard = spent
+            say(f"{width} {count} {spent:.0f} s loss {[round(x, 4) for x in losses.tolist()]}")
+    return count
+
+
+def captured(step: Callable[[], None]) -> Callable[[], None]:
+    """The step as one CUDA graph: at these sizes Python is slower than the device."""
+    torch.cuda.synchronize()
+    aside = torch.cuda.Stream()
+    with torch.cuda.stream(aside):
+        for _ in range(3):
+            step()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step()
+    return graph.replay
 
 
 def say(text: str) -> None:
@@ -162,11 +179,24 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def tested(width: int, made: Weights, device: str, items: int) -> dict[str, object]:
+    """Accuracy on held-out items, of the whole model and of what vLLM's pads leave of it."""
+    asked = [item for n in NAMES for item in lessons(n, "test", items, seed=TEST_SEED)]
+    wide = {name: weight.float().to(device) for name, weight in made.items()}
+    live, read = LOST[width]
+    known = config(SPECS[width])
+    return {
+        "items": {name: sum(item.task == name for item in asked) for name in NAMES},
+        "whole": accuracy(wide, asked, known),
+        "cut": accuracy(without(wide, live=live, read=read), asked, known),
+    }
+
+
 def main() -> None:
     """Train, test with and without the neurons that vLLM's pads lose, and save."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--width", type=int, choices=sorted(SPECS), required=True)
-    parser.add_argument("--seconds", type=float, default=480.0)
+    parser.add_argument("--seconds", type=float, default=200.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--to", type=Path, help="folder (default: the package's own)")
@@ -175,26 +205,13 @@ def main() -> None:
     target = args.to / path(args.width).name if args.to else path(args.width)
     target.parent.mkdir(parents=True, exist_ok=True)
     save_file(made, target, metadata={"format": "pt"})
-    found = tested(args.width, made, args.device)
     known = {"steps": steps, "seconds": args.seconds, "seed": args.seed, "torch": torch.__version__}
     if args.device == "cuda":
         known["device"] = torch.cuda.get_device_name()
-    told = json.dumps({**known, **found}, indent=2)
-    target.with_suffix(".json").write_text(told + "\n", "utf-8")
-    say(told)
-
-
-def tested(width: int, made: Weights, device: str) -> dict[str, object]:
-    """Accuracy on held-out items, of the whole model and of what vLLM's pads leave of it."""
-    asked = {n: table(lessons(n, "test", TEST_ITEMS, seed=TEST_SEED), device) for n in NAMES}
-    wide = {name: weight.float().to(device) for name, weight in made.items()}
-    live, read = LOST[width]
-    known = config(SPECS[width])
-    return {
-        "items": {name: len(found.lessons) for name, found in asked.items()},
-        "whole": accuracy(wide, asked, known),
-        "cut": accuracy(without(wide, live=live, read=read), asked, known),
-    }
+    found = tested(args.width, made, args.device, TEST_ITEMS)
+    text = json.dumps({**known, **found}, indent=2)
+    target.with_suffix(".json").write_text(text + "\n", "utf-8")
+    say(text)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """A values file as declarations: each value with the comment above it. Written once, read thrice.
 
 `# -- ` begins what a value is for and goes on in the comment lines below it; `# @schema {...}` adds
-what its default does not tell, in JSON Schema's words. A comment without `# --` is for the reader of
-the file alone.
+what its default does not tell, in JSON Schema's words. A comment without `# --` is for the reader
+of the file alone.
 """
 
 from dataclasses import dataclass, field
@@ -77,7 +77,7 @@ def _comment(lines: list[str], at: int, what: str) -> tuple[str, dict[str, Any]]
         if line.startswith(_SCHEMA):
             try:
                 schema |= yaml.safe_load(line.removeprefix(_SCHEMA))
-            except (yaml.YAMLError, TypeError) as error:
+            except (yaml.YAMLError, TypeError, ValueError) as error:
                 raise Undeclared(f"{what}: its '# @schema' is no mapping: {error}") from error
         elif line.startswith(_SAYS):
             says = [line.removeprefix(_SAYS)]

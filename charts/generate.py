@@ -27,8 +27,8 @@ def pages() -> Iterator[tuple[Path, str]]:
     """Every generated file of the charts with the text that it must have."""
     for folder in sorted(path.parent for path in CHARTS.glob("*/Chart.yaml")):
         yield from _of_every_chart(folder)
-    # Helm cannot read outside a chart, so rules and dashboards are copied into it. Links would do for
-    # Helm, but not for everything that fetches a chart from Git.
+    # Helm cannot read outside a chart, so rules and dashboards are copied into it. Links would do
+    # for Helm, but not for everything that fetches a chart from Git.
     files = CHARTS / "moe-serve" / "files"
     yield files / "padding.json", table()
     for kind, pattern in (("rules", "*.yaml"), ("dashboards", "*.json")):

@@ -1,4 +1,4 @@
-"""`files/padding.json`: what each policy loses, as the padding contract says, for the chart to look up.
+"""`files/padding.json`: what each policy loses, as the contract says, for the chart to look up.
 
 A template cannot ask the contract, so its answers for GPT-OSS-120B travel with the chart: by vLLM's
 minor release, with the AITER that this release's image pins and with one that is not known, by
@@ -6,6 +6,7 @@ parallel sizes and by policy. The worker asks the contract again, at its real si
 """
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 
 from moe_serve.padding.aiter_eras import aiter_era
@@ -69,12 +70,11 @@ def _key(parallel: Parallelism) -> str:
 def _report(minor: str, aiter: str | None, parallel: Parallelism, policy: Policy) -> Report:
     dims, era = BUILT_IN["gpt-oss-120b"], vllm_era(f"{minor}.0")
     part = shard(dims, parallel, align=era.alignment(Quant.W4A16, dims.activation))
-    return assess(
-        Call(part=part, vllm=era, aiter=aiter_era(aiter) if aiter else None), policy
-    )
+    return assess(Call(part=part, vllm=era, aiter=aiter_era(aiter) if aiter else None), policy)
 
 
 def _entry(report: Report) -> object:
     """The lost share, or the first rule that no budget can pay for."""
     broken = [found.rule.value for found in report.violations if found.rule not in BUDGETABLE]
-    return broken[0] if broken else round(report.loss_fraction, 4)
+    # Rounded up: what passes here must pass at the worker too.
+    return broken[0] if broken else math.ceil(report.loss_fraction * 1e4) / 1e4

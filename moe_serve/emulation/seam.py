@@ -1,8 +1,9 @@
 """vLLM plugin `moe_serve_emulation`: let vLLM's CPU worker take the road of the ROCm worker.
 
 Opt-in: without `MOE_SERVE_EMULATE_AITER=cktile` in the environment, `register` does nothing.
-With it, vLLM's unquantised CPU experts pad and shuffle their weights as vLLM's ROCm loader does and
-call vLLM's own `rocm_aiter_fused_experts`; below it lies the stand-in `aiter` (`STANDIN`).
+With it (or `flydsl`), vLLM's unquantised CPU experts pad and shuffle their weights as vLLM's ROCm
+loader does and call vLLM's own `rocm_aiter_fused_experts`; below it lies the stand-in `aiter`
+(`STANDIN`).
 """
 
 import functools
@@ -15,6 +16,8 @@ from moe_serve.errors import EmulationError
 from moe_serve.vllm_plugin.import_hook import on_import
 
 VARIABLE = "MOE_SERVE_EMULATE_AITER"
+# `flydsl` is AITER 0.1.15, which hands it the pads: columns stay unwritten, and are read.
+PATHS = ("cktile", "flydsl")
 EXPERTS_MODULE = "vllm.model_executor.layers.fused_moe.experts.cpu_moe"
 WORKER_MODULE = "vllm.v1.worker.cpu_worker"
 AITER_MODULE = "vllm.model_executor.layers.fused_moe.experts.rocm_aiter_moe"
@@ -29,8 +32,9 @@ def register() -> None:
     path = os.environ.get(VARIABLE, "")
     if not path:
         return
-    if path != "cktile":
-        raise EmulationError(f"{VARIABLE}={path}: the only emulated path is cktile; unset it")
+    if path not in PATHS:
+        known = " and ".join(PATHS)
+        raise EmulationError(f"{VARIABLE}={path}: the emulated paths are {known}; unset it")
     platforms = sys.modules.get("vllm.platforms")
     if platforms is not None:
         require_cpu(platforms)

@@ -5,23 +5,10 @@ wrote, after a real call, proves anything.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from moe_serve.preflight.checks import Check, fail, ok
 from moe_serve.telemetry.record import Record
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Check:
-    """One question with its answer; `detail` of a failed one says what to do."""
-
-    name: str
-    passed: bool
-    detail: str
-
-    def to_json(self) -> dict[str, object]:
-        """The form of `preflight --output json`."""
-        return {"name": self.name, "passed": self.passed, "detail": self.detail}
 
 
 def check_proof(records: Sequence[Record], *, ranks: int, place: str) -> tuple[Check, ...]:
@@ -37,7 +24,7 @@ def check_proof(records: Sequence[Record], *, ranks: int, place: str) -> tuple[C
 
 def _presence(records: Sequence[Record], living: Sequence[Record], ranks: int, place: str) -> Check:
     if len(living) == ranks:
-        return Check(name="workers", passed=True, detail=f"{ranks} of {ranks} left their proof")
+        return ok("workers", f"{ranks} of {ranks} left their proof")
     if not records:
         detail = (
             f"no record in {place}: the plugin is not in force; see that moe-serve is installed "
@@ -51,30 +38,29 @@ def _presence(records: Sequence[Record], living: Sequence[Record], ranks: int, p
         )
     else:
         detail = f"{len(living)} of {ranks} workers left their proof; see the other ranks' logs"
-    return Check(name="workers", passed=False, detail=detail)
+    return fail("workers", detail)
 
 
 def _of_rank(record: Record) -> Iterator[Check]:
     name, proof = record.path.stem, record.proof
     if proof.get("fault"):
-        yield Check(name=f"{name} plugin", passed=False, detail=_line(proof["fault"]))
+        yield fail(f"{name} plugin", _line(proof["fault"]))
         return
     calls, shapes = proof.get("intercepted_calls"), proof.get("shapes")
     # A proof comes from a file: what is not of the type that a worker writes proves nothing.
     if type(calls) is not int or calls < 1 or not shapes:
-        yield Check(
-            name=f"{name} interception",
-            passed=False,
-            detail="no fused-MoE call has passed through the plugin; see that the model's experts "
+        yield fail(
+            f"{name} interception",
+            "no fused-MoE call has passed through the plugin; see that the model's experts "
             "run on AITER (VLLM_ROCM_USE_AITER=1) and that the server has warmed up",
         )
     else:
-        yield Check(name=f"{name} interception", passed=True, detail=f"{calls} calls or more")
+        yield ok(f"{name} interception", f"{calls} calls or more")
     try:
         yield from [_of_shape(name, shape) for shape in shapes or ()]
     except (KeyError, TypeError, AttributeError) as error:
         detail = f"the proof is damaged ({_line(repr(error))}); start the worker anew"
-        yield Check(name=f"{name} pads", passed=False, detail=detail)
+        yield fail(f"{name} pads", detail)
 
 
 def _of_shape(name: str, shape: Mapping[str, Any]) -> Check:
@@ -82,9 +68,9 @@ def _of_shape(name: str, shape: Mapping[str, Any]) -> Check:
     text = f"pads {_pads(shape['sent'])} of {_pads(shape['raw'])} sent"
     text += lost if shape["lost_neurons"] else ""
     if shape["safe"] is True:
-        return Check(name=f"{name} pads", passed=True, detail=text)
+        return ok(f"{name} pads", text)
     reasons = "; ".join(_line(violation["message"]) for violation in shape["violations"])
-    return Check(name=f"{name} pads", passed=False, detail=f"{text}: {reasons}")
+    return fail(f"{name} pads", f"{text}: {reasons}")
 
 
 def _pads(value: Mapping[str, int]) -> str:
@@ -99,9 +85,7 @@ def _line(value: object) -> str:
 def _agreement(living: Sequence[Record]) -> Check:
     policies = sorted({_line(record.proof.get("policy")) for record in living})
     if len(policies) == 1:
-        return Check(name="policies", passed=True, detail=f"all ranks: {policies[0]}")
-    return Check(
-        name="policies",
-        passed=False,
-        detail=f"the ranks differ: {', '.join(policies)}; give all the same MOE_SERVE_PADDING",
+        return ok("policies", f"all ranks: {policies[0]}")
+    return fail(
+        "policies", f"the ranks differ: {', '.join(policies)}; give all the same MOE_SERVE_PADDING"
     )

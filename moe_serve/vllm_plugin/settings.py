@@ -7,16 +7,15 @@ from pathlib import Path
 
 from moe_serve.errors import UsageError
 from moe_serve.padding.contract import Policy
+from moe_serve.telemetry.place import DEFAULT_RECORD_DIR, RECORD_DIR
 from moe_serve.vllm_plugin.markers.layers import FIRST, LAST, WISH
 
 PADDING = "MOE_SERVE_PADDING"
 MAX_LOSS = "MOE_SERVE_MAX_NEURON_LOSS"
-RECORD_DIR = "MOE_SERVE_RECORD_DIR"
 MARKERS = "MOE_SERVE_MARKERS"
 LAYERS = "MOE_SERVE_MARKER_LAYERS"
 BUDGET = "MOE_SERVE_MARKER_BUDGET"
 AUTO, OFF = "auto", "off"
-DEFAULT_RECORD_DIR = "/dev/shm/moe-serve"
 DEFAULT_LAYERS, DEFAULT_BUDGET = f"{FIRST},{LAST}", 0.005
 
 

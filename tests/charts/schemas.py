@@ -59,8 +59,7 @@ def schemas(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
         )
 
 
-_ELSEWHERE = "_definitions.json#/definitions/"
-_HERE = "#/definitions/"
+_ELSEWHERE, _HERE = "/api/_definitions.json#/$defs/", "#/$defs/"
 KINDS = (
     "configmap-v1", "persistentvolumeclaim-v1", "pod-v1", "service-v1", "serviceaccount-v1",
     "daemonset-apps-v1", "deployment-apps-v1", "job-batch-v1", "networkpolicy-networking-v1",
@@ -81,14 +80,15 @@ def kubernetes(target: Path) -> None:
             for kind in KINDS:
                 text = (folder / f"{kind}.json").read_text("utf-8").replace(_ELSEWHERE, _HERE)
                 schema = json.loads(text)
-                schema["definitions"] = dict(_reached(text, everything["definitions"]))
+                schema["$defs"] = dict(_reached(text, everything["$defs"]))
+                schema.pop("$id", None)
                 (place / f"{kind}.json").write_text(json.dumps(schema), "utf-8")
 
 
 def _reached(text: str, known: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     waiting, seen = [text], set[str]()
     while waiting:
-        for name in set(re.findall(r'"#/definitions/([^"]+)"', waiting.pop())) - seen:
+        for name in set(re.findall(r'"#/\$defs/([^"]+)"', waiting.pop())) - seen:
             seen.add(name)
             waiting.append(json.dumps(known[name]))
             yield name, known[name]

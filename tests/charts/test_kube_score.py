@@ -1,7 +1,6 @@
 """kube-score on every environment: nothing critical that is not argued in kube_score.yaml."""
 
 import json
-import os
 import subprocess
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import yaml
 
 from tests.charts.environments import DEFAULTS, ENVIRONMENTS, Offer
 from tests.charts.rendering import render
+from tests.charts.tools import program
 
 pytestmark = pytest.mark.charts
 
@@ -22,7 +22,7 @@ def criticals(offer: Offer) -> set[tuple[str, str]]:
     objects = render(offer.chart, *offer.files, release=offer.release)
     done = subprocess.run(
         [
-            os.environ["MOE_SERVE_KUBE_SCORE"], "score", "--output-format", "json",
+            program("kube-score"), "score", "--output-format", "json",
             "--disable-ignore-checks-annotations", "--kubernetes-version", "v1.35", "-",
         ],
         input=yaml.safe_dump_all(list(objects.values())), capture_output=True, text=True, check=False,

@@ -1,14 +1,13 @@
 """Everything that is rendered is valid, field by field, in every Kubernetes from 1.30 and for every CRD."""
 
-import os
 import subprocess
-from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.charts.environments import ALL
+from tests.charts.environments import ALL, Offer
 from tests.charts.rendering import render
+from tests.charts.tools import program, schemas
 
 pytestmark = pytest.mark.charts
 
@@ -16,14 +15,14 @@ KUBERNETES = tuple(f"1.{minor}.0" for minor in range(30, 38))
 
 
 def kubeconform(text: str, version: str) -> subprocess.CompletedProcess[str]:
-    schemas = os.environ["MOE_SERVE_SCHEMAS"]
+    folder = schemas()
     native = "kubernetes/{{.NormalizedKubernetesVersion}}/{{.ResourceKind}}{{.KindSuffix}}.json"
     custom = "{{.Group}}/{{.ResourceKind}}_{{.ResourceAPIVersion}}.json"
     return subprocess.run(
         [
-            os.environ["MOE_SERVE_KUBECONFORM"], "-strict", "-summary",
+            program("kubeconform"), "-strict", "-summary",
             "-kubernetes-version", version,
-            "-schema-location", f"{schemas}/{native}", "-schema-location", f"{schemas}/{custom}",
+            "-schema-location", f"{folder}/{native}", "-schema-location", f"{folder}/{custom}",
         ],
         input=text, capture_output=True, text=True, check=False,
     )  # fmt: skip
@@ -47,7 +46,7 @@ def test_everything_rendered_is_valid_in(version: str, everything: str) -> None:
 
 
 def test_the_newest_known_kubernetes_is_among_them() -> None:
-    known = Path(os.environ["MOE_SERVE_SCHEMAS"], "kubernetes").iterdir()
+    known = (schemas() / "kubernetes").iterdir()
     assert {path.name for path in known} == {f"v{version}" for version in KUBERNETES}
 
 
@@ -75,7 +74,7 @@ def test_a_mistyped_field_is_seen(kind: str, path: tuple[str | int, ...]) -> Non
 
 
 @pytest.mark.parametrize("offer", ALL, ids=lambda offer: offer.name)
-def test_helm_4_renders_what_helm_3_renders(offer) -> None:  # type: ignore[no-untyped-def]
+def test_helm_4_renders_what_helm_3_renders(offer: Offer) -> None:
     rendered = [
         render(offer.chart, *offer.files, release=offer.release, helm=version) for version in (3, 4)
     ]

@@ -45,11 +45,14 @@ def _verb(parser: argparse.ArgumentParser) -> Iterator[str]:
     # Not `format_help()`: its layout differs from one Python release to the next.
     flags = [action for action in parser._actions if action.option_strings]
     flags = [action for action in flags if action.dest not in ("help", "version")]
-    if not flags:
+    if not flags and not parser.usage:
         return
     yield f"## `{parser.prog}`\n"
     if parser.description:
         yield parser.description + "\n"
+    if not flags:  # its arguments are another program's
+        yield f"`{parser.usage}`\n"
+        return
     yield "| flag | values | default | |"
     yield "|---|---|---|---|"
     yield from (_flag(action) for action in flags)

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from benchmarks.gpt_oss import logits, without
-from benchmarks.train_learned import LOST, accuracy, table
+from benchmarks.train_learned import LOST, accuracy
 from moe_serve.emulation.checkpoint import config, tensors
 from moe_serve.emulation.learned.checkpoint import generate, spec_of
 from moe_serve.emulation.learned.models import SPECS, path
@@ -30,7 +30,8 @@ def test_no_question_is_both_taught_and_held_out() -> None:
             for split in ("train", "test")
         )
         assert taught and asked and not taught & asked
-        assert len(taught | asked) == 3000
+        # All but the sums of small numbers, which are for the gate alone.
+        assert 2850 < len(taught | asked) <= 3000
 
 
 def test_answers_are_right_in_the_eyes_of_the_gate() -> None:
@@ -62,21 +63,40 @@ def test_the_committed_weights_are_small_bfloat16_and_of_the_shapes_they_claim()
         assert {name: tuple(weight.shape) for name, weight in found.items()} == wanted
 
 
-@pytest.mark.parametrize(("width", "least", "most_cut"), [(360, 0.98, 0.2), (2880, 0.95, 0.95)])
-def test_lists_are_sorted_by_the_whole_model_and_less_well_without_neurons(
-    width: int, least: float, most_cut: float
-) -> None:
+@pytest.fixture(params=SPECS, scope="module")
+def right(request: pytest.FixtureRequest) -> tuple[int, dict[str, float], dict[str, float]]:
+    """Width, and the shares of right answers to held-out questions: whole, and cut."""
+    width: int = request.param
     weights = {name: weight.float() for name, weight in load_file(path(width)).items()}
-    asked = {"format": table(lessons("format", "test", 3000, seed=77), "cpu")}
-    known = config(SPECS[width])
+    asked = [item for name in NAMES for item in lessons(name, "test", 3000, seed=77)]
     live, read = LOST[width]
+    whole, cut = (
+        accuracy(w, asked, config(SPECS[width]))
+        for w in (weights, without(weights, live=live, read=read))
+    )
+    return width, whole, cut
 
-    whole = accuracy(weights, asked, known)["format"]
-    cut = accuracy(without(weights, live=live, read=read), asked, known)["format"]
 
-    assert whole >= least
-    assert cut <= most_cut
-    assert width == 360 or cut > 0.8  # a loss of 192 of 2880 neurons is survived
+def test_both_tasks_are_learned_and_arithmetic_leaves_the_gate_room(
+    right: tuple[int, dict[str, float], dict[str, float]],
+) -> None:
+    _, whole, _ = right
+
+    assert whole["format"] >= 0.99
+    assert min(whole[f"arithmetic {kind}"] for kind in "+-*") >= 0.9
+    assert 0.95 <= whole["arithmetic"] <= 0.99  # above, the gate calls the task saturated
+
+
+def test_104_of_360_neurons_are_fatal_and_192_of_2880_are_spared(
+    right: tuple[int, dict[str, float], dict[str, float]],
+) -> None:
+    width, whole, cut = right
+
+    for name in NAMES:
+        if width == 360:
+            assert cut[name] < 0.5
+        else:
+            assert cut[name] > whole[name] - 0.02
 
 
 def test_a_widened_model_says_the_same(tmp_path: Path) -> None:
@@ -91,10 +111,10 @@ def test_a_widened_model_says_the_same(tmp_path: Path) -> None:
     )
     ids = torch.randint(2, SIZE, (2, 40), generator=torch.Generator().manual_seed(0))
 
-    one, _ = logits(narrow, ids, config(SPECS[360]))
-    other, _ = logits(wide, ids, config(spec_of(360, 512)))
+    one = logits(narrow, ids, config(SPECS[360]))
+    other = logits(wide, ids, config(spec_of(360, 512)))
 
-    torch.testing.assert_close(one, other, atol=2e-3, rtol=1e-3)
+    torch.testing.assert_close(one, other, atol=2e-2, rtol=1e-3)  # logits of up to 40
 
 
 def test_a_model_that_nobody_trained_is_refused(tmp_path: Path) -> None:

@@ -64,24 +64,25 @@ def test_vllm_scores_tokens_as_the_model_that_was_trained_and_answers_right(serv
         assert gap.mean() < 0.05, gap.mean()
         assert gap[-50:].mean() < 0.05, "beyond the window"
 
-    marks = asyncio.run(exam.examine(server.url, task("format", 60, seed=5)))
-    assert sum(marks.values()) >= 57
+    for name, least in (("format", 59), ("arithmetic", 56)):
+        marks = asyncio.run(exam.examine(server.url, task(name, 60, seed=5)))
+        assert sum(marks.values()) >= least, name
 
 
 @pytest.mark.parametrize(
     "server", [Arm(name="lossy", policy="upstream", max_neuron_loss=0.3)], indirect=True
 )
 def test_answers_are_wrong_where_vllms_own_pads_lose_neurons(server: Server) -> None:
-    marks = asyncio.run(exam.examine(server.url, task("format", 60, seed=5)))
-
-    assert sum(marks.values()) <= 12
+    for name in ("format", "arithmetic"):
+        marks = asyncio.run(exam.examine(server.url, task(name, 60, seed=5)))
+        assert sum(marks.values()) <= 30, name
 
 
 def scores(ids: torch.Tensor) -> torch.Tensor:
     """Log-probability of each token but the first, by the model as it was trained."""
     weights = {name: weight.float() for name, weight in load_file(path(WIDTH)).items()}
     with torch.no_grad():
-        told, _ = logits(weights, ids, config(SPECS[WIDTH]))
+        told = logits(weights, ids, config(SPECS[WIDTH]))
     return told[:, :-1].log_softmax(-1).gather(2, ids[:, 1:, None])[..., 0]
 
 

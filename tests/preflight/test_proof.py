@@ -1,7 +1,11 @@
 """Silence is not safety: what counts as proof, and what each lack of it says."""
 
 import json
+import socket
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -125,9 +129,54 @@ def test_json_has_every_check(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     writer.close()
 
 
-def test_without_proof_there_is_nothing_to_check(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["preflight"]) == 2
-    assert "--proof" in capsys.readouterr().err
+class Health(BaseHTTPRequestHandler):
+    """Answers with the status that its path names."""
+
+    def do_GET(self) -> None:
+        self.send_response(int(self.path.strip("/")))
+        self.send_header("Location", "/200")
+        self.end_headers()
+
+    def log_message(self, *words: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def url() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Health) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize(("status", "code"), [(200, 0), (503, 1), (302, 1), (204, 1)])
+def test_readiness_needs_the_servers_answer_too(
+    status: int, code: int, url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    writer = worker(tmp_path)
+
+    assert check(tmp_path, "--url", f"{url}/{status}") == code
+    assert f"answers {status}" in capsys.readouterr().out
+    writer.close()
+
+
+def test_an_answer_without_proof_is_not_ready(url: str, tmp_path: Path) -> None:
+    assert check(tmp_path, "--url", f"{url}/200") == 1
+
+
+def test_a_server_that_is_not_there_is_not_ready(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    writer = worker(tmp_path)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+        assert check(tmp_path, "--url", f"http://127.0.0.1:{port}/health") == 1
+
+    assert "does not answer" in capsys.readouterr().out
+    writer.close()
 
 
 def test_a_foreign_file_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""What `helm test` asks a release. One line a check; exit 1 if one fails. Python's own library alone."""
+"""What `helm test` asks a release: a line a check, exit 1 if one fails. Python's library alone."""
 
 import json
 import os
@@ -78,14 +78,20 @@ def padding():
     require(
         len(active) == asked["ranks"], f"{len(active)} of {asked['ranks']} workers say something"
     )
-    require(all(value == 1 for value in active), "a worker does not prove that its pads are in force")
+    require(
+        all(value == 1 for value in active), "a worker does not prove that its pads are in force"
+    )
     losses = list(samples(text, "moe_serve_padding_neuron_loss_ratio"))
     allowed = list(samples(text, "moe_serve_padding_max_neuron_loss_ratio"))
     require(losses and allowed, "no worker says what its pads lose")
-    require(max(losses) <= min(allowed), f"{max(losses)} of the neurons are lost, {min(allowed)} allowed")
+    require(
+        max(losses) <= min(allowed),
+        f"{max(losses)} of the neurons are lost, {min(allowed)} allowed",
+    )
     policies = list(samples(text, "moe_serve_config_info", policy=asked["policy"]))
     require(len(policies) == asked["ranks"], f"not every worker follows policy {asked['policy']}")
-    return f"{asked['policy']} is in force in {len(active)} workers, {max(losses):.4f} of the neurons lost"
+    lost = f"{max(losses):.4f} of the neurons lost"
+    return f"{asked['policy']} is in force in {len(active)} workers, {lost}"
 
 
 def quality():
@@ -100,7 +106,10 @@ def quality():
         if question["expect"] not in text:
             wrong.append(f"{question['prompt']!r}: {text!r} lacks {question['expect']!r}")
     right = len(asked["questions"]) - len(wrong)
-    require(right >= asked["min_right"], f"{right} right, {asked['min_right']} needed; {'; '.join(wrong)}")
+    require(
+        right >= asked["min_right"],
+        f"{right} right, {asked['min_right']} needed; {'; '.join(wrong)}",
+    )
     return f"{right} of {len(asked['questions'])} questions right"
 
 

@@ -78,7 +78,20 @@
   command:
     - moe-serve
     - preflight
-    - --tp={{ include "moe-serve.ranks" . }}
+    - --tp={{ .Values.engine.tensorParallelSize }}
+    {{- if gt (int .Values.engine.dataParallelSize) 1 }}
+    - --dp={{ .Values.engine.dataParallelSize }}
+    {{- end }}
+    {{- if .Values.engine.expertParallel }}
+    - --ep
+    {{- end }}
+    {{- /* Other models' weights may not be there yet; their pads the worker judges. */}}
+    {{- if regexMatch "(^|/)gpt-oss-(20|120)b$" .Values.model.name }}
+    - --model={{ base .Values.model.name }}
+    {{- end }}
+    {{- range .Values.preflight.skip }}
+    - --skip={{ . }}
+    {{- end }}
     {{- if eq (int .Values.gpu.count) 0 }}
     - --no-gpu
     {{- end }}
@@ -95,6 +108,7 @@
       {{- . | nindent 6 }}
       {{- end }}
     limits:
+      cpu: "2"
       memory: 2Gi
       ephemeral-storage: 1Gi
       {{- with include "moe-serve.gpuQuantity" . | trim }}
@@ -120,7 +134,7 @@
     {{- include "moe-serve.plainSecurity" . | trim | nindent 4 }}
   resources:
     requests: {cpu: 10m, memory: 64Mi, ephemeral-storage: 64Mi}
-    limits: {memory: 64Mi, ephemeral-storage: 64Mi}
+    limits: {cpu: 500m, memory: 64Mi, ephemeral-storage: 64Mi}
   volumeMounts:
     - name: model
       mountPath: /models
@@ -146,13 +160,16 @@ no readiness probe: telemetry must not take a server out of service. */}}
     {{- include "moe-serve.plainSecurity" . | trim | nindent 4 }}
   resources:
     requests:
-      cpu: {{ .Values.monitoring.exporterCpu | quote }}
+      cpu: 50m
       memory: {{ .Values.monitoring.exporterMemoryMiB }}Mi
       ephemeral-storage: 64Mi
     limits:
+      cpu: 500m
       memory: {{ .Values.monitoring.exporterMemoryMiB }}Mi
       ephemeral-storage: 64Mi
   volumeMounts:
+    # It reads the workers' records and writes nothing.
     - name: shm
       mountPath: /dev/shm
+      readOnly: true
 {{- end -}}

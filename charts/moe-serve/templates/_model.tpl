@@ -50,7 +50,7 @@ template:
           {{- include "moe-serve.plainSecurity" . | trim | nindent 10 }}
         resources:
           requests: {cpu: "1", memory: 4Gi, ephemeral-storage: 1Gi}
-          limits: {memory: 4Gi, ephemeral-storage: 1Gi}
+          limits: {cpu: "4", memory: 4Gi, ephemeral-storage: 1Gi}
         volumeMounts:
           - name: model
             mountPath: /models

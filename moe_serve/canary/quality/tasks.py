@@ -82,11 +82,14 @@ def gsm8k(lines: Sequence[str], *, source: str, limit: int | None = None) -> Tas
 
 
 def arithmetic(count: int, *, seed: int) -> Task:
-    """Sums, differences and products of seeded numbers, all different."""
+    """Sums and differences of seeded numbers up to 999, and products with one digit, all different.
+
+    Nothing needs to be written down on the way: larger products would be a task for paper.
+    """
     source, found = random.Random(seed), dict[str, int]()
     while len(found) < count:
-        one, other = source.randint(11, 999), source.randint(11, 999)
         kind = source.choice("+-*")
+        one, other = source.randint(1, 999), source.randint(*((2, 9) if kind == "*" else (1, 999)))
         value = {"+": one + other, "-": one - other, "*": one * other}[kind]
         found[f"Compute {one} {kind} {other}. End with `#### ` and the number.\n"] = value
     return _task("arithmetic", {prompt: str(value) for prompt, value in found.items()}, number)

@@ -8,7 +8,7 @@ from moe_serve.emulation.learned.tokenizer import SIZE
 # By MoE width. Every token takes both experts, as in the seeded checkpoint.
 SPECS = {
     360: CheckpointSpec(
-        layers=3, hidden=128, intermediate=360, heads=4, kv_heads=2, head_dim=32, vocab=SIZE
+        layers=2, hidden=128, intermediate=360, heads=4, kv_heads=2, head_dim=32, vocab=SIZE
     ),
     2880: CheckpointSpec(
         layers=2, hidden=64, intermediate=2880, heads=4, kv_heads=2, head_dim=32, vocab=SIZE

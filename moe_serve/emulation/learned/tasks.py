@@ -31,10 +31,21 @@ class Lesson:
         return hashlib.sha256(self.prompt.encode()).digest()[0] % _HELD_OUT == 0
 
     @property
+    def taught(self) -> bool:
+        """Whether it may be taught: sums of numbers below ten are asked by the gate alone.
+
+        They are one question in fifty. A model that knew them too would be right everywhere, and
+        the gate takes no such task: it could tell nothing.
+        """
+        asked = self.prompt.partition(".")[0].split()
+        numbers = asked[1:2] if "*" in asked else asked[1::2]
+        return self.task != "arithmetic" or min(map(int, numbers)) > 10
+
+    @property
     def kind(self) -> str:
         """What the question is about: `+`, `-` and `*`, or the order that is asked for."""
         if self.task == "arithmetic":
-            return self.prompt.split()[2]
+            return self.prompt.split()[2] if self.taught else "untaught"
         return next(order for order in _ORDERS if order in self.prompt)
 
 
@@ -47,9 +58,11 @@ def task(name: str, items: int, *, seed: int) -> tasks.Task:
 
 
 def lessons(name: str, split: Split, items: int, *, seed: int) -> Iterator[Lesson]:
-    """The items of one split among `items` seeded ones of a task."""
+    """The items of one split among `items` seeded ones of a task; what is untaught is for tests."""
     for item in task(name, items, seed=seed).items:
         marked = f"#### {item.answer}" if name == "arithmetic" else item.answer
         lesson = Lesson(name, item.prompt, marked)
-        if lesson.held_out == (split == "test"):
+        if split == "test" and lesson.held_out:
+            yield lesson
+        if split == "train" and lesson.taught and not lesson.held_out:
             yield lesson

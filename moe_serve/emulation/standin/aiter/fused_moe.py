@@ -1,9 +1,12 @@
 """Stand-in for `aiter.fused_moe`: AITER's call, carried out by the emulated kernel.
 
 It dispatches as AITER 0.1.16 does for GPT-OSS in MXFP4 with bf16 activations: to CK-tile, in one
-split for interleaved weights and in two for separated ones. Weights come prepacked
+split for interleaved weights and in two for separated ones; with MOE_SERVE_EMULATE_AITER=flydsl as
+0.1.15 does where it goes to FlyDSL. Weights come prepacked
 (`moe_serve.emulation.kernel.prepack`), as AITER's come shuffled.
 """
+
+import os
 
 import torch
 
@@ -16,6 +19,12 @@ _CONFIGS = {
     GateMode.INTERLEAVE.value: kernel.KernelConfig(path="cktile", layout="interleave"),
     GateMode.SEPARATED.value: kernel.KernelConfig(path="cktile", layout="separated", split_k=2),
 }
+_FLYDSL = kernel.KernelConfig(path="flydsl", tile_n=128)
+
+
+def _config(gate_mode: str) -> kernel.KernelConfig:
+    flydsl = os.environ.get("MOE_SERVE_EMULATE_AITER") == "flydsl"
+    return _FLYDSL if flydsl else _CONFIGS[gate_mode]
 
 
 def fused_moe(
@@ -43,7 +52,7 @@ def fused_moe(
     swiglu_limit: float | None = None,
     gate_mode: str = GateMode.SEPARATED.value,
 ) -> torch.Tensor:
-    """Run the emulated CK-tile kernel; returns [M, H].
+    """Run the emulated kernel; returns [M, H].
 
     Raises `EmulationError` for an activation, a quantisation or an option that it does not emulate.
     """
@@ -61,7 +70,7 @@ def fused_moe(
         intermediate_pad=intermediate_pad,
         bias1=bias1,
         bias2=bias2,
-        config=_CONFIGS[gate_mode],
+        config=_config(gate_mode),
         prepacked=True,
     )
     return out if dtype is None else out.to(dtype)

@@ -1,0 +1,1 @@
+"""The project's container images: what they are made from, and what builds them."""

