@@ -235,7 +235,7 @@ CANARY = {
     ),
     "a plan that nobody carries out": (
         {**JUDGE, "controller.plan": {"name": "a"}},
-        "controller.plan: nothing would carry it out",
+        "controller.plan: nothing would use it; mode is judge",
     ),
     "a controller without a plan": (
         {**JUDGE, "mode": "controller"},

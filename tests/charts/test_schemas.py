@@ -28,19 +28,22 @@ def kubeconform(text: str, version: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def everything() -> str:
-    objects = [
+# Kubernetes knows volumes of images from 1.31 on; values.yaml says so.
+IMAGE_VOLUME = "everything/moe-serve-claims"
+
+
+def rendered(version: str) -> str:
+    return yaml.safe_dump_all(
         each
         for offer in ALL
+        if (version, offer.name) != ("1.30.0", IMAGE_VOLUME)
         for each in render(offer.chart, *offer.files, release=offer.release).values()
-    ]
-    return yaml.safe_dump_all(objects)
+    )
 
 
 @pytest.mark.parametrize("version", KUBERNETES)
-def test_everything_rendered_is_valid_in(version: str, everything: str) -> None:
-    done = kubeconform(everything, version)
+def test_everything_rendered_is_valid_in(version: str) -> None:
+    done = kubeconform(rendered(version), version)
     assert done.returncode == 0, done.stdout
     assert "Skipped: 0" in done.stdout
 

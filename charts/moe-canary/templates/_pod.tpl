@@ -41,7 +41,12 @@ imagePullSecrets:
 {{- end }}
 - --policy=/etc/moe-serve/rules/policy.yaml
 - --listen=0.0.0.0:{{ include "moe-canary.port" . }}
+{{- if include "moe-canary.isController" . }}
+- --every={{ .Values.controller.lookSeconds }}
+- --judge-every={{ .Values.comparison.everySeconds }}
+{{- else }}
 - --every={{ .Values.comparison.everySeconds }}
+{{- end }}
 {{- with .Values.source }}
 {{- with .prometheus.url }}
 - --prometheus={{ . }}
@@ -77,11 +82,29 @@ imagePullSecrets:
 - --start={{ . }}
 {{- end }}
 {{- end }}
+{{- with .Values.controller }}
+{{- if .slackSecret }}
+- --slack-file=/etc/moe-serve/slack/{{ .slackKey }}
+{{- end }}
+{{- if .webhookSecret }}
+- --webhook-file=/etc/moe-serve/webhook/{{ .webhookKey }}
+{{- end }}
+{{- end }}
 {{- if ne .Values.audit.type "off" }}
 - --audit=/var/lib/moe-serve/audit.jsonl
 {{- end }}
 {{- range .Values.extraArgs }}
 - {{ . | quote }}
+{{- end }}
+{{- end -}}
+
+{{/* Existing secrets that are mounted, by the name of their folder. */}}
+{{- define "moe-canary.secrets" -}}
+{{- $prometheus := .Values.source.prometheus -}}{{- $controller := .Values.controller -}}
+{{- range $name, $secret := dict "token" $prometheus.tokenSecret "basic-auth" $prometheus.basicAuthSecret "ca" $prometheus.caSecret "slack" $controller.slackSecret "webhook" $controller.webhookSecret }}
+{{- if $secret }}
+{{ $name }}: {{ $secret }}
+{{- end }}
 {{- end }}
 {{- end -}}
 
@@ -92,15 +115,11 @@ imagePullSecrets:
 - name: tmp
   emptyDir:
     sizeLimit: 64Mi
-{{- with .Values.source.prometheus }}
-{{- range $name, $secret := dict "token" .tokenSecret "basic-auth" .basicAuthSecret "ca" .caSecret }}
-{{- if $secret }}
+{{- range $name, $secret := include "moe-canary.secrets" . | fromYaml }}
 - name: {{ $name }}
   secret:
     secretName: {{ $secret }}
     defaultMode: 0440
-{{- end }}
-{{- end }}
 {{- end }}
 {{- with .Values.comparison.quality.existingConfigMap }}
 - name: quality
@@ -126,14 +145,10 @@ imagePullSecrets:
   readOnly: true
 - name: tmp
   mountPath: /tmp
-{{- with .Values.source.prometheus }}
-{{- range $name, $secret := dict "token" .tokenSecret "basic-auth" .basicAuthSecret "ca" .caSecret }}
-{{- if $secret }}
+{{- range $name, $_ := include "moe-canary.secrets" . | fromYaml }}
 - name: {{ $name }}
   mountPath: /etc/moe-serve/{{ $name }}
   readOnly: true
-{{- end }}
-{{- end }}
 {{- end }}
 {{- if .Values.comparison.quality.existingConfigMap }}
 - name: quality

@@ -28,8 +28,12 @@
 {{- end -}}
 {{- if include "moe-canary.isController" . -}}
 {{- include "moe-canary.validateController" . -}}
-{{- else if .Values.controller.plan -}}
-{{- fail "controller.plan: nothing would carry it out; mode is judge" -}}
+{{- else -}}
+{{- range $key := list "plan" "slackSecret" "webhookSecret" -}}
+{{- if get $.Values.controller $key -}}
+{{- fail (printf "controller.%s: nothing would use it; mode is judge" $key) -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 {{- range $key, $_ := .Values.podLabels -}}
 {{- if or (hasPrefix "app.kubernetes.io/" $key) (hasPrefix "moe-serve.io/" $key) -}}
