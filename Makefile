@@ -92,14 +92,14 @@ test: check test-pure test-serving test-monitoring ## all checks and tests: sets
 .PHONY: test-pure
 test-pure: $(VENV)/.ready ## the tests that need neither torch nor vLLM
 	$(call say,tests without torch)
-	$(BIN)/python -m pytest -n 2 -m 'not torch and not vllm and not monitoring and not cluster and not rollouts'
+	$(BIN)/python -m pytest -n 2 -m 'not torch and not vllm and not monitoring and not cluster and not rollouts and not images'
 
 .PHONY: test-serving
 test-serving: $(SERVING)/.ready $(CACHE)/wheels/$(MATRIX_SOME).ready ## the tests on real torch and vLLM
 	$(call say,tests on real torch and vLLM)
 	MOE_SERVE_VLLM_PYTHON=$(VLLM_PYTHON) MOE_SERVE_VLLM_WHEELS=$(CACHE)/wheels \
 	MOE_SERVE_MATRIX=$(MATRIX_SOME) $(VLLM_PYTHON) -m pytest -v --durations=10 \
-	  -m 'torch or vllm' tests/padding tests/emulation tests/vllm_plugin tests/demo
+	  -m 'torch or vllm' tests/padding tests/emulation tests/vllm_plugin tests/demo tests/preflight
 
 .PHONY: test-matrix
 test-matrix: $(SERVING)/.ready $(CACHE)/wheels/$(MATRIX_ALL).ready ## the pad code of every known vLLM release

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 
 import moe_serve
 
-# What is meant for the serving image, for a machine that runs the demo, or for one that draws reports.
+# What is meant for the serving image, for a machine that runs the demo, or one that draws reports.
 _ELSEWHERE = (
     "moe_serve.emulation", "moe_serve.demo", "moe_serve.cli.demo", "moe_serve.vllm_plugin",
     "moe_serve.canary.report",

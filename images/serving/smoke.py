@@ -105,7 +105,7 @@ def ask_vllm(context: Path, aiter: str, flags: list[str]) -> dict[str, object]:
                 **os.environ,
                 "PYTHONPATH": os.pathsep.join(path),
                 "MOE_SERVE_RECORD_DIR": f"{work}/records",
-                # Without it vLLM's loader leaves the stand-in kernel's plugin in, which has no part here.
+                # Without it vLLM loads the stand-in kernel's plugin too, which has no part here.
                 "VLLM_PLUGINS": "moe_serve",
             },
             capture_output=True,
