@@ -84,7 +84,7 @@ class Build:
         return image
 
     def make_room(self, image: Image) -> None:
-        """Forget earlier builds of this image where the disk is short: other checkouts may use them.
+        """Forget earlier builds where the disk is short; else another checkout may use them.
 
         Raises:
             ImageError: that was not enough.
