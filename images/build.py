@@ -19,7 +19,21 @@ from pathlib import Path
 import moe_serve
 from images import pins
 from images.engine import EPOCH, Engine, ImageError, Recipe, find_engine
-from images.inputs import HERE, ROOT, arguments, key_of, make_rootfs, revision, stage
+from images.inputs import (
+    HERE,
+    ROOT,
+    arguments,
+    free_gigabytes,
+    key_of,
+    make_rootfs,
+    require_disk,
+    revision,
+    stage,
+)
+
+# GB that must be free before a build: what it leaves, and the copies that it makes on the way.
+DISK = {"moe-serve-base-cpu": 16.0}
+SOME_DISK = 4.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,18 +76,24 @@ class Build:
         begun = time.monotonic()
         there = self._engine.has(image.exact)
         if not there:
+            self.make_room(image)
             self._engine.build(recipe, image.exact)
         self._engine.tag(image.exact, image.tag)
         took = "as it was" if there else f"built in {time.monotonic() - begun:.0f} s"
         print(f"==> {image.tag}  {image.key}  {took}", flush=True)
-        self.forget_older(image)
         return image
 
-    def forget_older(self, image: Image) -> None:
-        """Give the disk back that earlier builds of this image hold."""
-        for tag in self._engine.tags(f"localhost/{image.name}"):
-            if tag not in ("dev", image.key):
+    def make_room(self, image: Image) -> None:
+        """Forget earlier builds of this image where the disk is short: others may use them.
+
+        Raises:
+            ImageError: that was not enough.
+        """
+        needed = DISK.get(image.name, SOME_DISK)
+        if free_gigabytes(self._place) < needed:
+            for tag in self._engine.tags(f"localhost/{image.name}"):
                 self._engine.remove(f"localhost/{image.name}:{tag}")
+        require_disk(self._place, needed)
 
     def debian(self) -> Image:
         """Debian with Python."""

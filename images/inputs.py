@@ -53,6 +53,25 @@ def arguments() -> dict[str, str]:
     return pins.arguments((ROOT / "Dockerfile.rocm").read_text("utf-8"))
 
 
+def free_gigabytes(place: Path) -> float:
+    """What is free on the disk of a folder."""
+    return shutil.disk_usage(place).free / 1e9
+
+
+def require_disk(place: Path, gigabytes: float) -> None:
+    """Stop before a build that cannot end.
+
+    Raises:
+        ImageError: too little is free.
+    """
+    free = free_gigabytes(place)
+    if free < gigabytes:
+        raise ImageError(
+            f"{place}: {free:.1f} GB are free, {gigabytes:.0f} GB are needed; make room, or name "
+            "another folder by MOE_SERVE_CACHE"
+        )
+
+
 def make_rootfs(archive: Path) -> None:
     """Debian's packages as one archive."""
     if not shutil.which("mmdebstrap"):
