@@ -7,6 +7,7 @@
      +-- RecordError           a worker's record file cannot be read or written
      +-- EmulationError        the emulated kernel was asked for something it cannot do
      +-- SourceError           a history for the judge cannot be had
+     +-- RolloutError          a rollout cannot be carried on: its state, or the cluster
      +-- BenchError            a benchmark cannot start or go on
      +-- ProbeError            a server that is probed does not answer
      +-- DemoError             the embedded main job cannot start or go on
@@ -45,6 +46,10 @@ class EmulationError(MoeServeError):
 
 class SourceError(MoeServeError):
     """A history for the judge cannot be had: the message names the source and what it said."""
+
+
+class RolloutError(MoeServeError):
+    """A rollout cannot be carried on now: the message names what the cluster or its state said."""
 
 
 class BenchError(MoeServeError):

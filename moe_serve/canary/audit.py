@@ -1,14 +1,16 @@
 """The audit log: one JSON line a verdict with all that it rests on, each bound to the one before.
 
-A line holds what was observed (the blocks' log ratios, what is void, how the arms differ), the
-registration, the answers' comparison and the verdict. Whoever has the file can check that no line
-was changed or taken out, and that every verdict follows from its own line.
+A verdict's line holds what was observed (the blocks' log ratios, what is void, how the arms
+differ), the registration, the answers' comparison and the verdict; a rollout's transitions stand
+between. Whoever has the file can check that no line was changed or taken out, and that every
+verdict follows from its own line.
 """
 
 import hashlib
 import json
 import math
 import os
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -25,6 +27,7 @@ from moe_serve.canary.analysis.table import BlockTable, Floats
 from moe_serve.canary.analysis.validity import Evidence, Requests, Validity
 from moe_serve.canary.analysis.windows import Cut, Windows
 from moe_serve.canary.quality.finding import Mode, finding
+from moe_serve.canary.rollout.state import Entry
 from moe_serve.errors import UsageError
 
 _START = "0" * 64
@@ -41,9 +44,13 @@ class Audit:
         """
         self.path = path
         self._last = _START
+        self._transitions: set[tuple[str, int]] = set()
+        self._lock = threading.Lock()
         if path.exists():
             for entry in entries(path):
                 self._last = entry["hash"]
+                if "transition" in entry:
+                    self._transitions.add((entry["rollout"], entry["transition"]["revision"]))
 
     def append(self, found: Findings, at: float) -> None:
         """Write one verdict, flushed to the disk before this returns.
@@ -51,7 +58,25 @@ class Audit:
         Raises:
             UsageError: the file cannot be written.
         """
-        entry = {"at": at, "previous": self._last, **inputs(found), "verdict": found.to_json()}
+        self._write({"at": at, **inputs(found), "verdict": found.to_json()})
+
+    def transition(self, rollout: str, entry: Entry) -> None:
+        """Write one line of a rollout's history, unless it is there already.
+
+        Raises:
+            UsageError: the file cannot be written.
+        """
+        key = (rollout, entry.revision)
+        if key in self._transitions:
+            return
+        self._write({"at": entry.at, "rollout": rollout, "transition": asdict(entry)})
+        self._transitions.add(key)
+
+    def _write(self, body: dict[str, Any]) -> None:
+        with self._lock:
+            self._chain({"previous": self._last, **body})
+
+    def _chain(self, entry: dict[str, Any]) -> None:
         text = _text(entry)
         digest = hashlib.sha256(text.encode()).hexdigest()
         try:

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from moe_serve.cli import canary_rollout
 from moe_serve.cli.canary_inputs import (
     moment,
     policy_flag,
@@ -102,6 +103,10 @@ def add_verbs(parser: argparse.ArgumentParser) -> None:
         "--audit", type=Path, metavar="FILE", help="append every verdict to this log"
     )
     _run(serve, _serve)
+    for name, (help_text, add, verb_run) in canary_rollout.VERBS.items():
+        verb = verbs.add_parser(name, help=help_text)
+        add(verb)
+        _run(verb, verb_run)
 
 
 def _run(parser: argparse.ArgumentParser, run: Verb) -> None:
@@ -116,7 +121,9 @@ def _needing_extras(run: Verb) -> Verb:
         try:
             return run(args)
         except ModuleNotFoundError as error:
-            extras = "canary,report" if error.name == "matplotlib" else "canary"
+            extras = {"matplotlib": "canary,report", "kubernetes": "controller"}.get(
+                (error.name or "").partition(".")[0], "canary"
+            )
             raise UsageError(
                 f"{error.name} is not installed; install moe-serve[{extras}]"
             ) from error
@@ -253,8 +260,13 @@ def _replay(args: argparse.Namespace) -> int:
 def _check_audit(args: argparse.Namespace) -> int:
     from moe_serve.canary.audit import entries, reproduce
 
-    code, number = 0, 0
+    code, number, verdicts = 0, 0, 0
     for number, entry in enumerate(entries(args.audit), start=1):
+        if "transition" in entry:
+            told = entry["transition"]
+            sys.stdout.write(f"{number:4} {told['title']:10} {told['detail']}\n")
+            continue
+        verdicts += 1
         again = reproduce(entry).to_json()
         if json.dumps(again, sort_keys=True) != json.dumps(entry["verdict"], sort_keys=True):
             raise UsageError(
@@ -263,7 +275,7 @@ def _check_audit(args: argparse.Namespace) -> int:
             )
         code = reproduce(entry).judgement.verdict.exit_code
         sys.stdout.write(f"{number:4} {again['verdict']:10} {again['reason']}\n")
-    sys.stdout.write(f"{number} verdicts: the chain is whole, and each follows from its inputs\n")
+    sys.stdout.write(f"{verdicts} verdicts: the chain is whole, and each follows from its inputs\n")
     return code
 
 

@@ -1,0 +1,1 @@
+"""The only place that knows Kubernetes: routes, arms, state, lease, Events."""

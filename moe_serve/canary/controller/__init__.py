@@ -1,0 +1,1 @@
+"""The rollout controller: observe, decide, write down, act; again and again."""

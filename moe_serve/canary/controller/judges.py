@@ -1,0 +1,136 @@
+"""The two judges: one asked over HTTP, one that judges here, from Prometheus."""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+
+from moe_serve.canary.analysis.comparison import Findings, Registration
+from moe_serve.canary.analysis.verdict import Verdict
+from moe_serve.canary.controller.words import word_of
+from moe_serve.canary.quality.finding import QualityFinding, under
+from moe_serve.canary.quality.result import NoQuality
+from moe_serve.canary.rollout.observation import NoWord, Word
+from moe_serve.canary.rollout.state import Phase, State
+from moe_serve.canary.service.watch import Source, Watch
+from moe_serve.errors import MoeServeError
+
+_ANSWER_SECONDS = 5.0
+
+
+@dataclass(slots=True, kw_only=True)
+class Asked:
+    """A judge elsewhere; it is asked in the background, so that nobody waits for it."""
+
+    url: str
+    every: float
+    fresh_seconds: float
+    on_word: Callable[[], None]
+    client: httpx.Client = field(
+        default_factory=lambda: httpx.Client(timeout=_ANSWER_SECONDS, trust_env=False)
+    )
+    _word: Word | NoWord = field(default_factory=lambda: NoWord(reason="not asked yet"))
+
+    def word(self, state: State) -> Word | NoWord:
+        """What it said last, as long as that is fresh."""
+        del state
+        known = self._word
+        if isinstance(known, Word) and time.time() - known.judged_at > self.fresh_seconds:
+            return NoWord(reason="it judged too long ago")
+        return known
+
+    def run(self, stop: threading.Event) -> None:
+        """Ask until stopped."""
+        while not stop.is_set():
+            self.ask()
+            stop.wait(self.every)
+
+    def ask(self) -> None:
+        """Ask once."""
+        before = self._word
+        try:
+            answer = self.client.get(f"{self.url.rstrip('/')}/v1/verdict")
+            answer.raise_for_status()
+            body: dict[str, Any] = answer.json()
+            self._word = word_of(body, now=time.time(), fresh_seconds=self.fresh_seconds)
+        except (httpx.HTTPError, ValueError, AttributeError) as error:
+            self._word = NoWord(reason=f"{self.url} does not answer ({type(error).__name__})")
+        if _differs(before, self._word):
+            self.on_word()
+
+
+def _differs(before: Word | NoWord, after: Word | NoWord) -> bool:
+    if isinstance(before, NoWord) or isinstance(after, NoWord):
+        return before != after
+    return (before.verdict, before.quality) != (after.verdict, after.quality)
+
+
+@dataclass(slots=True, kw_only=True)
+class Judging:
+    """A judge in this process. Its comparison begins with the first step; that time is part of the
+    rollout's state, so another controller replays the same comparison from the metrics' store.
+    """
+
+    source: Source
+    registered: Registration
+    quality: Callable[[], QualityFinding | NoQuality]
+    every: float
+    on_word: Callable[[], None]
+    on_judged: Callable[[Findings], None] | None = None
+    clock: Callable[[], float] = time.time
+    _watch: Watch | None = None
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def word(self, state: State) -> Word | NoWord:
+        """The last look's verdict; before the steps, the comparison of answers alone."""
+        began = self._began(state)
+        if began is None:
+            return self._answers()
+        with self._lock:
+            if self._watch is None or self._watch.started != began:
+                self._watch = Watch(
+                    source=self.source,
+                    registered=self.registered,
+                    quality=self.quality,
+                    started=began,
+                    clock=self.clock,
+                    on_judged=self.on_judged,
+                )
+            watch = self._watch
+        fresh = self.registered.policy.blind_seconds
+        return word_of(watch.answer().to_json(), now=self.clock(), fresh_seconds=fresh)
+
+    def run(self, stop: threading.Event) -> None:
+        """Judge until stopped, once a comparison has begun."""
+        while not stop.is_set():
+            with self._lock:
+                watch = self._watch
+            if watch is not None:
+                watch.judge()
+                self.on_word()
+            stop.wait(self.every if watch is not None else min(1.0, self.every))
+
+    def _began(self, state: State) -> float | None:
+        if state.stage in (Phase.PENDING, Phase.QUALITY):
+            return None
+        if state.comparison_since is not None:
+            return state.comparison_since
+        # The first look of the steps pins it; until then it is when they began.
+        return state.phase_since
+
+    def _answers(self) -> Word | NoWord:
+        policy = self.registered.policy
+        try:
+            found = under(policy.quality_mode, policy.quality_allowed, self.quality())
+        except MoeServeError as error:
+            return NoWord(reason=str(error))
+        return Word(
+            verdict=Verdict.KEEP_GOING,
+            reason="the comparison begins with the first step",
+            quality=found.outcome if isinstance(found, QualityFinding) else None,
+            quality_reason=found.reason,
+            judged_at=self.clock(),
+        )

@@ -1,0 +1,168 @@
+"""One look after the other: observe, decide, write the state down, act, tell."""
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from moe_serve.canary.controller.failpoints import Failpoint
+from moe_serve.canary.controller.ports import (
+    Arms,
+    Judge,
+    Leadership,
+    Listener,
+    Load,
+    Route,
+    Store,
+    Stored,
+)
+from moe_serve.canary.rollout.actions import Action, CreateRoute, SetWeights
+from moe_serve.canary.rollout.decide import decide
+from moe_serve.canary.rollout.observation import (
+    ArmSeen,
+    Observation,
+    RouteAbsent,
+    RouteForeign,
+    RouteSeen,
+)
+from moe_serve.canary.rollout.plan import Plan
+from moe_serve.canary.rollout.state import State, initial
+from moe_serve.canary.rollout.weights import Arm
+from moe_serve.errors import RolloutError
+
+_LOG = logging.getLogger(__name__)
+_CLOCK_SET_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Looked:
+    """What came of a look. `again`: something changed, so look at once."""
+
+    leads: bool
+    state: State | None
+    again: bool
+    error: str = ""
+
+
+@dataclass(slots=True, kw_only=True)
+class Controller:
+    """Everything that it does, it does in `look`, in one thread."""
+
+    plan: Plan
+    route: Route
+    arms: Arms
+    store: Store
+    leadership: Leadership
+    judge: Judge
+    load: Load | None = None
+    listeners: Sequence[Listener] = ()
+    failpoint: Failpoint = field(default_factory=Failpoint)
+    clock: Callable[[], float] = time.time
+    monotonic: Callable[[], float] = time.monotonic
+    _offset: float | None = None
+
+    def look(self) -> Looked:
+        """Look once, and do what follows."""
+        state: State | None = None
+        try:
+            self.failpoint("lease.before")
+            leads = self.leadership.take()
+            self.failpoint("lease.after")
+            kept = self.store.load()
+            state = kept.state
+            if not leads:
+                return Looked(leads=False, state=state, again=False)
+            return self._lead(kept)
+        except RolloutError as error:
+            _LOG.warning("look failed: %s", error)
+            return Looked(leads=False, state=state, again=False, error=str(error))
+
+    def _lead(self, kept: Stored) -> Looked:
+        state, now = self._current(kept.state), self.clock()
+        seen = self._observe(state, kept)
+        decision = decide(self.plan, state, seen, now)
+        if decision.state != kept.state:
+            self._log(state, decision.state)
+            self._write("state", lambda: self.store.save(decision.state, kept.told))
+        for action in decision.actions:
+            self._act(action, decision.state)
+        told = self._tell(decision.state, kept)
+        if told != kept.told:
+            self._write("told", lambda: self.store.save(decision.state, told))
+        changed = decision.state != kept.state or bool(decision.actions)
+        return Looked(leads=True, state=decision.state, again=changed)
+
+    def _current(self, kept: State | None) -> State:
+        """The state to go on with; a rollout that is over makes room for another plan's."""
+        if kept is None or (kept.phase.final and kept.plan != self.plan.digest):
+            return initial(self.plan, self.clock())
+        return kept
+
+    def _observe(self, state: State, kept: Stored) -> Observation:
+        faults = []
+        arms: Mapping[Arm, ArmSeen] = {}
+        route: RouteSeen | RouteAbsent | RouteForeign = RouteForeign(detail="not read")
+        try:
+            arms = self.arms.seen()
+        except RolloutError as error:
+            faults.append(str(error))
+        try:
+            route = self.route.read(state.rollout)
+        except RolloutError as error:
+            faults.append(str(error))
+        return Observation(
+            route=route,
+            arms=arms,
+            word=self.judge.word(state),
+            person=kept.person,
+            load_pods=self.load.pods() if self.load else None,
+            clock_jump_seconds=self._clock_jump(),
+            faults=tuple(faults),
+        )
+
+    def _clock_jump(self) -> float:
+        """How far the wall clock moved against the monotonic one since the last look."""
+        offset = self.clock() - self.monotonic()
+        jump = 0.0 if self._offset is None else offset - self._offset
+        self._offset = offset
+        return jump if abs(jump) > _CLOCK_SET_SECONDS else 0.0
+
+    def _act(self, action: Action, state: State) -> None:
+        name, write = {
+            CreateRoute: ("route.create", self.route.create),
+            SetWeights: ("route.weights", self.route.set_weights),
+        }[type(action)]
+        self._write(name, lambda: write(action.weights, rollout=state.rollout, stamp=action.stamp))
+        _LOG.info("route %s: %s", self.plan.route.name, action.weights)
+
+    def _tell(self, state: State, kept: Stored) -> dict[str, int]:
+        """Tell what is new; who cannot be told now is told at a later look."""
+        told = dict(kept.told) if kept.state and kept.state.rollout == state.rollout else {}
+        for listener in self.listeners:
+            for entry in state.history:
+                if entry.revision <= told.get(listener.name, 0):
+                    continue
+                self.failpoint(f"{listener.name.partition(':')[0]}.before")
+                try:
+                    done = listener.tell(state.rollout, entry)
+                except RolloutError as error:
+                    _LOG.warning("%s not told: %s", listener.name, error)
+                    done = False
+                self.failpoint(f"{listener.name.partition(':')[0]}.after")
+                if not done:
+                    break
+                told[listener.name] = entry.revision
+        return told
+
+    def _write(self, name: str, write: Callable[[], None]) -> None:
+        """A write, if we still lead for certain."""
+        if not self.leadership.holds:
+            raise RolloutError("leadership may be lost: nothing is written")
+        self.failpoint(f"{name}.before")
+        write()
+        self.failpoint(f"{name}.after")
+
+    def _log(self, before: State, after: State) -> None:
+        for entry in after.history:
+            if entry.revision > before.revision:
+                _LOG.info("%s %s: %s", entry.kind, entry.title, entry.detail)

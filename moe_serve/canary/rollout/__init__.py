@@ -1,0 +1,1 @@
+"""PURE. A rollout as a state machine: plan, state, what is seen, what follows."""

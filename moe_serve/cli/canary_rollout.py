@@ -1,0 +1,227 @@
+"""`moe-serve canary run|status|approve|abort`: a rollout on a cluster."""
+
+import argparse
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from moe_serve.cli.canary_inputs import (
+    policy_flag,
+    quality,
+    quality_flag,
+    registration,
+    source,
+    source_flags,
+)
+from moe_serve.cli.parsing import Verb, at_least
+from moe_serve.errors import UsageError
+
+if TYPE_CHECKING:
+    from moe_serve.canary.analysis.comparison import Findings
+    from moe_serve.canary.cluster.api import Api
+    from moe_serve.canary.cluster.store import Store
+    from moe_serve.canary.controller.assemble import JudgeThread
+    from moe_serve.canary.rollout.plan import Plan
+    from moe_serve.canary.rollout.state import State
+
+
+def _where(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--plan", type=Path, required=True, metavar="FILE", help="the rollout")
+    parser.add_argument(
+        "--namespace", metavar="NAME", help="default: the pod's, or the kubeconfig's"
+    )
+    parser.add_argument("--context", metavar="NAME", help="of the kubeconfig")
+
+
+def _run_flags(run: argparse.ArgumentParser) -> None:
+    run.description = (
+        "Without --active it is a shadow: it reads, decides and logs, and writes nothing. "
+        "The judge is --judge URL, or judges here: --policy, --prometheus, --quality."
+    )
+    _where(run)
+    run.add_argument("--active", action="store_true", help="write the route, state and Events")
+    run.add_argument("--judge", metavar="URL", help="of `canary serve`, as http://judge:9500")
+    policy_flag(run)
+    source_flags(run)
+    quality_flag(run)
+    run.add_argument(
+        "--every", type=at_least(1), default=10, metavar="SECONDS", help="between looks, at most"
+    )
+    run.add_argument(
+        "--judge-every", type=at_least(1), default=30, metavar="SECONDS", help="between verdicts"
+    )
+    run.add_argument("--listen", default="127.0.0.1:9501", metavar="HOST:PORT", help="address")
+    run.add_argument("--audit", type=Path, metavar="FILE", help="append to this log")
+    run.add_argument(
+        "--slack-file", type=Path, metavar="FILE", help="holds a Slack webhook's address"
+    )
+    run.add_argument(
+        "--webhook-file", type=Path, metavar="FILE", help="holds the address of any webhook"
+    )
+    run.add_argument(
+        "--identity", metavar="NAME", help="this controller's, in the Lease (default: the host's)"
+    )
+
+
+def _status_flags(status: argparse.ArgumentParser) -> None:
+    status.description = "From the ConfigMap that the controller keeps. 0 if it could be read."
+    _where(status)
+
+
+def _approve_flags(approve: argparse.ArgumentParser) -> None:
+    approve.description = "For a rollout that is held: go on. It names this one hold and no later."
+    _where(approve)
+
+
+def _abort_flags(abort: argparse.ArgumentParser) -> None:
+    abort.description = "Everything back to stable, from any phase that is not final."
+    _where(abort)
+
+
+def _run(args: argparse.Namespace) -> int:
+    from moe_serve.canary import plan_file
+    from moe_serve.canary.audit import Audit
+    from moe_serve.canary.cluster.api import connect
+    from moe_serve.canary.controller import failpoints
+    from moe_serve.canary.controller.assemble import Wanted, assemble
+    from moe_serve.canary.controller.listeners import Audited, hook
+
+    plan = plan_file.load(args.plan)
+    log = Audit(args.audit) if args.audit else None
+    hooks = [
+        hook(flag, path, plan.name, slack=slack)
+        for flag, path, slack in (
+            ("--slack-file", args.slack_file, True),
+            ("--webhook-file", args.webhook_file, False),
+        )
+        if path is not None
+    ]
+    audited = [Audited(log)] if log else []
+    wanted = Wanted(
+        plan=plan,
+        active=args.active,
+        every=float(args.every),
+        me=args.identity or socket.gethostname(),
+        failpoint=failpoints.parse(os.environ.get("MOE_SERVE_FAILPOINT", "")),
+    )
+    judge = _judge(args, plan, log.append if log else None)
+    api = connect(args.namespace, args.context)
+    runner, threads = assemble(api, wanted, judge, [*audited, *hooks], hooks)
+    logging.basicConfig(
+        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s"
+    )
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: runner.end())
+    return runner.run(threads, _address(args.listen))
+
+
+def _judge(
+    args: argparse.Namespace, plan: "Plan", log: "Callable[[Findings, float], None] | None"
+) -> "Callable[[Callable[[], None]], JudgeThread]":
+    from moe_serve.canary.controller.judges import Asked, Judging
+
+    if args.judge is not None:
+        if "://" not in args.judge:
+            raise UsageError(f"--judge {args.judge!r}: as http://judge:9500")
+        return lambda wake: Asked(
+            url=args.judge,
+            every=min(float(args.every), 10.0),
+            fresh_seconds=plan.patience.blind_seconds,
+            on_word=wake,
+        )
+    if args.exporter:
+        raise UsageError("--exporter gives no past to replay: use --prometheus, or --judge URL")
+    found, rules, answers = source(args), registration(args), quality(args)
+
+    def audited(findings: "Findings") -> None:
+        if log:
+            log(findings, time.time())
+
+    return lambda wake: Judging(
+        source=found,
+        registered=rules,
+        quality=answers,
+        every=float(args.judge_every),
+        on_word=wake,
+        on_judged=audited,
+    )
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, colon, port = text.rpartition(":")
+    if not colon or not host or not port.isdecimal() or int(port) > 65535:
+        raise UsageError(f"--listen {text!r}: HOST:PORT is needed, as in 127.0.0.1:9501")
+    return host.strip("[]"), int(port)
+
+
+def _kept(args: argparse.Namespace) -> "tuple[Plan, Store, State]":
+    from moe_serve.canary import plan_file
+    from moe_serve.canary.cluster.api import connect
+    from moe_serve.canary.cluster.store import Store
+    from moe_serve.canary.controller.assemble import state_name
+
+    plan = plan_file.load(args.plan)
+    api: Api = connect(args.namespace, args.context)
+    store = Store(api, state_name(plan))
+    state = store.load().state
+    if state is None:
+        raise UsageError(
+            f"ConfigMap {state_name(plan)} is not in namespace {api.namespace}: no controller ran "
+            "there with --active"
+        )
+    return plan, store, state
+
+
+def _status(args: argparse.Namespace) -> int:
+    from moe_serve.canary.controller.screen import screen, to_json
+
+    plan, _, state = _kept(args)
+    if args.output == "json":
+        sys.stdout.write(json.dumps(to_json(plan, state), sort_keys=True) + "\n")
+    else:
+        sys.stdout.write(screen(plan, state, time.time()))
+    return 0
+
+
+def _approve(args: argparse.Namespace) -> int:
+    from moe_serve.canary.cluster.store import APPROVE
+
+    _, store, state = _kept(args)
+    if state.hold is None or not state.hold.cause.approvable:
+        why = f"held for {state.hold.cause}" if state.hold else f"in {state.phase}"
+        raise UsageError(f"nothing to approve: the rollout is {why}")
+    store.ask(APPROVE, str(state.hold.revision))
+    return _said(args, state, "approved", str(state.hold.cause))
+
+
+def _abort(args: argparse.Namespace) -> int:
+    from moe_serve.canary.cluster.store import ABORT
+
+    _, store, state = _kept(args)
+    if state.phase.final:
+        raise UsageError(f"nothing to abort: the rollout is {state.phase}")
+    store.ask(ABORT, state.rollout)
+    return _said(args, state, "aborted", str(state.phase))
+
+
+def _said(args: argparse.Namespace, state: "State", what: str, of: str) -> int:
+    if args.output == "json":
+        sys.stdout.write(json.dumps({"rollout": state.rollout, what: of}) + "\n")
+    else:
+        sys.stdout.write(f"rollout {state.rollout}: {of} {what}; the controller acts on it\n")
+    return 0
+
+
+VERBS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None], Verb]] = {
+    "run": ("the controller: moves weights as the judge and the plan allow", _run_flags, _run),
+    "status": ("where a rollout stands, and what it waits for", _status_flags, _status),
+    "approve": ("let a rollout that is held go on", _approve_flags, _approve),
+    "abort": ("give everything back to stable", _abort_flags, _abort),
+}
