@@ -56,7 +56,7 @@ def test_the_service_finds_the_servers_and_nothing_else() -> None:
     assert service["type"] == "ClusterIP"
     assert {port["name"]: (port["port"], port["targetPort"]) for port in service["ports"]} == {
         "http": (80, "http"),
-        "metrics": (9400, "metrics"),
+        "metrics": (9400, 9400),
     }
     for each in (objects.only("Job")["spec"]["template"], objects.only("Pod", "-test")):
         component = each["metadata"]["labels"]["app.kubernetes.io/component"]
@@ -357,11 +357,11 @@ def test_only_gateway_and_prometheus_reach_the_servers() -> None:
     http, metrics, extra = policy["ingress"]
     assert (sources(http), http["ports"]) == (
         ["own", "gateway", "monitoring"],
-        [{"port": "http", "protocol": "TCP"}],
+        [{"port": 8000, "protocol": "TCP"}],
     )
     assert (sources(metrics), metrics["ports"]) == (
         ["own", "monitoring"],
-        [{"port": "metrics", "protocol": "TCP"}],
+        [{"port": 9400, "protocol": "TCP"}],
     )
     assert extra == {"from": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]}
     assert policy["policyTypes"] == ["Ingress", "Egress"]
