@@ -92,7 +92,7 @@ test: check test-pure test-serving test-monitoring ## all checks and tests: sets
 .PHONY: test-pure
 test-pure: $(VENV)/.ready ## the tests that need neither torch nor vLLM
 	$(call say,tests without torch)
-	$(BIN)/python -m pytest -n 2 -m 'not torch and not vllm and not monitoring and not cluster and not rollouts and not images'
+	$(BIN)/python -m pytest -n 2 -m 'not torch and not vllm and not monitoring and not cluster and not rollouts and not images and not charts'
 
 .PHONY: test-serving
 test-serving: $(SERVING)/.ready $(CACHE)/wheels/$(MATRIX_SOME).ready ## the tests on real torch and vLLM

@@ -39,8 +39,9 @@ def pages() -> Iterator[tuple[Path, str]]:
 def _of_every_chart(folder: Path) -> Iterator[tuple[Path, str]]:
     chart = yaml.safe_load((folder / "Chart.yaml").read_text("utf-8"))
     values = read(folder / "values.yaml")
-    yield folder / "values.schema.json", schema(
-        values, title=f"Values of {chart['name']}", definitions=_definitions(chart["name"])
+    yield (
+        folder / "values.schema.json",
+        schema(values, title=f"Values of {chart['name']}", definitions=_definitions(chart["name"])),
     )
     template = folder / "README.md.in"
     if template.exists():
@@ -48,7 +49,7 @@ def _of_every_chart(folder: Path) -> Iterator[tuple[Path, str]]:
 
 
 def _definitions(chart: str) -> dict[str, Any]:
-    """Forms that the package knows better than a comment: a policy is refused by Helm as by the judge."""
+    """Forms that the package knows better: a policy is refused by Helm as by the judge."""
     if chart != "moe-canary":
         return {}
     policy = json_schema()

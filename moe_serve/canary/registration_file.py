@@ -132,7 +132,7 @@ class _Document(_Part):
 
 
 def json_schema() -> dict[str, Any]:
-    """The policy file's form as JSON Schema, its parts below `$defs`: for those who check one unread."""
+    """The policy file's form as JSON Schema, its parts below `$defs`, for other checkers."""
     return _Document.model_json_schema()
 
 

@@ -88,7 +88,5 @@ EVERYTHING = tuple(
         ("moe-canary-direct", "moe-canary"),
     )
 )
-DEFAULTS = (
-    Offer(name="defaults/moe-serve", chart="moe-serve", files=(), release="gptoss-1"),
-)
+DEFAULTS = (Offer(name="defaults/moe-serve", chart="moe-serve", files=(), release="gptoss-1"),)
 ALL = (*DEFAULTS, *ENVIRONMENTS, *PROFILES, *EVERYTHING)

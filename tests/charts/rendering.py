@@ -55,7 +55,9 @@ class Rendered(dict[tuple[str, str], Manifest]):
     @property
     def env(self) -> dict[str, Any]:
         """The server's environment; of a reference, the reference."""
-        return {each["name"]: each.get("value", each.get("valueFrom")) for each in self.server["env"]}
+        return {
+            each["name"]: each.get("value", each.get("valueFrom")) for each in self.server["env"]
+        }
 
 
 def helm(version: int) -> str:
@@ -73,7 +75,7 @@ def helm(version: int) -> str:
 def render(
     chart: str | Path,
     *values_files: str | Path,
-    set: Mapping[str, Any] | None = None,  # noqa: A002 - Helm's own word
+    set: Mapping[str, Any] | None = None,
     helm: int = 3,
     api_versions: tuple[str, ...] = (),
     kube_version: str = "",

@@ -1,4 +1,4 @@
-"""Schemas for kubeconform, offline: Kubernetes's from a Python package, CRDs' from their Go modules.
+"""Schemas for kubeconform, offline: Kubernetes's from a Python package, CRDs' from Go modules.
 
 python -m tests.charts.schemas FOLDER
 
@@ -54,8 +54,9 @@ def schemas(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     spec = document["spec"]
     kind = spec["names"]["kind"].lower()
     for version in spec["versions"]:
-        yield f"{spec['group']}/{kind}_{version['name']}.json", closed(
-            version["schema"]["openAPIV3Schema"]
+        yield (
+            f"{spec['group']}/{kind}_{version['name']}.json",
+            closed(version["schema"]["openAPIV3Schema"]),
         )
 
 

@@ -25,7 +25,8 @@ def criticals(offer: Offer) -> set[tuple[str, str]]:
             program("kube-score"), "score", "--output-format", "json",
             "--disable-ignore-checks-annotations", "--kubernetes-version", "v1.35", "-",
         ],
-        input=yaml.safe_dump_all(list(objects.values())), capture_output=True, text=True, check=False,
+        input=yaml.safe_dump_all(list(objects.values())),
+        capture_output=True, text=True, check=False,
     )  # fmt: skip
     return {
         (f"{offer.chart} {scored['type_meta']['kind']}", check["check"]["id"])

@@ -22,7 +22,10 @@ SCHEMA = {
         {"route.owner": "helm", "route.gateways": [{"name": "g", "sectionname": "x"}]},
         "sectionname",
     ),
-    "a parallel size of 3": ({"engine.tensorParallelSize": 3, "gpu.count": 3}, "tensorParallelSize"),
+    "a parallel size of 3": (
+        {"engine.tensorParallelSize": 3, "gpu.count": 3},
+        "tensorParallelSize",
+    ),
     "a parallel size of 16": ({"engine.tensorParallelSize": 16}, "tensorParallelSize"),
     "a data parallel size of 3": ({"engine.dataParallelSize": 3}, "dataParallelSize"),
     "a text where a number belongs": ({"replicas": "two"}, "replicas"),
@@ -34,7 +37,10 @@ SCHEMA = {
     "a track that is not known": ({"track": "blue"}, "track"),
     "a purpose that is not known": ({"purpose": "test"}, "purpose"),
     "an environment name in lower case": ({"engine.env": {"vllm_x": "1"}}, "vllm_x"),
-    "an environment value that is a number": ({"engine.env": {"OMP_NUM_THREADS": 1}}, "OMP_NUM_THREADS"),
+    "an environment value that is a number": (
+        {"engine.env": {"OMP_NUM_THREADS": 1}},
+        "OMP_NUM_THREADS",
+    ),
     "a digest that is none": ({"image.digest": "latest"}, "digest"),
     "a route's owner that is not known": ({"route.owner": "argo"}, "owner"),
     "a timeout that is none": ({"route.timeout": "forever"}, "timeout"),
@@ -86,7 +92,8 @@ RULES = {
     ),
     "an argument that a value owns": (
         {"engine.extraArgs": ["--tensor-parallel-size=8"]},
-        "engine.extraArgs[0]: --tensor-parallel-size is the chart's own; set engine.tensorParallelSize",
+        "engine.extraArgs[0]: --tensor-parallel-size is the chart's own; "
+        "set engine.tensorParallelSize",
     ),
     "an argument that a value owns, in its other form": (
         {"engine.extraArgs": ["--seed=1", "--shutdown_timeout 3"]},
@@ -120,7 +127,10 @@ RULES = {
         {"image.vllm": "0.23.0", "image.aiter": "0.1.13.post1"},
         "image.vllm: 0.23 with AITER's MoE",
     ),
-    "a surge without a spare GPU": ({"rollout.maxSurge": 1}, "rollout.maxSurge: 1 more pods need 1"),
+    "a surge without a spare GPU": (
+        {"rollout.maxSurge": 1},
+        "rollout.maxSurge: 1 more pods need 1",
+    ),
     "a surge with too few spare GPUs": (
         {"rollout.maxSurge": 2, "rollout.spareGpus": 8, **TP8},
         "rollout.maxSurge: 2 more pods need 16 spare GPUs, and rollout.spareGpus is 8",

@@ -1,4 +1,4 @@
-"""Everything that is rendered is valid, field by field, in every Kubernetes from 1.30 and for every CRD."""
+"""All that is rendered is valid, field by field, in each Kubernetes from 1.30 and for each CRD."""
 
 import subprocess
 

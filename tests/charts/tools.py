@@ -1,4 +1,4 @@
-"""Programs that the tests run over rendered objects: built once from pinned Go modules, then kept."""
+"""Programs that the tests run over rendered objects: built once from pinned Go modules."""
 
 import os
 from pathlib import Path

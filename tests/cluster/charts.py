@@ -43,13 +43,19 @@ def installed(cluster: Cluster, namespace: str, *files: str, **options: Any) -> 
         yield
     finally:
         cluster.helm("uninstall", release, "--namespace", namespace)
-        wait(lambda: not pods(cluster, namespace, release), f"{release}'s pods to be gone", seconds=180)
+        wait(
+            lambda: not pods(cluster, namespace, release),
+            f"{release}'s pods to be gone",
+            seconds=180,
+        )
 
 
 def pods(cluster: Cluster, namespace: str, release: str = RELEASE) -> list[dict[str, Any]]:
     """The server's pods of a release."""
     labels = f"app.kubernetes.io/instance={release},app.kubernetes.io/component=server"
-    found: list[dict[str, Any]] = cluster.get("pods", "--namespace", namespace, "-l", labels)["items"]
+    found: list[dict[str, Any]] = cluster.get("pods", "--namespace", namespace, "-l", labels)[
+        "items"
+    ]
     return found
 
 

@@ -131,7 +131,7 @@ def find(cache: Path) -> Cluster:
         raise NodeError("no node runs: make cluster starts one, KUBECONFIG names another cluster")
     kubernetes = Kubernetes(
         kubeconfig=layout.kubeconfig if own else Path(named or ""),
-        kubectl_program=binaries.built(layout, "kubernetes").parent / "kubectl",
+        kubectl_program=binaries.kubectl(layout) if own else "kubectl",
     )
     try:
         kubernetes.kubectl("get", "--raw=/readyz", seconds=15)

@@ -1,4 +1,4 @@
-"""Where the real scheduler puts the chart's pods on simulated MI355X nodes: placement, not serving."""
+"""Where the real scheduler puts the chart's pods on simulated MI355X nodes."""
 
 from typing import Any
 
@@ -66,7 +66,9 @@ def test_without_the_affinity_pods_land_on_partitions(
     values = {**ON_SIMULATED, "replicas": 120, "gpu.nodeAffinity": False}
     with installed(own_node, namespace, values=values):
         found = places(own_node, namespace, 120)
-    partitions = {nodes[name]["metadata"]["labels"]["amd.com/compute-memory-partition"] for name in found}
+    partitions = {
+        nodes[name]["metadata"]["labels"]["amd.com/compute-memory-partition"] for name in found
+    }
     assert "cpx_nps4" in partitions
 
 
@@ -108,7 +110,9 @@ CHANGED = {"engine.extraArgs": ["--seed=1"]}
 
 def updated(cluster: Cluster, namespace: str) -> int:
     return int(
-        cluster.get("deployment", SERVER, "--namespace", namespace)["status"].get("updatedReplicas", 0)
+        cluster.get("deployment", SERVER, "--namespace", namespace)["status"].get(
+            "updatedReplicas", 0
+        )
     )
 
 

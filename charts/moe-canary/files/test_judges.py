@@ -22,13 +22,19 @@ def main() -> int:
     """Exit 0 if every line says ok."""
     alive, _ = ask("/healthz")
     metrics, text = ask("/metrics")
-    told = [("answers", alive == 200), ("has metrics", metrics == 200 and "moe_serve_canary" in text)]
+    told = [
+        ("answers", alive == 200),
+        ("has metrics", metrics == 200 and "moe_serve_canary" in text),
+    ]
     if MODE == "judge":
         status, body = ask("/v1/verdict?detail=false")
         verdict = json.loads(body) if status == 200 else {}
         told += [
             ("has a verdict", verdict.get("verdict") in OUTCOMES),
-            (f"its source answers ({verdict.get('fault') or 'no fault'})", verdict.get("fault") is None),
+            (
+                f"its source answers ({verdict.get('fault') or 'no fault'})",
+                verdict.get("fault") is None,
+            ),
         ]
     for what, good in told:
         print("ok  " if good else "FAIL", what)

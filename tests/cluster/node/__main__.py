@@ -8,6 +8,8 @@ from . import lifecycle
 from .errors import NodeError
 from .layout import Layout
 
+MOST_NODES = 1000
+
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="tests.cluster.node", description=__doc__)
@@ -15,6 +17,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--cache", type=Path, required=True, help="where everything is kept")
     parser.add_argument("--nodes", type=int, default=0, help="simulated MI355X nodes beside it")
     options = parser.parse_args(arguments)
+    if not 0 <= options.nodes <= MOST_NODES:
+        parser.error(f"--nodes: {options.nodes} is not between 0 and {MOST_NODES}")
     layout = Layout(cache=options.cache.resolve())
     try:
         if options.verb == "down":

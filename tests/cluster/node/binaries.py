@@ -133,6 +133,11 @@ def built(layout: Layout, name: str) -> Path:
     return place / name
 
 
+def kubectl(layout: Layout) -> Path:
+    """kubectl, of the node's own release."""
+    return built(layout, "kubernetes").parent / "kubectl"
+
+
 def module(name: str, path: str) -> Path:
     """The folder of the module `path`, as the tool `name` pins it."""
     command = [go(), "mod", "download", "-json", path]

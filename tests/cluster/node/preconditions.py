@@ -13,6 +13,7 @@ GIB = 2**30
 DISK_BYTES = 5 * GIB
 MEMORY_BYTES = 2 * GIB
 CNI_PLUGINS = Path("/usr/lib/cni")
+PLUGINS = ("bridge", "host-local", "loopback")
 HIDDEN = ("/run", "/var/run", "/var/lib", "/var/log")
 
 # The command, and the Debian package that brings it.
@@ -62,7 +63,7 @@ def _programs() -> Iterator[str]:
     for program, package in PROGRAMS.items():
         if shutil.which(program) is None:
             yield f"{program}: not on this machine; apt-get install {package}"
-    for plugin in ("bridge", "host-local", "loopback", "portmap"):
+    for plugin in PLUGINS:
         if not (CNI_PLUGINS / plugin).exists():
             yield f"{CNI_PLUGINS / plugin}: absent; apt-get install containernetworking-plugins"
 
