@@ -2,10 +2,10 @@
 
 python -m tests.charts.mutate [--sample N --seed S] [--jobs J] [--report FILE]
 
-A change: a line left out, `true` and `false` swapped, a number changed, a comparison turned round, a
-word of a closed set exchanged, a refusal silenced. Comments and documentation are left alone: nothing
-that is rendered hangs on them. Two kinds of tests see each change: the sentences of section (a), and,
-for what they let pass, the goldens (b). Exit 1 if fewer than 95 % are caught.
+A change: a line left out, `true` and `false` swapped, a number changed, a comparison turned round,
+a word of a closed set exchanged, a refusal silenced. Comments and documentation are left alone:
+nothing that is rendered hangs on them. Two kinds of tests see each change: those whose names are
+sentences, and, for what they let pass, the goldens. Exit 1 if fewer than 95 % are caught.
 """
 
 import argparse
@@ -26,7 +26,12 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 CHARTS = ROOT / "charts"
 GOAL = 0.95
-SENTENCES = ("test_serving_pod.py", "test_serving_objects.py", "test_canary_chart.py", "test_refusals.py")
+SENTENCES = (
+    "test_serving_pod.py",
+    "test_serving_objects.py",
+    "test_canary_chart.py",
+    "test_refusals.py",
+)
 GOLDENS = ("test_goldens.py",)
 
 _SWAPS = {
@@ -59,7 +64,8 @@ class Mutant:
 
     @property
     def name(self) -> str:
-        return f"{self.file}:{self.line} {self.kind}: {self.before.strip()} -> {(self.text or '').strip()}"
+        change = f"{self.before.strip()} -> {(self.text or '').strip()}"
+        return f"{self.file}:{self.line} {self.kind}: {change}"
 
 
 def mutants() -> Iterator[Mutant]:
@@ -149,7 +155,7 @@ def main() -> int:
     chosen = list(mutants())
     whole = len(chosen)
     if args.sample:
-        chosen = random.Random(args.seed).sample(chosen, min(args.sample, whole))  # noqa: S311
+        chosen = random.Random(args.seed).sample(chosen, min(args.sample, whole))
     if _fails(CHARTS, (*SENTENCES, *GOLDENS)):
         sys.stderr.write("the tests fail on the charts as they are\n")
         return 2
@@ -169,7 +175,8 @@ def _told(verdicts: list[tuple[Mutant, str]], whole: int, args: argparse.Namespa
     share = caught / len(verdicts)
     digest = hashlib.sha256("\n".join(m.name for m in mutants()).encode()).hexdigest()[:8]
     sys.stdout.write(
-        f"{len(verdicts)} of {whole} changes (set {digest}, seed {args.seed}): {caught} caught, {share:.1%}; "
+        f"{len(verdicts)} of {whole} changes (set {digest}, seed {args.seed}): "
+        f"{caught} caught, {share:.1%}; "
         f"{counted['sentences']} by tests with a name, {counted['goldens']} by goldens alone, "
         f"{counted['nobody']} by nobody\n"
     )

@@ -142,7 +142,8 @@ def test_the_rights_are_the_controllers_account_s() -> None:
 def test_the_judges_command_is_the_clis_own() -> None:
     given = {
         **JUDGE, "source.prometheus.selector": 'namespace="llm"',
-        "comparison.start": "2026-05-01T12:00:00Z", "comparison.quality.existingConfigMap": "answers",
+        "comparison.start": "2026-05-01T12:00:00Z",
+        "comparison.quality.existingConfigMap": "answers",
     }  # fmt: skip
     assert args(render("moe-canary", set=given)) == [
         "canary",
@@ -208,7 +209,7 @@ def test_every_flag_is_one_that_the_command_line_knows(
     objects = [
         render("moe-canary", *offer.files, release=offer.release)
         for offer in OFFERS
-        if "everything/moe-canary" != offer.name
+        if offer.name != "everything/moe-canary"
     ]
     flags = {
         each.partition("=")[0]
@@ -244,7 +245,10 @@ def test_secrets_and_answers_are_mounted_from_what_exists() -> None:
     ("audit", "volume"),
     [
         ({}, {"emptyDir": {"sizeLimit": "256Mi"}}),
-        ({"audit.type": "claim", "audit.claim": "c"}, {"persistentVolumeClaim": {"claimName": "c"}}),
+        (
+            {"audit.type": "claim", "audit.claim": "c"},
+            {"persistentVolumeClaim": {"claimName": "c"}},
+        ),
     ],
 )
 def test_the_audit_log_is_where_it_was_asked_for(audit: Any, volume: Any) -> None:
@@ -311,7 +315,9 @@ def test_the_network_is_open_to_what_is_named_alone() -> None:
     assert own["to"][0]["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == "controller"
     assert prometheus == {
         "ports": [{"port": 9091, "protocol": "TCP"}],
-        "to": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}],
+        "to": [
+            {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
+        ],
     }
     assert [port["port"] for port in api["ports"]] == [443, 6443]
     assert extra == {"to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]}
