@@ -19,6 +19,7 @@ models = Path('/models')
 generate(models, 360).rename(models / 'model')
 shutil.copytree(STANDIN, models / 'standin')
 """
+_PREFLIGHT = ["moe-serve", "preflight", "--no-gpu", "--model=/models/model", "--output=json"]
 _CONFINED = {
     "allowPrivilegeEscalation": False,
     "readOnlyRootFilesystem": True,
@@ -98,7 +99,7 @@ def _deployment(labels: dict[str, str]) -> dict[str, Any]:
         },
         "initContainers": [
             _container("model", IMAGE, command=[*python, _PREPARE]),
-            _container("preflight", IMAGE, command=["moe-serve", "preflight", "--no-gpu"]),
+            _container("preflight", IMAGE, command=_PREFLIGHT),
             _container(
                 "exporter",
                 OPS_IMAGE,
