@@ -80,7 +80,7 @@ def test_preflight_ran_before_the_server_and_passed(cluster: Cluster, arm: str) 
         cluster.kubectl("--namespace", arm, "logs", f"deployment/{serving.NAME}", "-cpreflight")
     )
     passed = {check["name"] for check in table["checks"] if check["passed"]}
-    assert {"vllm", "pads", "caches", "shm"} <= passed, table
+    assert {"vllm", "plugin", "pads", "HOME", "HF_HOME", "shm"} <= passed, table
 
 
 def test_the_server_runs_as_nobody_in_particular_and_can_write_nowhere_else(
