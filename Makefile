@@ -199,7 +199,7 @@ images-lint: $(VENV)/.ready ## hadolint and shellcheck on what makes the images;
 test-images: images images-lint ## the built images, run as their own and as an arbitrary user
 	MOE_SERVE_IMAGES=$(CACHE)/images $(BIN)/python -m pytest --durations=5 tests/images
 
-OPS_EXTRAS := canary,exporter,quality
+OPS_EXTRAS := canary,controller,exporter,quality
 LOCK = $(BIN)/uv pip compile --quiet --upgrade --python-version 3.11 --no-header --no-emit-index-url --no-annotate
 
 .PHONY: lock

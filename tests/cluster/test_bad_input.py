@@ -172,6 +172,7 @@ def test_the_same_program_makes_the_same_image(tmp_path: Path) -> None:
     digests = {archive.write(program, "localhost/it:built", target) for target in targets}
 
     assert len(digests) == 1
+    assert archive.name_of(targets[0]) == "localhost/it:built"
     assert len({hashlib.sha256(target.read_bytes()).digest() for target in targets}) == 1
 
 

@@ -48,10 +48,17 @@ def ensure_built(layout: Layout, space: Namespaces) -> list[str]:
         record = layout.containerd / "imported" / source.name
         if not _has(record, identity.read_text("utf-8").strip()):
             print(f"    importing {source.name}: a minute or two for gigabytes", flush=True)
+            _forget(space, archive.name_of(source))
             _import(layout, space, source, source.name)
             _note(record, identity.read_text("utf-8").strip())
             new.append(source.name)
     return new
+
+
+def _forget(space: Namespaces, image: str) -> None:
+    """Give an older image's disk back before the new one needs it; a pod that runs it runs on."""
+    if image in ctr(space, "images", "ls", "-q").split():
+        ctr(space, "images", "rm", "--sync", image, seconds=300)
 
 
 def require(space: Namespaces, image: str) -> None:
