@@ -15,7 +15,7 @@ _ELSEWHERE = (
     "moe_serve.emulation", "moe_serve.demo", "moe_serve.cli.demo", "moe_serve.vllm_plugin",
     "moe_serve.canary.report",
 )  # fmt: skip
-# What this image may hold beyond its base; numpy and scipy, each with a BLAS, are 165 of it, and the
+# What this image may hold beyond its base; numpy and scipy, each with a BLAS, are 165 of it, the
 # Kubernetes client is 45.
 _MEGABYTES = 285
 _HEAVY = ("torch", "vllm", "triton", "transformers")
