@@ -78,8 +78,8 @@ class Cluster:
             ("get", "all,events,httproutes", "-o", "wide"),
             ("describe", "pods"),
             *(
-                ("logs", pod, "--all-containers", "--prefix", "--tail=200")
-                for pod in self._pods(namespace)
+                ("logs", pod, f"--container={container}", "--tail=200")
+                for pod, container in self._containers(namespace)
             ),
         ):
             try:
@@ -90,8 +90,10 @@ class Cluster:
         target.write_text("\n".join(parts))
         return target
 
-    def _pods(self, namespace: str) -> list[str]:
-        return self.kubectl("--namespace", namespace, "get", "pods", "-o", "name").split()
+    def _containers(self, namespace: str) -> Iterator[tuple[str, str]]:
+        for pod in self.get("pods", "--namespace", namespace)["items"]:
+            for container in pod["spec"].get("initContainers", []) + pod["spec"]["containers"]:
+                yield pod["metadata"]["name"], container["name"]
 
     def gateway(self) -> tuple[dict[str, str], str] | None:
         """An HTTPRoute's parent, and the gateway's URL; None where there is none."""
