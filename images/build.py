@@ -231,6 +231,7 @@ def build_all(args: argparse.Namespace) -> None:
     """Every image, then the archives."""
     cache = args.cache.resolve()
     engine = find_engine(cache / "images")
+    engine.forget_unfinished()
     build = Build(engine, cache)
     small, big = bases(engine, build, args.base)
     stage(build.context)

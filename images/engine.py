@@ -30,6 +30,9 @@ class Recipe:
 class Engine(Protocol):
     """What the build needs of buildah or Docker."""
 
+    def forget_unfinished(self) -> None:
+        """Give back what a build that was cut off has left."""
+
     def has(self, tag: str) -> bool:
         """Whether the image is there."""
 
@@ -95,6 +98,9 @@ class Buildah:
     def _run(self, *words: str, show: bool = False, text: str | None = None) -> str:
         return run([*self._command, *words], show=show, text=text)
 
+    def forget_unfinished(self) -> None:
+        self._run("rm", "--all")
+
     def has(self, tag: str) -> bool:
         words = [*self._command, "inspect", "--type", "image", tag]
         return subprocess.run(words, capture_output=True, check=False).returncode == 0
@@ -137,6 +143,9 @@ class Buildah:
 
 class Docker:
     """Docker with BuildKit."""
+
+    def forget_unfinished(self) -> None:
+        """Nothing: the daemon keeps no working container of a build."""
 
     def has(self, tag: str) -> bool:
         words = ["docker", "image", "inspect", tag]
