@@ -32,7 +32,7 @@ ITEMS = {"arithmetic": 1_200_000, "format": 600_000}
 TEST_ITEMS, TEST_SEED = 30_000, 1_000_003
 BATCH = {"arithmetic": 1024, "format": 256}
 RATE = {360: 3e-3, 2880: 1.5e-3}
-WARM_UP, SPREAD = 0.02, 0.5
+WARM_UP, SPREAD, STEPS_BETWEEN_LOOKS = 0.02, 0.5, 20
 # Without decay no neuron withers away: all of them take part.
 DECAY = {360: 0.0, 2880: 0.1}
 # Neurons whose weights the pads of vLLM's rule leave, and those that the second stage still reads.
@@ -99,48 +99,16 @@ def sparing(weights: Weights, most: float) -> dict[str, Tensor]:
 def train(width: int, seconds: float, device: str, seed: int) -> tuple[dict[str, Tensor], int]:
     """Train one model; returns its weights in bfloat16 and the number of steps."""
     torch.manual_seed(seed)
-    known, weights = config(SPECS[width]), begin(SPECS[width], device, seed)
-    tables = [[rows.to(device) for rows in taught(n, ITEMS[n], seed=seed)] for n in NAMES]
-    say(f"{width} items to train on: {[len(rows[0]) for rows in tables]}")
-    rate = torch.tensor(0.0, device=device)
-    groups = [
-        {"params": [w for w in weights.values() if w.ndim >= 2]},
-        {"params": [w for w in weights.values() if w.ndim < 2], "weight_decay": 0.0},
-    ]
-    on_gpu = device == "cuda"
-    optimizer = torch.optim.AdamW(
-        groups, rate, betas=(0.9, 0.98), weight_decay=DECAY[width], fused=on_gpu, capturable=on_gpu
-    )
-    losses = torch.zeros(len(NAMES), device=device)
-
-    def loss(weights: Weights, tokens: Tensor, targets: Tensor) -> Tensor:
-        scores = logits(weights, tokens, known).float()
-        return cross_entropy(scores.flatten(0, 1), targets.flatten(), ignore_index=FREE)
-
-    told = torch.compile(loss, dynamic=False) if on_gpu else loss
-
-    def step() -> None:
-        optimizer.zero_grad()
-        served = {name: weight.bfloat16() for name, weight in weights.items()}
-        if SPARED[width]:
-            served = sparing(served, SPARED[width])
-        parts = []
-        for name, (tokens, targets) in zip(NAMES, tables, strict=True):
-            chosen = torch.randint(len(tokens), (BATCH[name],), device=device)
-            parts.append(told(served, tokens[chosen].long(), targets[chosen].long()))
-        torch.stack(parts).sum().backward()
-        for at, part in enumerate(parts):
-            losses[at] = part.detach()
-        torch.nn.utils.clip_grad_norm_(list(weights.values()), 1.0)
-        optimizer.step()
-
+    weights, on_gpu = begin(SPECS[width], device, seed), device == "cuda"
+    rate, losses = torch.tensor(0.0, device=device), torch.zeros(len(NAMES), device=device)
+    step = stepper(width, weights, rate, losses, seed)
     run = captured(step) if on_gpu else step
     say(f"{width} ready")
     begun, count, heard = time.monotonic(), 0, 0.0
     while (spent := time.monotonic() - begun) < seconds:
         done = spent / seconds
         rate.fill_(RATE[width] * min(1, done / WARM_UP) * (0.5 + 0.5 * math.cos(math.pi * done)))
-        for _ in range(20 if on_gpu else 1):
+        for _ in range(STEPS_BETWEEN_LOOKS if on_gpu else 1):
             run()
             count += 1
         if on_gpu:
@@ -149,6 +117,55 @@ def train(width: int, seconds: float, device: str, seed: int) -> tuple[dict[str,
             heard = spent
             say(f"{width} {count} {spent:.0f} s loss {[round(x, 4) for x in losses.tolist()]}")
     return {name: weight.detach().bfloat16().cpu() for name, weight in weights.items()}, count
+
+
+def stepper(
+    width: int, weights: dict[str, Tensor], rate: Tensor, losses: Tensor, seed: int
+) -> Callable[[], None]:
+    """Draw lessons; returns one step, which learns at `rate` and leaves the tasks' `losses`."""
+    device, known = rate.device, config(SPECS[width])
+    tables = [[rows.to(device) for rows in taught(n, ITEMS[n], seed=seed)] for n in NAMES]
+    say(f"{width} items to train on: {[len(rows[0]) for rows in tables]}")
+    optimizer = adam(width, weights, rate)
+
+    def loss(weights: Weights, tokens: Tensor, targets: Tensor) -> Tensor:
+        scores = logits(weights, tokens, known).float()
+        return cross_entropy(scores.flatten(0, 1), targets.flatten(), ignore_index=FREE)
+
+    told = torch.compile(loss, dynamic=False) if device.type == "cuda" else loss
+
+    def step() -> None:
+        optimizer.zero_grad()
+        served = {name: weight.bfloat16() for name, weight in weights.items()}
+        served = sparing(served, SPARED[width]) if SPARED[width] else served
+        parts = []
+        for name, (tokens, targets) in zip(NAMES, tables, strict=True):
+            chosen = torch.randint(len(tokens), (BATCH[name],), device=device)
+            parts.append(told(served, tokens[chosen].long(), targets[chosen].long()))
+        both = torch.stack(parts)
+        both.sum().backward()
+        losses.copy_(both.detach())
+        torch.nn.utils.clip_grad_norm_(list(weights.values()), 1.0)
+        optimizer.step()
+
+    return step
+
+
+def adam(width: int, weights: Weights, rate: Tensor) -> torch.optim.AdamW:
+    """AdamW whose rate can change under a captured graph; vectors do not decay."""
+    on_gpu = rate.device.type == "cuda"
+    groups = [
+        {"params": [w for w in weights.values() if w.ndim >= 2]},
+        {"params": [w for w in weights.values() if w.ndim < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(
+        groups,
+        rate,
+        betas=(0.9, 0.98),
+        weight_decay=DECAY[width],
+        fused=on_gpu,
+        capturable=on_gpu,
+    )
 
 
 def captured(step: Callable[[], None]) -> Callable[[], None]:

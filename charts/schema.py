@@ -1,6 +1,7 @@
 """`values.schema.json`, from a values file's declarations: what it does not declare is refused."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from charts.declarations import Value
@@ -8,13 +9,20 @@ from charts.declarations import Value
 _TYPES = {bool: "boolean", int: "integer", float: "number", str: "string", list: "array"}
 
 
-def schema(values: tuple[Value, ...], *, title: str) -> str:
-    """The file's text. `global` is open: a parent chart may share other keys through it."""
+def schema(
+    values: tuple[Value, ...], *, title: str, definitions: Mapping[str, Any] | None = None
+) -> str:
+    """The file's text. `global` is open: a parent chart may share other keys through it.
+
+    `definitions` are what a value's `$ref: "#/$defs/..."` points at.
+    """
     found = {
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": title,
         **_object(values),
     }
+    if definitions:
+        found["$defs"] = dict(definitions)
     if "global" in found["properties"]:
         found["properties"]["global"]["additionalProperties"] = True
     return json.dumps(found, indent=2, ensure_ascii=False) + "\n"

@@ -8,27 +8,32 @@ has no layer of an earlier build in it but its base. `DIR/images` gets `moe-serv
 """
 
 import argparse
-import hashlib
+import fcntl
 import json
-import os
-import shutil
-import subprocess
 import sys
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import moe_serve
 from images import pins
 from images.engine import EPOCH, Engine, ImageError, Recipe, find_engine
+from images.inputs import (
+    HERE,
+    ROOT,
+    arguments,
+    free_gigabytes,
+    key_of,
+    make_rootfs,
+    require_disk,
+    revision,
+    stage,
+)
 
-ROOT = Path(__file__).parents[1]
-HERE = ROOT / "images"
-OPS_MEGABYTES = 235  # that the small image may hold beyond its base
-# What the Dockerfiles of the repository see: the same names as in the repository, and no more.
-CONTEXT = ("Dockerfile.rocm", "images/serving", "images/ops", "images/vocabulary", "images/aiter",
-           "tests/vllm_plugin/cases.py", "tests/vllm_plugin/recording_aiter")  # fmt: skip
+# GB that must be free before a build: what it leaves, and the copies that it makes on the way.
+DISK = {"moe-serve-base-cpu": 16.0}
+SOME_DISK = 4.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,21 +54,13 @@ class Image:
         return f"localhost/{self.name}:{self.key}"
 
 
-def key_of(paths: Iterable[Path], *words: str) -> str:
-    """Sixteen digits of what the files hold, of their names and modes, and of the words."""
-    digest = hashlib.sha256()
-    files = sorted(file for path in paths for file in _files(path))
-    for file in files:
-        digest.update(f"{file.name} {file.stat().st_mode & 0o111:o}\n".encode())
-        digest.update(hashlib.sha256(file.read_bytes()).digest())
-    digest.update("\n".join(words).encode())
-    return digest.hexdigest()[:16]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Base:
+    """What an image is built over: how to reach it, its name, and what it is exactly."""
 
-
-def _files(path: Path) -> list[Path]:
-    if path.is_dir():
-        return [file for file in path.rglob("*") if file.is_file() and file.suffix != ".pyc"]
-    return [path]
+    image: str
+    name: str
+    digest: str
 
 
 class Build:
@@ -72,18 +69,31 @@ class Build:
     def __init__(self, engine: Engine, cache: Path) -> None:
         self._engine = engine
         self._place = cache / "images"
-        self._context = self._place / "context"
+        self.context = self._place / "context"
 
     def make(self, image: Image, recipe: Recipe) -> Image:
         """Build the image unless these inputs were built before."""
         begun = time.monotonic()
         there = self._engine.has(image.exact)
         if not there:
+            self.make_room(image)
             self._engine.build(recipe, image.exact)
         self._engine.tag(image.exact, image.tag)
         took = "as it was" if there else f"built in {time.monotonic() - begun:.0f} s"
         print(f"==> {image.tag}  {image.key}  {took}", flush=True)
         return image
+
+    def make_room(self, image: Image) -> None:
+        """Forget earlier builds of this image where the disk is short: others may use them.
+
+        Raises:
+            ImageError: that was not enough.
+        """
+        needed = DISK.get(image.name, SOME_DISK)
+        if free_gigabytes(self._place) < needed:
+            for tag in self._engine.tags(f"localhost/{image.name}"):
+                self._engine.remove(f"localhost/{image.name}:{tag}")
+        require_disk(self._place, needed)
 
     def debian(self) -> Image:
         """Debian with Python."""
@@ -110,49 +120,37 @@ class Build:
         )
         return self.make(Image(name="moe-serve-base-cpu", key=key), recipe)
 
-    def stage(self) -> None:
-        """Lay the build's context out: the wheel of this source, and what the Dockerfiles name."""
-        shutil.rmtree(self._context, ignore_errors=True)
-        for name in CONTEXT:
-            source, target = ROOT / name, self._context / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if source.is_dir():
-                shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
-            else:
-                shutil.copy2(source, target)
-        make_wheel(self._context / "dist")
-
-    def ops(self, base: str, base_id: str, name: str) -> Image:
+    def ops(self, base: Base) -> Image:
         """The small image."""
         labels = {"MOE_SERVE_VERSION": moe_serve.__version__, "REVISION": revision()}
-        labels |= {"BASE_NAME": name, "BASE_DIGEST": base_id}
-        inputs = [self._context / "images/ops", self._context / "dist"]
-        key = key_of(inputs, base_id, json.dumps(labels), EPOCH)
+        labels |= {"BASE_NAME": base.name, "BASE_DIGEST": base.digest}
+        inputs = [self.context / "images/ops", self.context / "dist"]
+        key = key_of(inputs, base.digest, json.dumps(labels), EPOCH)
         recipe = Recipe(
             dockerfile=HERE / "ops/Dockerfile",
-            context=self._context,
-            arguments={"BASE_IMAGE": base, **labels},
+            context=self.context,
+            arguments={"BASE_IMAGE": base.image, **labels},
         )
         return self.make(Image(name="moe-serve-ops", key=key), recipe)
 
-    def serving(self, base: str, base_id: str, name: str, aiter_wheel: str) -> Image:
+    def serving(self, base: Base, aiter_wheel: str) -> Image:
         """The serving image, over the stand-in or over AMD's."""
-        facts = json.loads(self._engine.ask(base, HERE / "serving/software.py"))
-        vocabulary = self._context / "images/vocabulary" / arguments()["VOCABULARY"]
+        facts = json.loads(self._engine.ask(base.image, HERE / "serving/software.py"))
+        vocabulary = self.context / "images/vocabulary" / arguments()["VOCABULARY"]
         values = {f"{key.upper()}_VERSION": value for key, value in facts.items()}
         values |= {
             "MOE_SERVE_VERSION": moe_serve.__version__,
             "REVISION": revision(),
-            "BASE_NAME": name,
-            "BASE_DIGEST": base_id,
+            "BASE_NAME": base.name,
+            "BASE_DIGEST": base.digest,
             "AITER_WHEEL": aiter_wheel,
             "VOCABULARY_STATE": vocabulary.stem if vocabulary.is_file() else "absent",
         }
-        key = key_of([self._context], base_id, json.dumps(values, sort_keys=True), EPOCH)
+        key = key_of([self.context], base.digest, json.dumps(values, sort_keys=True), EPOCH)
         recipe = Recipe(
-            dockerfile=self._context / "Dockerfile.rocm",
-            context=self._context,
-            arguments={"BASE_IMAGE": base, **values},
+            dockerfile=self.context / "Dockerfile.rocm",
+            context=self.context,
+            arguments={"BASE_IMAGE": base.image, **values},
         )
         return self.make(Image(name="moe-serve", key=key), recipe)
 
@@ -184,48 +182,6 @@ def require_equal(image: Image, first: list[str], second: list[str]) -> None:
     print(f"==> {image.name}: built twice, the same layers: {' '.join(first)}", flush=True)
 
 
-def arguments() -> dict[str, str]:
-    """The defaults of Dockerfile.rocm."""
-    return pins.arguments((ROOT / "Dockerfile.rocm").read_text("utf-8"))
-
-
-def make_rootfs(archive: Path) -> None:
-    """Debian's packages as one archive."""
-    if not shutil.which("mmdebstrap"):
-        raise ImageError("mmdebstrap is not here; Debian: apt-get install mmdebstrap")
-    archive.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = archive.with_name("unfinished.tar")
-    command = [str(HERE / "dev/rootfs"), str(unfinished)]
-    if subprocess.run(
-        command, env={**os.environ, "SOURCE_DATE_EPOCH": EPOCH}, check=False
-    ).returncode:
-        raise ImageError("images/dev/rootfs failed; its output is above")
-    unfinished.replace(archive)
-
-
-def make_wheel(folder: Path) -> None:
-    """The wheel of this source; two of the same source are equal."""
-    command = [sys.executable, "-m", "uv", "build", "--quiet", "--wheel", "--out-dir", str(folder)]
-    environment = {**os.environ, "SOURCE_DATE_EPOCH": EPOCH}
-    if subprocess.run([*command, str(ROOT)], env=environment, check=False).returncode:
-        raise ImageError("the wheel could not be built; uv's output is above")
-
-
-def revision() -> str:
-    """The last commit that changed what the images hold, `-dirty` if more has changed since."""
-    inputs = ["--", "moe_serve", "pyproject.toml", "README.md", "LICENSE", *CONTEXT]
-    git = ["git", "-C", str(ROOT)]
-    log = subprocess.run(
-        [*git, "log", "-1", "--format=%H", *inputs], capture_output=True, text=True, check=False
-    )
-    status = subprocess.run(
-        [*git, "status", "--porcelain", *inputs], capture_output=True, text=True, check=False
-    )
-    if log.returncode or not log.stdout.strip():
-        return "unknown"
-    return log.stdout.strip() + ("-dirty" if status.stdout.strip() else "")
-
-
 def main() -> int:
     """Build what has changed; exit 2 with one line if something is missing or fails."""
     parser = argparse.ArgumentParser(prog="python -m images.build")
@@ -237,44 +193,57 @@ def main() -> int:
     parser.add_argument("--aiter-wheel", default="", metavar="NAME", help="a file in images/aiter")
     parser.add_argument("--twice", action="store_true", help="build both again and compare layers")
     args = parser.parse_args()
+    place = args.cache / "images"
     try:
-        build_all(args)
-    except ImageError as error:
+        place.mkdir(parents=True, exist_ok=True)
+        with (place / "lock").open("w") as lock:
+            # Several checkouts may share a cache; one of them builds at a time.
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            build_all(args)
+    except (ImageError, OSError) as error:
         sys.stderr.write(f"images.build: {error}\n")
         return 2
     return 0
 
 
+def bases(engine: Engine, build: Build, wanted: str) -> tuple[Base, Base]:
+    """What the small and the serving image are built over; fetched or built."""
+    if wanted == "cpu":
+        root = build.debian()
+        cpu = build.base_cpu(root)
+        return _built(engine, root), _built(engine, cpu)
+    pinned = pins.load(pins.PINS.read_text("utf-8"))
+    serving = pins.reference(pinned, wanted) if wanted in pinned["bases"] else wanted
+    return _fetched(engine, pinned["ops_base"]), _fetched(engine, serving)
+
+
+def _built(engine: Engine, image: Image) -> Base:
+    return Base(image=image.exact, name=image.tag, digest=engine.describe(image.exact)["id"])
+
+
+def _fetched(engine: Engine, image: str) -> Base:
+    engine.pull(image)
+    name, _, digest = image.partition("@")
+    return Base(image=image, name=name, digest=digest or engine.describe(image)["id"])
+
+
 def build_all(args: argparse.Namespace) -> None:
     """Every image, then the archives."""
     cache = args.cache.resolve()
-    (cache / "images").mkdir(parents=True, exist_ok=True)
     engine = find_engine(cache / "images")
     build = Build(engine, cache)
-    root = build.debian()
-    if args.base == "cpu":
-        base, name = (cpu := build.base_cpu(root)).exact, cpu.tag
-    else:
-        pinned = pins.load(pins.PINS.read_text("utf-8"))
-        base = pins.reference(pinned, args.base) if args.base in pinned["bases"] else args.base
-        name = base.partition("@")[0]
-        engine.pull(base)
-    build.stage()
-    digest = engine.describe(root.exact)["id"]
-    ops = build.ops(root.exact, digest, root.tag)
-    base_id = base.partition("@")[2] or engine.describe(base)["id"]
-    serving = build.serving(base, base_id, name, args.aiter_wheel)
+    small, big = bases(engine, build, args.base)
+    stage(build.context)
+    makers = (partial(build.ops, small), partial(build.serving, big, args.aiter_wheel))
+    images = [make() for make in makers]
     if args.twice:
-        for image, make in (
-            (ops, lambda: build.ops(root.exact, digest, root.tag)),
-            (serving, lambda: build.serving(base, base_id, name, args.aiter_wheel)),
-        ):
+        for image, make in zip(images, makers, strict=True):
             first = engine.describe(image.exact)["layers"]
             for tag in (image.exact, image.tag):
                 engine.remove(tag)
             make()
             require_equal(image, first, engine.describe(image.exact)["layers"])
-    for image in (ops, serving):
+    for image in images:
         build.export(image)
 
 

@@ -33,6 +33,9 @@ class Engine(Protocol):
     def has(self, tag: str) -> bool:
         """Whether the image is there."""
 
+    def tags(self, name: str) -> list[str]:
+        """Every tag that images of this name have here."""
+
     def tag(self, source: str, target: str) -> None:
         """Give an image another name."""
 
@@ -46,7 +49,7 @@ class Engine(Protocol):
         """Build, with no layer taken from an earlier build."""
 
     def describe(self, tag: str) -> dict[str, Any]:
-        """`id`, `layers` (digests of their contents) and `labels`."""
+        """`id`, `layers` (digests of their contents) and `config`, in Docker's words."""
 
     def ask(self, tag: str, program: Path) -> str:
         """What a Python program prints when it runs in the image."""
@@ -96,6 +99,10 @@ class Buildah:
         words = [*self._command, "inspect", "--type", "image", tag]
         return subprocess.run(words, capture_output=True, check=False).returncode == 0
 
+    def tags(self, name: str) -> list[str]:
+        lines = self._run("images", "--format", "{{.Name}}:{{.Tag}}").split()
+        return [line.removeprefix(f"{name}:") for line in lines if line.startswith(f"{name}:")]
+
     def tag(self, source: str, target: str) -> None:
         self._run("tag", source, target)
 
@@ -113,12 +120,8 @@ class Buildah:
 
     def describe(self, tag: str) -> dict[str, Any]:
         found = json.loads(self._run("inspect", "--type", "image", tag))
-        config = found["OCIv1"]
-        return {
-            "id": found["FromImageID"],
-            "layers": config["rootfs"]["diff_ids"],
-            "labels": config["config"].get("Labels") or {},
-        }
+        layers = found["OCIv1"]["rootfs"]["diff_ids"]
+        return {"id": found["FromImageID"], "layers": layers, "config": found["Docker"]["config"]}
 
     def ask(self, tag: str, program: Path) -> str:
         name = self._run("from", "--pull-never", tag).strip()
@@ -139,6 +142,9 @@ class Docker:
         words = ["docker", "image", "inspect", tag]
         return subprocess.run(words, capture_output=True, check=False).returncode == 0
 
+    def tags(self, name: str) -> list[str]:
+        return run(["docker", "images", "--format", "{{.Tag}}", name]).split()
+
     def tag(self, source: str, target: str) -> None:
         run(["docker", "tag", source, target])
 
@@ -156,8 +162,7 @@ class Docker:
 
     def describe(self, tag: str) -> dict[str, Any]:
         found = json.loads(run(["docker", "image", "inspect", tag]))[0]
-        labels = found["Config"].get("Labels") or {}
-        return {"id": found["Id"], "layers": found["RootFS"]["Layers"], "labels": labels}
+        return {"id": found["Id"], "layers": found["RootFS"]["Layers"], "config": found["Config"]}
 
     def ask(self, tag: str, program: Path) -> str:
         words = ["docker", "run", "--rm", "-i", "--entrypoint", "python3", tag, "-B", "-"]

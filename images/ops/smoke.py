@@ -6,14 +6,17 @@ import pkgutil
 import subprocess
 import sys
 from importlib.util import find_spec
+from pathlib import Path
 
 import moe_serve
 
-# What is meant for the serving image, for a machine that runs the demo, or for one that draws reports.
+# What is meant for the serving image, for a machine that runs the demo, or one that draws reports.
 _ELSEWHERE = (
     "moe_serve.emulation", "moe_serve.demo", "moe_serve.cli.demo", "moe_serve.vllm_plugin",
     "moe_serve.canary.report",
 )  # fmt: skip
+# What this image may hold beyond its base; numpy and scipy alone, each with a BLAS, are 165 of it.
+_MEGABYTES = 235
 _HEAVY = ("torch", "vllm", "triton", "transformers")
 
 
@@ -31,6 +34,10 @@ def main() -> None:
     ]
     for name in names:
         importlib.import_module(name)
+    size = sum(file.lstat().st_size for file in Path(sys.prefix).rglob("*")) / 1e6
+    if size > _MEGABYTES:
+        sys.exit(f"smoke test: {size:.0f} MB in {sys.prefix}, {_MEGABYTES} are allowed")
+    print(f"smoke test: {size:.0f} MB of {_MEGABYTES} in {sys.prefix}")
     print(f"smoke test: UID {os.getuid()} imports all {len(names)} modules")
     subprocess.run(["moe-serve", "--version"], check=True)
 

@@ -30,7 +30,11 @@ _MARKERS = (
     ("stop_marker", {"SLOTS": 1}),
     ("stop_marker", {"SLOTS": 2}),
 )
-# What the contract knows as no AITER release: the emulated kernel's own, where the base has none.
+_FOLDERS = (
+    "HOME", "XDG_CACHE_HOME", "VLLM_CACHE_ROOT", "TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR",
+    "AITER_JIT_DIR", "HF_HOME",
+)  # fmt: skip
+# Where the base has no AITER, the pads are asked for the release of the default pin.
 _AITER_WHERE_NONE = "0.1.24.post1"
 
 
@@ -105,7 +109,7 @@ def ask_vllm(context: Path, aiter: str, flags: list[str]) -> dict[str, object]:
                 **os.environ,
                 "PYTHONPATH": os.pathsep.join(path),
                 "MOE_SERVE_RECORD_DIR": f"{work}/records",
-                # Without it vLLM's loader leaves the stand-in kernel's plugin in, which has no part here.
+                # Without it vLLM loads the stand-in kernel's plugin too, which has no part here.
                 "VLLM_PLUGINS": "moe_serve",
             },
             capture_output=True,
@@ -141,19 +145,26 @@ def check_command(*words: str) -> None:
     result = subprocess.run(["moe-serve", *words], capture_output=True, text=True, check=False)
     if result.returncode:
         stop(f"moe-serve {' '.join(words)}: {(result.stdout + result.stderr).strip()[-1500:]}")
-    passed(f"moe-serve {' '.join(words)}: {result.stdout.strip()}")
+    passed(f"moe-serve {' '.join(words)}:\n{result.stdout.rstrip()}")
+
+
+def check_nothing_left() -> None:
+    """The proof is no part of the image."""
+    folders = [Path("/tmp"), Path("/var/cache/moe-serve")]
+    left = [str(file) for folder in folders for file in folder.rglob("*") if not file.is_dir()]
+    if left:
+        stop(f"it left {', '.join(sorted(left)[:5])}")
+    passed("nothing of it stays in the image")
 
 
 def check_user() -> None:
     """Not root, and every cache folder takes a file."""
     if os.getuid() == 0:
         stop("runs as root")
-    names = ("HOME", "XDG_CACHE_HOME", "VLLM_CACHE_ROOT", "TRITON_CACHE_DIR")
-    names += ("TORCHINDUCTOR_CACHE_DIR", "AITER_JIT_DIR", "HF_HOME")
-    refused = [name for name in names if not os.access(os.environ[name], os.W_OK)]
+    refused = [name for name in _FOLDERS if not os.access(os.environ[name], os.W_OK)]
     if refused:
         stop(f"UID {os.getuid()} cannot write in {', '.join(refused)}")
-    passed(f"UID {os.getuid()}, GID {os.getgid()} writes in its {len(names)} cache folders")
+    passed(f"UID {os.getuid()}, GID {os.getgid()} writes in its {len(_FOLDERS)} cache folders")
 
 
 def main() -> None:
@@ -167,12 +178,15 @@ def main() -> None:
     check_user()
     # From here on nothing of the test may stay in the image.
     with tempfile.TemporaryDirectory() as work:
-        for name in ("HOME", "XDG_CACHE_HOME", "VLLM_CACHE_ROOT", "TRITON_CACHE_DIR"):
+        os.environ["TMPDIR"] = tempfile.tempdir = work
+        for name in _FOLDERS:
             os.environ[name] = f"{work}/{name}"
         check_entry_points()
         check_pads(args.context, _AITER_WHERE_NONE if args.aiter == "none" else args.aiter)
         check_markers(args.gfx)
         check_command("preflight", "--no-gpu")
+        tempfile.tempdir = None
+    check_nothing_left()
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """The software of a serving image, as the image itself says it. Run alone, it prints JSON.
 
-A vLLM image for ROCm keeps its pins in /app/versions.txt, one `KEY: value` a line; vLLM's own version
-is not among them, so it is asked from the installed packages. Standard library only: this runs in the
-image, before anything of ours is there.
+A vLLM image for ROCm keeps its pins in /app/versions.txt, one `KEY: value` a line; vLLM's own
+version is not among them, so it is asked from the installed packages. Standard library only: this
+runs in the image, before anything of ours is there.
 """
 
 import json

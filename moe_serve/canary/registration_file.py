@@ -131,6 +131,11 @@ class _Document(_Part):
     deadline_hours: float = Field(12, gt=0, le=24 * 14, description="then a person decides")
 
 
+def json_schema() -> dict[str, Any]:
+    """The policy file's form as JSON Schema, its parts below `$defs`, for other checkers."""
+    return _Document.model_json_schema()
+
+
 def load(path: Path) -> Registration:
     """The registration that a policy file states.
 

@@ -1,8 +1,9 @@
 """vLLM plugin `moe_serve_emulation`: let vLLM's CPU worker take the road of the ROCm worker.
 
 Opt-in: without `MOE_SERVE_EMULATE_AITER=cktile` in the environment, `register` does nothing.
-With it (or `flydsl`), vLLM's unquantised CPU experts pad and shuffle their weights as vLLM's ROCm loader does and
-call vLLM's own `rocm_aiter_fused_experts`; below it lies the stand-in `aiter` (`STANDIN`).
+With it (or `flydsl`), vLLM's unquantised CPU experts pad and shuffle their weights as vLLM's ROCm
+loader does and call vLLM's own `rocm_aiter_fused_experts`; below it lies the stand-in `aiter`
+(`STANDIN`).
 """
 
 import functools

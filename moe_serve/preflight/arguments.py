@@ -11,10 +11,10 @@ from moe_serve.errors import UsageError
 from moe_serve.padding.shapes import Parallelism
 
 # A flag's full name, the shortest form that vLLM takes for it, its short form.
-_TP = ("--tensor-parallel-size", "--tensor-p", "-tp")
+_TP = ("--tensor-parallel-size", "--te", "-tp")
 _DP = ("--data-parallel-size", "--data-parallel-size", "-dp")
-_EP = ("--enable-expert-parallel", "--enable-exp", "-ep")
-_NO_EP = ("--no-enable-expert-parallel", "--no-enable-exp", "")
+_EP = ("--enable-expert-parallel", "--enable-ex", "-ep")
+_NO_EP = ("--no-enable-expert-parallel", "--no-enable-ex", "")
 _MODEL = ("--model", "--model", "")
 _BACKEND = ("--moe-backend", "--moe-b", "")
 _CONFIG = ("--config", "--config", "")

@@ -1,6 +1,6 @@
 """Combinations of software that answer wrongly with HTTP 200, and who found out.
 
-A row is here because somebody measured wrong answers, not because a sum says so: what pads lose
+A row is here because somebody met wrong answers, not because a sum says so: what pads lose
 is the contract's matter, for every release. All rows are about GPT-OSS with AITER's fused MoE on
 gfx950; elsewhere vLLM takes other kernels.
 """

@@ -126,12 +126,12 @@ def find(cache: Path) -> Cluster:
     """
     layout = Layout(cache=cache)
     named = os.environ.get("KUBECONFIG")
-    own = not named or Path(named) == layout.kubeconfig
+    own = not named or Path(named).resolve() == layout.kubeconfig
     if own and namespaces.find(layout) is None:
         raise NodeError("no node runs: make cluster starts one, KUBECONFIG names another cluster")
     kubernetes = Kubernetes(
         kubeconfig=layout.kubeconfig if own else Path(named or ""),
-        kubectl_program=binaries.built(layout, "kubernetes").parent / "kubectl",
+        kubectl_program=binaries.kubectl(layout) if own else "kubectl",
     )
     try:
         kubernetes.kubectl("get", "--raw=/readyz", seconds=15)

@@ -1,4 +1,4 @@
-"""The faults of the quality benchmark: each is what its name says, in one layer, and nothing else."""
+"""The quality benchmark's faults: each is what its name says, in one layer, and nothing else."""
 
 from pathlib import Path
 

@@ -29,6 +29,7 @@ class VerdictBody(BaseModel):
     hi: float | None
     speedup: float | None
     covered_weight: float | None
+    answers: Literal["passed", "failed", "undecided"] | None
     judged_at: float
     fault: str | None
 
@@ -71,6 +72,16 @@ def _gate(watch: Watch, response: Response, wanted: Verdict) -> Health:
     return Health(ok=opened, detail=f"{body['verdict']}: {body['reason']}")
 
 
+def _traffic_gate(watch: Watch, response: Response) -> Health:
+    """Open once the answers are shown to be the same, as long as nothing speaks against it."""
+    body = watch.answer().to_json()
+    against = (Verdict.ROLLBACK.value, Verdict.INVALID.value)
+    answers = body["answers"] or "not compared"
+    opened = answers == "passed" and body["verdict"] not in against and body["fault"] is None
+    response.status_code = 200 if opened else 409
+    return Health(ok=opened, detail=f"answers {answers}; {body['verdict']}: {body['reason']}")
+
+
 def _for_engines(app: FastAPI, watch: Watch) -> None:
     @app.get("/v1/verdict", response_model=VerdictBody)
     def verdict(
@@ -94,6 +105,12 @@ def _for_engines(app: FastAPI, watch: Watch) -> None:
     def gate_promote(response: Response) -> Health:
         """For hooks that wait: 200 on PROMOTE alone, else 409."""
         return _gate(watch, response, Verdict.PROMOTE)
+
+    @app.post("/gate/traffic", response_model=Health, responses={409: {"model": Health}})
+    @app.get("/gate/traffic", response_model=Health, responses={409: {"model": Health}})
+    def gate_traffic(response: Response) -> Health:
+        """For hooks before traffic: 200 once the answers passed and nothing speaks against."""
+        return _traffic_gate(watch, response)
 
     @app.post("/gate/rollback", response_model=Health, responses={409: {"model": Health}})
     @app.get("/gate/rollback", response_model=Health, responses={409: {"model": Health}})

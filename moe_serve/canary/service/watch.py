@@ -39,7 +39,9 @@ class Answer:
     def to_json(self) -> dict[str, Any]:
         """`/v1/verdict`: without findings the verdict is KEEP_GOING, and the fault its reason."""
         if self.findings is not None:
-            return {**self.findings.to_json(), "judged_at": self.at, "fault": self.fault}
+            found = self.findings.to_json()
+            answers = found["quality"].get("outcome")
+            return {**found, "answers": answers, "judged_at": self.at, "fault": self.fault}
         return {
             "verdict": Verdict.KEEP_GOING.value,
             "reason": self.fault,
@@ -50,6 +52,7 @@ class Answer:
             "covered_weight": None,
             "strata": [],
             "quality": {"outcome": None, "reason": "not judged"},
+            "answers": None,
             "judged_at": self.at,
             "fault": self.fault,
         }

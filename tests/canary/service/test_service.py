@@ -83,6 +83,8 @@ def test_a_good_canary_is_promoted_everywhere(served: Served) -> None:
     assert body["lo"] < body["theta"] < body["hi"]
     assert client.get("/gate/promote").status_code == 200
     assert client.get("/gate/rollback").status_code == 409
+    assert client.get("/gate/traffic").status_code == 200
+    assert body["answers"] == "passed"
     assert client.post("/gate/promote", json={"phase": "Progressing"}).status_code == 200
     assert client.get("/readyz").status_code == 200
     page = client.get("/").text
@@ -131,6 +133,8 @@ def test_without_a_comparison_of_answers_nothing_is_promoted(served: Served) -> 
     body = client.get("/v1/verdict").json()
     assert body["verdict"] == "KEEP_GOING"
     assert "nobody asked" in body["reason"]
+    assert body["answers"] is None
+    assert client.get("/gate/traffic").status_code == 409
 
 
 def test_an_unforeseen_error_is_told_and_does_not_end_the_watch(served: Served) -> None:
@@ -172,7 +176,7 @@ def test_answers_match_the_published_schema(served: Served) -> None:
 
         calls()
         tried += 1
-    assert tried == 10
+    assert tried == 12
 
 
 def test_json_holds_no_number_that_json_lacks(served: Served) -> None:

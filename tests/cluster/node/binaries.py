@@ -75,6 +75,11 @@ TOOLS_BY_NAME = {
         Tool(name="helm4", package="helm.sh/helm/v4/cmd/helm"),
         Tool(name="kubeconform", package="github.com/yannh/kubeconform/cmd/kubeconform"),
         Tool(
+            name="kube-score",
+            package="github.com/zegl/kube-score/cmd/kube-score",
+            folder=REPOSITORY / "tests/charts/tools/kube-score",
+        ),
+        Tool(
             name="argo-rollouts",
             package="github.com/argoproj/argo-rollouts/cmd/rollouts-controller",
         ),
@@ -126,6 +131,11 @@ def built(layout: Layout, name: str) -> Path:
             for link in tool.links:
                 (folder / link).symlink_to(name)
     return place / name
+
+
+def kubectl(layout: Layout) -> Path:
+    """kubectl, of the node's own release."""
+    return built(layout, "kubernetes").parent / "kubectl"
 
 
 def module(name: str, path: str) -> Path:

@@ -1,6 +1,7 @@
 """From nothing to a node that is Ready, and back to nothing."""
 
 import contextlib
+import fcntl
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -34,19 +35,24 @@ def up(layout: Layout, *, nodes: int = 0) -> Kubernetes:
     Raises:
         NodeError: one line that names what is missing or which part failed, and its last words.
     """
+    with _alone(layout):
+        return _up(layout, nodes)
+
+
+def _up(layout: Layout, nodes: int) -> Kubernetes:
     with _step("the programs"):
         programs = binaries.build(layout, (*binaries.NODE_PROGRAMS, *binaries.NODE_IMAGES))
         if nodes:
             programs["kwok"] = binaries.built(layout, "kwok")
     cluster = client(layout)
     if not _ready(layout, cluster):
-        down(layout)
+        _down(layout)
         preconditions.check(layout)
         try:
             _start(layout, programs, cluster)
         except BaseException:
             with contextlib.suppress(NodeError):
-                down(layout)
+                _down(layout)
             raise
     _complete(layout, programs, cluster, nodes)
     return cluster
@@ -54,8 +60,7 @@ def up(layout: Layout, *, nodes: int = 0) -> Kubernetes:
 
 def client(layout: Layout) -> Kubernetes:
     """kubectl for the node of this folder."""
-    program = binaries.built(layout, "kubernetes").parent / "kubectl"
-    return Kubernetes(kubeconfig=layout.kubeconfig, kubectl_program=program)
+    return Kubernetes(kubeconfig=layout.kubeconfig, kubectl_program=binaries.kubectl(layout))
 
 
 def _ready(layout: Layout, cluster: Kubernetes) -> bool:
@@ -152,6 +157,11 @@ def down(layout: Layout) -> None:
     Raises:
         NodeError: something of it is still there.
     """
+    with _alone(layout):
+        _down(layout)
+
+
+def _down(layout: Layout) -> None:
     if space := namespaces.find(layout):
         parts = Components(layout=layout, space=space)
         for name in reversed(components.ORDER[1:]):
@@ -163,6 +173,18 @@ def down(layout: Layout) -> None:
     for path in layout.state.glob("*"):
         if path != layout.logs:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+@contextlib.contextmanager
+def _alone(layout: Layout) -> Iterator[None]:
+    """Nobody else starts or ends the node of this folder meanwhile."""
+    layout.cache.mkdir(parents=True, exist_ok=True)
+    with (layout.cache / "cluster.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise NodeError(f"{lock.name}: another make cluster is at work; wait for it") from error
+        yield
 
 
 @contextlib.contextmanager

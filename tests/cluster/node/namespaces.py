@@ -61,8 +61,9 @@ def create(layout: Layout, addresses: Addresses) -> Namespaces:
     Raises:
         NodeError: they cannot be made, or something else uses their addresses.
     """
-    routes = run(["ip", "-o", "-4", "route", "get", addresses.node])
-    if addresses.link in run(["ip", "-o", "link"]) or f"src {addresses.machine} " in routes:
+    routes = run(["ip", "-o", "-4", "route", "show", "to", "match", addresses.node]).splitlines()
+    taken = [route for route in routes if not route.startswith("default")]
+    if taken or addresses.link in run(["ip", "-o", "link"]):
         raise NodeError(
             f"{addresses.link}, {addresses.machine}: the node's link or its address is in use; "
             "run make cluster-down, or name another folder with CACHE"

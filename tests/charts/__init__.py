@@ -1,0 +1,1 @@
+"""Tests of the charts, over what real Helm renders."""

@@ -1,0 +1,367 @@
+"""What must not be installed is refused before anything is created, with its path and its rule."""
+
+from typing import Any
+
+import pytest
+
+from tests.charts.rendering import Refused, refusal, render
+
+TP2 = {"engine.tensorParallelSize": 2, "gpu.count": 2}
+TP8 = {"engine.tensorParallelSize": 8, "gpu.count": 8}
+SCALED = {
+    "autoscaling.enabled": True,
+    "autoscaling.prometheus": "http://p:9090",
+    "monitoring.podMonitor.enabled": True,
+}
+
+SCHEMA = {
+    "a typo at the root": ({"replicaz": 2}, "replicaz"),
+    "a typo in a group": ({"gpu.conut": 1}, "conut"),
+    "a typo deep down": ({"monitoring.podMonitor.enabld": True}, "enabld"),
+    "a typo in a gateway": (
+        {"route.owner": "helm", "route.gateways": [{"name": "g", "sectionname": "x"}]},
+        "sectionname",
+    ),
+    "a parallel size of 3": (
+        {"engine.tensorParallelSize": 3, "gpu.count": 3},
+        "tensorParallelSize",
+    ),
+    "a parallel size of 16": ({"engine.tensorParallelSize": 16}, "tensorParallelSize"),
+    "a data parallel size of 3": ({"engine.dataParallelSize": 3}, "dataParallelSize"),
+    "a text where a number belongs": ({"replicas": "two"}, "replicas"),
+    "a negative number of pods": ({"replicas": -1}, "replicas"),
+    "a GPU that is not known": ({"gpu.product": "H100"}, "product"),
+    "a GPU resource without a vendor": ({"gpu.resourceName": "gpu"}, "resourceName"),
+    "a policy that is not known": ({"padding.policy": "alligned"}, "policy"),
+    "a loss above all": ({"padding.maxNeuronLoss": 1.5}, "maxNeuronLoss"),
+    "a track that is not known": ({"track": "blue"}, "track"),
+    "a purpose that is not known": ({"purpose": "test"}, "purpose"),
+    "an environment name in lower case": ({"engine.env": {"vllm_x": "1"}}, "vllm_x"),
+    "an environment value that is a number": (
+        {"engine.env": {"OMP_NUM_THREADS": 1}},
+        "OMP_NUM_THREADS",
+    ),
+    "a digest that is none": ({"image.digest": "latest"}, "digest"),
+    "a route's owner that is not known": ({"route.owner": "argo"}, "owner"),
+    "a timeout that is none": ({"route.timeout": "forever"}, "timeout"),
+    "a checksum that is none": ({"model.job.checksums": {"a": "abc"}}, "checksums"),
+    "a start of no minute": ({"startup.seconds": 30}, "startup"),
+    "a start that no probe can count": ({"startup.seconds": 605}, "startup"),
+    "root as the user": ({"security.runAsUser": 0}, "runAsUser"),
+    "a group id as text": ({"gpu.renderGroups": ["render"]}, "renderGroups"),
+    "a secret in the values": ({"apiKey.value": "s3cret"}, "apiKey"),
+    "a token in the values": ({"model.hfToken.token": "hf_x"}, "hfToken"),
+}  # fmt: skip
+
+RULES = {
+    "more GPUs than ranks": ({"gpu.count": 2}, "gpu.count: 2; it must be"),
+    "fewer GPUs than ranks": ({"engine.tensorParallelSize": 8}, "gpu.count: 1; it must be"),
+    "fewer GPUs than copies": ({"engine.dataParallelSize": 8}, "gpu.count: 1; it must be"),
+    "more ranks than a node has GPUs": (
+        {"engine.tensorParallelSize": 8, "engine.dataParallelSize": 2, "gpu.count": 8},
+        "engine.dataParallelSize: times engine.tensorParallelSize it is 16 GPUs",
+    ),
+    "experts spread over one GPU": ({"engine.expertParallel": True}, "engine.expertParallel:"),
+    "a misspelt VLLM_ name": (
+        {"engine.env": {"VLLM_ROCM_USE_AITERR": "1"}},
+        "engine.env.VLLM_ROCM_USE_AITERR: vLLM",
+    ),
+    "a misspelt VLLM_ name further down": (
+        {"engine.extraEnv": [{"name": "VLLM_NO_SUCH", "value": "1"}]},
+        "engine.extraEnv[0]: vLLM",
+    ),
+    "a misspelt MOE_SERVE_ name": (
+        {"engine.env": {"MOE_SERVE_PADDIN": "zero"}},
+        "engine.env.MOE_SERVE_PADDIN: moe-serve knows no",
+    ),
+    "an environment that a value owns": (
+        {"engine.env": {"MOE_SERVE_PADDING": "zero"}},
+        "engine.env.MOE_SERVE_PADDING: MOE_SERVE_PADDING is the chart's own; set padding.policy",
+    ),
+    "a plugin list that leaves ours out": (
+        {"engine.env": {"VLLM_PLUGINS": "other"}},
+        "engine.env.VLLM_PLUGINS:",
+    ),
+    "a secret as plain environment": (
+        {"engine.env": {"VLLM_API_KEY": "s3cret"}},
+        "engine.env.VLLM_API_KEY: VLLM_API_KEY is the chart's own; set apiKey.existingSecret",
+    ),
+    "a name in both environments": (
+        {"engine.extraEnv": [{"name": "VLLM_ROCM_USE_AITER", "value": "0"}]},
+        "engine.extraEnv[0]: VLLM_ROCM_USE_AITER is in engine.env already",
+    ),
+    "an argument that a value owns": (
+        {"engine.extraArgs": ["--tensor-parallel-size=8"]},
+        "engine.extraArgs[0]: --tensor-parallel-size is the chart's own; "
+        "set engine.tensorParallelSize",
+    ),
+    "an argument that a value owns, in its other form": (
+        {"engine.extraArgs": ["--seed=1", "--shutdown_timeout 3"]},
+        "engine.extraArgs[1]: --shutdown-timeout is the chart's own; set drain.seconds",
+    ),
+    "an argument that a value owns, in the recipe": (
+        {"engine.args": ["-tp=2"]},
+        "engine.args[0]: -tp is the chart's own",
+    ),
+    "a lossy policy without a budget": (
+        {"padding.policy": "rounded"},
+        "padding.policy: rounded zeroes 6.67 % of the live neurons",
+    ),
+    "a lossy policy over its budget": (
+        {"padding.policy": "rounded", "padding.maxNeuronLoss": 0.05},
+        "more than padding.maxNeuronLoss allows (5.00 %)",
+    ),
+    "the published rule at eight GPUs": (
+        {"padding.policy": "rounded", "padding.maxNeuronLoss": 0.07, **TP8},
+        "padding.policy: rounded zeroes 28.89 %",
+    ),
+    "the combination that lost 21 points of GSM8K": (
+        {"image.vllm": "0.22.1", "image.aiter": "0.1.13", **TP8},
+        "image.vllm: 0.22 with more than one GPU",
+    ),
+    "the same at two GPUs": (
+        {"image.vllm": "0.22.1", "image.aiter": "0.1.13", **TP2},
+        "image.vllm: 0.22 with more than one GPU",
+    ),
+    "the release that is reported to answer wrongly": (
+        {"image.vllm": "0.23.0", "image.aiter": "0.1.13.post1"},
+        "image.vllm: 0.23 with AITER's MoE",
+    ),
+    "a surge without a spare GPU": (
+        {"rollout.maxSurge": 1},
+        "rollout.maxSurge: 1 more pods need 1",
+    ),
+    "a surge with too few spare GPUs": (
+        {"rollout.maxSurge": 2, "rollout.spareGpus": 8, **TP8},
+        "rollout.maxSurge: 2 more pods need 16 spare GPUs, and rollout.spareGpus is 8",
+    ),
+    "an update that cannot start": ({"rollout.maxUnavailable": 0}, "rollout.maxUnavailable: with"),
+    "an update of a single pod, unsaid": ({"replicas": 1}, "rollout.allowDowntime"),
+    "an update that takes all pods, unsaid": (
+        {"rollout.maxUnavailable": 2},
+        "rollout.maxUnavailable: an update takes all 2 replicas away at once",
+    ),
+    "scaling down to a single pod, unsaid": (SCALED, "rollout.allowDowntime"),
+    "scaling without an address": (
+        {**SCALED, "autoscaling.prometheus": "", "autoscaling.minReplicas": 2},
+        "autoscaling.prometheus:",
+    ),
+    "scaling on series that nobody labels": (
+        {**SCALED, "monitoring.podMonitor.enabled": False, "autoscaling.minReplicas": 2},
+        "autoscaling.enabled:",
+    ),
+    "a smallest number above the largest": (
+        {**SCALED, "autoscaling.minReplicas": 9},
+        "autoscaling.minReplicas: more than",
+    ),
+    "two equal arms": ({"comparedWith": "DIGEST"}, "comparedWith: both arms have the same"),
+    "an arm beside itself": (
+        {"gpu.colocateWithArm": "gptoss-1"},
+        "gpu.colocateWithArm: this is the arm itself",
+    ),
+    "a toleration of broken GPUs": (
+        {"tolerations": [{"key": "amd-gpu-unhealthy", "operator": "Exists"}]},
+        "tolerations: amd-gpu-unhealthy",
+    ),
+    "a toleration of everything": (
+        {"tolerations": [{"operator": "Exists"}]},
+        "tolerations: one without a key",
+    ),
+    "a claim without a name": ({"model.source": "claim"}, "model.claim.name: missing"),
+    "an image volume without a reference": ({"model.source": "image"}, "model.image.reference:"),
+    "a relative folder": ({"model.source": "path", "model.path": "a"}, "model.path:"),
+    "an absolute folder below a volume": (
+        {"model.source": "claim", "model.claim.name": "c", "model.path": "/a"},
+        "model.path:",
+    ),
+    "a way out of the volume": (
+        {"model.source": "claim", "model.claim.name": "c", "model.path": "a/../b"},
+        "model.path:",
+    ),
+    "checksums that nobody would check": (
+        {"model.job.checksums": {"a": "0" * 64}},
+        "model.job.checksums: only the Job",
+    ),
+    "one cache for several pods on a ReadWriteOnce claim": (
+        {"cache.type": "claim", "cache.claim": {"name": "c", "accessMode": "ReadWriteOnce"}},
+        "cache.claim.accessMode: ReadWriteOnce",
+    ),
+    "a cache claim without a name": ({"cache.type": "claim"}, "cache.claim.name: missing"),
+    "a cache folder without a name": ({"cache.type": "hostPath"}, "cache.hostPath: missing"),
+    "a cache too small for the weights": ({"cache.sizeGiB": 79}, "cache.sizeGiB:"),
+    "a route without a gateway": ({"route.owner": "helm"}, "route.gateways: missing"),
+    "gateways that nobody would use": (
+        {"route.owner": "controller", "route.gateways": [{"name": "g"}]},
+        "route.owner:",
+    ),
+    "other arms that nobody would use": (
+        {"route.otherArms": [{"name": "a", "weight": 1}]},
+        "route.owner:",
+    ),
+    "redirects that nobody would use": (
+        {"route.redirectGateways": [{"name": "g"}]},
+        "route.owner:",
+    ),
+    "a route to a pool that is not there": ({"route.backend": "InferencePool"}, "route.backend:"),
+    "a pool without its picker": ({"inferencePool.enabled": True}, "inferencePool.endpointPicker:"),
+    "a test that cannot be passed": ({"tests.minRight": 5}, "tests.minRight:"),
+    "a label that selects": (
+        {"podLabels": {"app.kubernetes.io/name": "x"}},
+        "podLabels: app.kubernetes.io/name",
+    ),
+    "a label that names the arm": ({"podLabels": {"moe-serve.io/arm": "x"}}, "podLabels:"),
+}  # fmt: skip
+
+JUDGE = {"source.prometheus.url": "http://p:9090"}
+CONTROLLER = {**JUDGE, "mode": "controller", "controller.plan": {"name": "gptoss"}}
+DIRECT = {"source.exporters": {"stable": ["http://a:9400"], "canary": ["http://b:9400"]}}
+CANARY = {
+    "a typo in the policy": ({**JUDGE, "policy": {"speed": {"margn": 0.1}}}, "margn"),
+    "a typo in a guard": ({**JUDGE, "policy": {"guards": {"ttft": {"magin": 1}}}}, "magin"),
+    "a guard without a margin": ({**JUDGE, "policy": {"guards": {"ttft": {}}}}, "margin"),
+    "a margin of more than all": ({**JUDGE, "policy": {"speed": {"margin": 1.5}}}, "margin"),
+    "a way to compare that is not known": ({**JUDGE, "policy": {"quality": {"mode": "x"}}}, "mode"),
+    "a typo in the values": ({**JUDGE, "polcy": {}}, "polcy"),
+    "a mode that is not known": ({**JUDGE, "mode": "both"}, "mode"),
+    "an address with a password's query": (
+        {"source.prometheus.url": "http://p:9090?token=x"},
+        "url",
+    ),
+    "no source": ({}, "source.prometheus.url: missing"),
+    "two sources": ({**JUDGE, **DIRECT}, "source.exporters: source.prometheus.url is set too"),
+    "one arm's exporters alone": (
+        {"source.exporters": {"stable": ["http://a:9400"]}},
+        "source.exporters.canary: missing",
+    ),
+    "two logins": (
+        {**JUDGE, "source.prometheus.tokenSecret": "a", "source.prometheus.basicAuthSecret": "b"},
+        "source.prometheus.basicAuthSecret: source.prometheus.tokenSecret",
+    ),
+    "two arms of one label": ({**JUDGE, "source.canary": "stable"}, "source.canary: equal"),
+    "a log on no claim": ({**JUDGE, "audit.type": "claim"}, "audit.claim: missing"),
+    "one log of two pods": (
+        {**JUDGE, "audit.type": "claim", "audit.claim": "c", "replicas": 2},
+        "audit.type: several pods",
+    ),
+    "a plan that nobody carries out": (
+        {**JUDGE, "controller.plan": {"name": "a"}},
+        "controller.plan: nothing would use it; mode is judge",
+    ),
+    "a controller without a plan": (
+        {**JUDGE, "mode": "controller"},
+        "controller.plan.name: missing",
+    ),
+    "a controller that forgets": (
+        {**DIRECT, "mode": "controller", "controller.plan": {"name": "a"}},
+        "source.prometheus.url: missing; a controller",
+    ),
+    "a controller's comparison begun by hand": (
+        {**CONTROLLER, "comparison.start": "2026-05-01T12:00:00Z"},
+        "comparison.start: the controller",
+    ),
+    "a label that selects": (
+        {**JUDGE, "podLabels": {"app.kubernetes.io/name": "x"}},
+        "podLabels: app.kubernetes.io/name",
+    ),
+}  # fmt: skip
+
+
+def digest(**options: Any) -> str:
+    annotations = render("moe-serve", **options).only("Deployment")["metadata"]["annotations"]
+    return str(annotations["moe-serve.io/config-digest"])
+
+
+@pytest.mark.parametrize("case", SCHEMA)
+def test_the_schema_refuses(case: str) -> None:
+    given, named = SCHEMA[case]
+    said = refusal("moe-serve", set=given)
+    assert "don't meet the specifications of the schema" in said
+    assert named in said
+
+
+@pytest.mark.parametrize("case", RULES)
+def test_the_chart_refuses(case: str) -> None:
+    given, named = RULES[case]
+    if given.get("comparedWith") == "DIGEST":
+        given = {"comparedWith": digest()}
+    assert named in refusal("moe-serve", set=given)
+
+
+@pytest.mark.parametrize("case", CANARY)
+def test_the_canary_chart_refuses(case: str) -> None:
+    given, named = CANARY[case]
+    assert named in refusal("moe-canary", set=given)
+
+
+ALLOWED = {
+    "two equal arms to measure the noise": {"purpose": "aa", "comparedWith": "DIGEST"},
+    "arms that differ": {"comparedWith": "DIGEST", "engine.extraArgs": ["--seed=1"]},
+    "a declared loss": {"padding.policy": "rounded", "padding.maxNeuronLoss": 0.07},
+    "eight GPUs": TP8,
+    "a surge with a spare GPU": {"rollout.maxSurge": 1, "rollout.spareGpus": 1},
+    "a single pod, said": {"replicas": 1, "rollout.allowDowntime": True},
+    "a single pod with a spare GPU": {
+        "replicas": 1, "rollout.maxSurge": 1, "rollout.maxUnavailable": 0, "rollout.spareGpus": 1,
+    },
+    "no pod": {"replicas": 0},
+    "a variable of a release to come": {
+        "engine.env": {"VLLM_NEW": "1"}, "engine.unknownEnv": ["VLLM_NEW"],
+    },
+    "the emulated kernel": {"engine.env": {"MOE_SERVE_EMULATE_AITER": "cktile"}},
+    "the known-bad release, to measure it": {
+        "image.vllm": "0.22.1", "image.aiter": "0.1.13", "engine.allowKnownBad": True, **TP8,
+        "padding.policy": "aligned",
+    },
+    "the known-bad release on one GPU": {"image.vllm": "0.22.1", "image.aiter": "0.1.13"},
+    "the reported release without AITER": {
+        "image.vllm": "0.23.0", "engine.env": {"VLLM_ROCM_USE_AITER": "0"}, "padding.policy": "off",
+    },
+    "one cache of one pod on a ReadWriteOnce claim": {
+        "cache.type": "claim", "cache.claim": {"name": "c", "accessMode": "ReadWriteOnce"},
+        "replicas": 1, "rollout.allowDowntime": True,
+    },
+    "a cache just large enough": {"cache.sizeGiB": 80},
+    "a toleration by name": {"tolerations": [{"key": "amd.com/gpu", "operator": "Exists"}]},
+    "scaling from two pods": {**SCALED, "autoscaling.minReplicas": 2},
+    "all questions": {"tests.minRight": 4},
+    "a value shared by a parent chart": {"global.theirs": 1},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", ALLOWED)
+def test_the_chart_allows(case: str) -> None:
+    given = dict(ALLOWED[case])
+    if given.get("comparedWith") == "DIGEST":
+        given["comparedWith"] = digest()
+    render("moe-serve", set=given)
+
+
+CANARY_ALLOWED = {
+    "a judge": JUDGE,
+    "a judge without Prometheus": DIRECT,
+    "a controller": CONTROLLER,
+    "a log of one pod": {**JUDGE, "audit.type": "claim", "audit.claim": "c"},
+    "logs of two pods": {**JUDGE, "replicas": 2},
+}
+
+
+@pytest.mark.parametrize("case", CANARY_ALLOWED)
+def test_the_canary_chart_allows(case: str) -> None:
+    render("moe-canary", set=CANARY_ALLOWED[case])
+
+
+def test_a_missing_custom_resource_does_not_break_rendering_offline() -> None:
+    on = {"monitoring.podMonitor.enabled": True}
+    assert "PodMonitor" in render("moe-serve", set=on, api_versions=()).kinds()
+
+
+def test_nothing_of_the_defaults_needs_a_custom_resource() -> None:
+    known = {"apps/v1", "v1", "policy/v1", "networking.k8s.io/v1"}
+    assert {each["apiVersion"] for each in render("moe-serve").values()} <= known
+
+
+@pytest.mark.parametrize("chart", ["moe-serve", "moe-canary"])
+def test_a_cluster_older_than_the_sleeping_hook_is_refused(chart: str) -> None:
+    with pytest.raises(Refused, match="kubeVersion"):
+        render(chart, set=JUDGE if chart == "moe-canary" else {}, kube_version="1.29.9")
+    render(chart, set=JUDGE if chart == "moe-canary" else {}, kube_version="1.30.0")

@@ -1,0 +1,189 @@
+"""What stops a node is one line that names it and says what to do."""
+
+import hashlib
+import re
+import shutil
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.node import __main__ as command
+from tests.cluster.node import archive, binaries, crds, images, lifecycle, namespaces, preconditions
+from tests.cluster.node.errors import CommandFailed, NodeError
+from tests.cluster.node.layout import TOOLS, Layout, addresses
+
+_Usage = namedtuple("_Usage", "total used free")
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    return Layout(cache=tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def whole_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that lacks nothing; each test takes one thing away."""
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(preconditions, "CNI_PLUGINS", Path("/usr"))
+    monkeypatch.setattr(preconditions, "PLUGINS", ("bin",))
+    monkeypatch.setattr(preconditions, "run", lambda *_, **__: "")
+
+
+def _said(layout: Layout) -> str:
+    with pytest.raises(NodeError) as stopped:
+        preconditions.check(layout)
+    return str(stopped.value)
+
+
+def test_a_whole_machine_carries_a_node(layout: Layout) -> None:
+    preconditions.check(layout)
+
+
+def test_without_root(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+
+    assert _said(layout) == (
+        "a node needs root: run it with sudo, or point KUBECONFIG at a cluster"
+    )
+
+
+@pytest.mark.parametrize(("program", "package"), preconditions.PROGRAMS.items())
+def test_without_a_program(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch, program: str, package: str
+) -> None:
+    monkeypatch.setattr("shutil.which", lambda name: None if name == program else "/usr/bin/it")
+
+    assert _said(layout) == f"{program}: not on this machine; apt-get install {package}"
+
+
+def test_without_a_network_plugin(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preconditions, "PLUGINS", ("nowhere",))
+
+    assert _said(layout) == "/usr/nowhere: absent; apt-get install containernetworking-plugins"
+
+
+def test_with_a_full_disk(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda _: _Usage(0, 0, 2**30))
+
+    said = _said(layout)
+    assert said.startswith(f"{layout.cache}: 1.0 GiB of disk are free, a node needs 5")
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize("folder", ["/run/x", "/var/lib", "/var/log/x"])
+def test_with_a_cache_where_the_node_hides_it(folder: str) -> None:
+    assert _said(Layout(cache=Path(folder))).startswith(f"{folder}: the node hides ")
+
+
+@pytest.mark.parametrize("feature", preconditions.KERNEL)
+def test_on_a_kernel_that_forbids_something(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch, feature: str
+) -> None:
+    def refuse(words: list[str], **_: object) -> str:
+        if words[-1] == preconditions.KERNEL[feature]:
+            raise CommandFailed("Operation not permitted")
+        return ""
+
+    monkeypatch.setattr(preconditions, "run", refuse)
+
+    assert _said(layout) == (
+        f"this kernel does not give {feature} to root: Operation not permitted"
+    )
+
+
+def test_the_command_prints_each_problem_on_a_line_and_ends_with_2(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise NodeError("one\ntwo")
+
+    monkeypatch.setattr(lifecycle, "up", fail)
+
+    assert command.main(["up", "--cache", str(layout.cache)]) == 2
+    assert capsys.readouterr().err == "error: one\nerror: two\n"
+
+
+def test_a_negative_number_of_nodes_is_refused(
+    layout: Layout, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        command.main(["up", "--cache", str(layout.cache), "--nodes", "-1"])
+
+    assert stopped.value.code == 2
+    assert "--nodes: -1 is not between 0 and 1000" in capsys.readouterr().err
+
+
+def test_a_command_with_a_node_runs_on_the_cluster_that_the_user_names(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", "/somewhere/else")
+    monkeypatch.setattr(lifecycle, "up", lambda *_, **__: pytest.fail("a node was started"))
+    arguments = ["with", "--cache", str(layout.cache), "--", "sh", "-c", "exit 7"]
+
+    assert command.main(arguments) == 7
+
+
+def test_a_second_start_at_the_same_time_is_refused(layout: Layout) -> None:
+    with (
+        lifecycle._alone(layout),
+        pytest.raises(NodeError, match="another make cluster is at work"),
+    ):
+        lifecycle.down(layout)
+
+
+def test_an_image_without_its_identity_is_named(layout: Layout) -> None:
+    layout.images.mkdir()
+    (layout.images / "moe-serve.oci.tar").touch()
+
+    with pytest.raises(NodeError, match=r"moe-serve\.id: absent; run make images again"):
+        images.ensure_built(layout, namespaces.Namespaces(init=1))
+
+
+def test_an_image_that_is_absent_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "ctr", lambda *_, **__: "localhost/other:dev\n")
+
+    with pytest.raises(
+        NodeError, match=r"localhost/moe-serve:dev: not in the node; run make images"
+    ):
+        images.require(namespaces.Namespaces(init=1), "localhost/moe-serve:dev")
+
+
+def test_a_process_number_that_went_to_somebody_else_is_no_node(layout: Layout) -> None:
+    layout.state.mkdir()
+    (layout.state / "init.pid").write_text("1")
+
+    assert namespaces.find(layout) is None
+
+
+def test_nodes_of_different_folders_have_different_names_and_addresses() -> None:
+    places = [Layout(cache=Path(f"/somewhere/{number}")) for number in range(50)]
+
+    assert len({place.cgroup for place in places}) == 50
+    assert len({addresses(place).node for place in places}) >= 49
+
+
+def test_the_same_program_makes_the_same_image(tmp_path: Path) -> None:
+    program = tmp_path / "true"
+    shutil.copy("/bin/true", program)
+    targets = [tmp_path / "one.tar", tmp_path / "two.tar"]
+
+    digests = {archive.write(program, "localhost/it:built", target) for target in targets}
+
+    assert len(digests) == 1
+    assert len({hashlib.sha256(target.read_bytes()).digest() for target in targets}) == 1
+
+
+def test_versions_that_stand_in_two_places_agree() -> None:
+    kubernetes = (TOOLS / "kubernetes/go.mod").read_text("utf-8")
+    operator = crds.PROJECTS["prometheus-operator"]
+
+    assert re.findall(r"k8s\.io/kubernetes (v\S+)", kubernetes) == [binaries.KUBERNETES]
+    for tool, project in (
+        ("prometheus-operator", operator),
+        ("argo-rollouts", crds.PROJECTS["argo-rollouts"]),
+        ("flagger", crds.PROJECTS["flagger"]),
+    ):
+        required = (TOOLS / tool / "go.mod").read_text("utf-8")
+        assert re.findall(rf"{project.module} (v[^/\s]+)", required) == [project.version]
