@@ -14,6 +14,7 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "no-kubeconfig"))
     path = tmp_path / "plan.yaml"
     path.write_text(yaml.safe_dump(DOCUMENT))
+    (tmp_path / "policy.yaml").write_text("validity: {canary_share: 0.3}")
     return path
 
 
@@ -26,6 +27,14 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["run", "--judge", "http://x", "--listen", "x"], "no cluster: "),
         (["run", "--judge", "http://x", "--every", "0"], "--every: '0' is not allowed"),
         (["run", "--judge", "http://x", "--slack-file", "/nowhere"], "--slack-file /nowhere: No"),
+        (
+            ["run", "--prometheus", "http://x", "--policy", "POLICY"],
+            "validity.canary_share is 0.3, the plan's steps give the canary 0.5 of the compared",
+        ),
+        (
+            ["run", "--judge", "http://x", "--load-query", "sum(x)"],
+            "--load-query: it is asked of --prometheus URL",
+        ),
         (["status"], "no cluster: "),
         (["approve"], "no cluster: "),
         (["abort"], "no cluster: "),
@@ -34,6 +43,8 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_what_cannot_be_done_is_one_line(
     plan: Path, capsys: pytest.CaptureFixture[str], flags: list[str], says: str
 ) -> None:
+    policy = str(plan.with_name("policy.yaml"))
+    flags = [policy if flag == "POLICY" else flag for flag in flags]
     assert main(["canary", *flags, "--plan", str(plan)]) == 2
     out, err = capsys.readouterr()
     assert out == ""

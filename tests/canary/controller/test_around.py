@@ -18,6 +18,7 @@ from moe_serve.canary.audit import Audit, entries
 from moe_serve.canary.controller import failpoints
 from moe_serve.canary.controller.judges import Asked, Judging
 from moe_serve.canary.controller.listeners import Audited, Hook, hook
+from moe_serve.canary.controller.load import Measured
 from moe_serve.canary.controller.loop import Looked
 from moe_serve.canary.controller.screen import screen, to_json
 from moe_serve.canary.controller.web import Status, serve
@@ -26,7 +27,8 @@ from moe_serve.canary.quality.result import NoQuality, Outcome
 from moe_serve.canary.rollout.observation import NoWord, Word
 from moe_serve.canary.rollout.state import Entry, Kind, Phase, initial
 from moe_serve.canary.sources.assemble import Arms, assemble
-from moe_serve.errors import UsageError
+from moe_serve.canary.sources.prometheus import Prometheus
+from moe_serve.errors import SourceError, UsageError
 from tests.canary.histories import START, Fleet, streams
 from tests.canary.rollout.world import World, plan_of
 from tests.canary.test_audit import SAME
@@ -143,6 +145,46 @@ def test_before_the_steps_a_judge_in_the_process_speaks_of_the_answers_alone() -
     found = judge.word(initial(PLAN, START))
     assert isinstance(found, Word)
     assert (found.quality, found.quality_reason) == (None, "no comparison of answers yet")
+
+
+@pytest.mark.parametrize(
+    ("result", "pods"),
+    [
+        ({"resultType": "vector", "result": [{"metric": {}, "value": [1, "3.5"]}]}, 3.5),
+        ({"resultType": "scalar", "result": [1, "2"]}, 2.0),
+        ({"resultType": "vector", "result": []}, None),
+        ({"resultType": "vector", "result": [{"value": [1, "1"]}, {"value": [1, "2"]}]}, None),
+        ({"resultType": "vector", "result": [{"metric": {}, "value": [1, "NaN"]}]}, None),
+        ({"resultType": "vector", "result": [{"metric": {}, "value": [1, "-1"]}]}, None),
+    ],
+)
+def test_a_load_that_is_no_one_number_is_not_known(
+    result: dict[str, Any], pods: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = Prometheus(url="http://prometheus")
+    body = {"status": "success", "data": result}
+    transport = httpx.MockTransport(lambda request: httpx.Response(200, json=body))
+    monkeypatch.setattr(
+        Prometheus, "_client", lambda self: httpx.Client(transport=transport, base_url=self.url)
+    )
+    load = Measured(ask=lambda: asked.number("sum(x)"), every=1)
+    load.look()
+    assert load.pods() == pods
+
+
+def test_a_load_whose_source_fails_is_forgotten() -> None:
+    answers: list[float] = [3.0]
+
+    def ask() -> float:
+        if not answers:
+            raise SourceError("gone")
+        return answers.pop()
+
+    load = Measured(ask=ask, every=1)
+    load.look()
+    assert load.pods() == 3.0
+    load.look()
+    assert load.pods() is None
 
 
 def test_a_transition_is_audited_once_however_often_it_is_told(tmp_path: Path) -> None:
