@@ -156,6 +156,11 @@ class Arena:
             return {}
         return found
 
+    def wish(self, **notes: str) -> None:
+        """What a person leaves for the controller: `approve` a hold, `abort` a rollout."""
+        named = {f"moe-serve.io/{key}": value for key, value in notes.items()}
+        self.api.patch(self.state, {"metadata": {"annotations": named}}, Patch.MERGE)
+
     def delete(self, path: str, **query: str) -> None:
         try:
             self.api._json("DELETE", path, None, query)
