@@ -163,6 +163,16 @@ test-rollouts: $(VENV)/.ready $(PROMETHEUS) ## Argo Rollouts and Flagger, their 
 	MOE_SERVE_CACHE=$(CACHE) MOE_SERVE_PROMETHEUS=$(PROMETHEUS) MOE_SERVE_PROMTOOL=$(CACHE)/bin/promtool \
 	  $(BIN)/python -m pytest -m rollouts --timeout 1200 --durations=8 tests/rollouts
 
+EACH ?= 20
+OUTAGE ?= 300
+SEED ?= 1
+
+.PHONY: chaos
+chaos: $(VENV)/.ready ## kill the controller at every write, and worse; writes docs/reliability.md (40 minutes)
+	@[ -n "$$KUBECONFIG" ] || $(NODE) up --cache $(CACHE)
+	KUBECONFIG=$${KUBECONFIG:-$(CACHE)/cluster/kubeconfig} $(BIN)/python -m tests.chaos \
+	  --each $(EACH) --outage $(OUTAGE) --seed $(SEED) --write
+
 .PHONY: test-gpu
 test-gpu: ## markers and plugin on this GPU (GPU_PYTHON has PyTorch and pytest); prints JSON
 	PYTHONPATH=$(CURDIR) $(GPU_PYTHON) -m moe_serve.vllm_plugin.markers.selftest

@@ -24,12 +24,16 @@ from moe_serve.cli.parsing import Verb, at_least
 from moe_serve.errors import UsageError
 
 if TYPE_CHECKING:
-    from moe_serve.canary.analysis.comparison import Findings
+    from moe_serve.canary.analysis.comparison import Findings, Registration
     from moe_serve.canary.cluster.api import Api
     from moe_serve.canary.cluster.store import Store
     from moe_serve.canary.controller.assemble import JudgeThread
+    from moe_serve.canary.controller.load import Measured
+    from moe_serve.canary.controller.run import Thread
     from moe_serve.canary.rollout.plan import Plan
     from moe_serve.canary.rollout.state import State
+
+_ROUNDING = 1e-6
 
 
 def _where(parser: argparse.ArgumentParser) -> None:
@@ -57,6 +61,11 @@ def _run_flags(run: argparse.ArgumentParser) -> None:
     run.add_argument(
         "--judge-every", type=at_least(1), default=30, metavar="SECONDS", help="between verdicts"
     )
+    run.add_argument(
+        "--load-query", metavar="PROMQL",
+        help="for --prometheus: the whole traffic, in pods kept fully busy; it then says what an "
+        "arm carries, in place of the plan's load test",
+    )  # fmt: skip
     run.add_argument("--listen", default="127.0.0.1:9501", metavar="HOST:PORT", help="address")
     run.add_argument("--audit", type=Path, metavar="FILE", help="append to this log")
     run.add_argument(
@@ -112,8 +121,10 @@ def _run(args: argparse.Namespace) -> int:
         failpoint=failpoints.parse(os.environ.get("MOE_SERVE_FAILPOINT", "")),
     )
     judge = _judge(args, plan, log.append if log else None)
+    load = _load(args)
     api = connect(args.namespace, args.context, os.environ.get("KUBECONFIG"))
-    runner, threads = assemble(api, wanted, judge, [*audited, *hooks], hooks)
+    beside: list[Thread] = [*hooks, *([load] if load else [])]
+    runner, threads = assemble(api, wanted, judge, [*audited, *hooks], beside, load)
     logging.basicConfig(
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s"
     )
@@ -140,7 +151,10 @@ def _judge(
         )
     if args.exporter:
         raise UsageError("--exporter gives no past to replay: use --prometheus, or --judge URL")
+    if plan.baseline and args.stable == "stable":
+        args.stable = "baseline"  # what the canary is held against; stable is not compared
     found, rules, answers = source(args), registration(args), quality(args)
+    _shares_agree(plan, rules)
 
     def audited(findings: "Findings") -> None:
         if log:
@@ -154,6 +168,34 @@ def _judge(
         on_word=wake,
         on_judged=audited,
     )
+
+
+def _shares_agree(plan: "Plan", rules: "Registration") -> None:
+    """What the judge expects of the requests' split is what the plan's steps make of it."""
+    planned = {
+        step.weights.canary / (step.weights.canary + (step.weights.baseline or step.weights.stable))
+        for step in plan.steps
+    }
+    wanted = rules.canary_share
+    if wanted is not None and any(abs(share - wanted) > _ROUNDING for share in planned):
+        shares = ", ".join(f"{share:.3g}" for share in sorted(planned))
+        raise UsageError(
+            f"--policy: validity.canary_share is {wanted:g}, the plan's steps give the canary "
+            f"{shares} of the compared arms' requests; make them agree, or leave it out"
+        )
+
+
+def _load(args: argparse.Namespace) -> "Measured | None":
+    from moe_serve.canary.controller.load import Measured
+    from moe_serve.canary.sources.prometheus import Prometheus
+
+    query = args.load_query
+    if query is None:
+        return None
+    found = source(args) if args.prometheus else None
+    if not isinstance(found, Prometheus):
+        raise UsageError("--load-query: it is asked of --prometheus URL, which is not given")
+    return Measured(ask=lambda: found.number(query), every=float(args.every))
 
 
 def _address(text: str) -> tuple[str, int]:

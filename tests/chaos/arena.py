@@ -156,6 +156,19 @@ class Arena:
             return {}
         return found
 
+    def leader_seen(self) -> str:
+        """Changes with every look of a controller that leads."""
+        try:
+            found = self.api.get(self.of("leases") + "/gptoss-rollout")
+        except ClusterError:
+            return ""
+        return str(found["metadata"]["resourceVersion"])
+
+    def wish(self, **notes: str) -> None:
+        """What a person leaves for the controller: `approve` a hold, `abort` a rollout."""
+        named = {f"moe-serve.io/{key}": value for key, value in notes.items()}
+        self.api.patch(self.state, {"metadata": {"annotations": named}}, Patch.MERGE)
+
     def delete(self, path: str, **query: str) -> None:
         try:
             self.api._json("DELETE", path, None, query)

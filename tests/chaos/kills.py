@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from moe_serve.canary.audit import entries
 from moe_serve.canary.controller.failpoints import NAMES
-from tests.chaos.arena import Arena
+from tests.chaos.arena import Arena, until
 from tests.chaos.lives import Lives
 from tests.chaos.observer import Observer
 from tests.chaos.servers import Judge, Webhook
@@ -47,11 +47,13 @@ class Kills:
         self.arena.begin()
         self.observer.forget()
         with self._world(bad):
-            deadline = time.monotonic() + 120
+            deadline = time.monotonic() + 900
             while not self._over():
                 assert time.monotonic() < deadline, f"it never ends: {self.arena.rollout()}"
                 self._live()
+            seen = self.arena.leader_seen()
             life = self.lives.start()  # the last one has only to tell what was not told yet
+            until("it looks", lambda: self.arena.leader_seen() != seen)
             self._settle()
             life.stop()
         self._check(bad)

@@ -128,8 +128,7 @@ def conflicting_writer(stage: Stage) -> str:
         now = stage.arena.api.get(stage.arena.route)["metadata"]["resourceVersion"]
         assert now == version, "the route was written while somebody else held it"
         hold = stage.arena.rollout()["hold"]
-        notes = {"moe-serve.io/approve": str(hold["revision"])}
-        stage.arena.api.patch(stage.arena.state, {"metadata": {"annotations": notes}}, Patch.MERGE)
+        stage.arena.wish(approve=str(hold["revision"]))
         stage.at_the_last_step()
         stage.arena.api.patch(
             stage.arena.route, {"metadata": {"annotations": {"chaos": None}}}, Patch.MERGE

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -31,11 +30,6 @@ class Arms:
             ClusterError: what is known is not in date.
         """
         return arms(self.plan, self.pods.objects(), self.slices.objects())
-
-    def start(self, stop: threading.Event) -> None:
-        """Begin to watch."""
-        for watched in (self.pods, self.slices):
-            threading.Thread(target=watched.run, args=(stop,), daemon=True).start()
 
 
 def watch_arms(api: Api, plan: Plan, on_change: Callable[[], None]) -> Arms:

@@ -49,6 +49,24 @@ class Prometheus:
                     _add(streams, series)
         return assemble(streams, self.arms, start, end, f"Prometheus {self._shown()}")
 
+    def number(self, query: str) -> float | None:
+        """What a query gives now: one number, or None if it gives no finite one.
+
+        Raises:
+            SourceError: the server does not answer, or refuses the query.
+        """
+        with self._client() as client:
+            body = self._ask(client, {"query": query})
+        if body.get("status") != "success":
+            raise SourceError(f"Prometheus {self._shown()}: {body.get('error', 'no success')}")
+        found = body["data"]["result"]
+        scalar = body["data"]["resultType"] == "scalar"
+        values = [found] if scalar else [series.get("value") for series in found]
+        if len(values) != 1 or values[0] is None:
+            return None
+        value = float(values[0][1])
+        return value if math.isfinite(value) else None
+
     def _client(self) -> httpx.Client:
         headers, auth = {}, None
         try:

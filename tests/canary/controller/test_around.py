@@ -1,0 +1,355 @@
+"""What stands around the loop: words, judges, listeners, failpoints, the web, the screen."""
+
+import json
+import threading
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from moe_serve.canary.analysis.comparison import Registration
+from moe_serve.canary.analysis.noise import Spread
+from moe_serve.canary.analysis.verdict import Verdict
+from moe_serve.canary.audit import Audit, entries
+from moe_serve.canary.controller import failpoints
+from moe_serve.canary.controller.judges import Asked, Judging
+from moe_serve.canary.controller.listeners import Audited, Hook, hook
+from moe_serve.canary.controller.load import Measured
+from moe_serve.canary.controller.loop import Looked
+from moe_serve.canary.controller.screen import screen, to_json
+from moe_serve.canary.controller.web import Status, serve
+from moe_serve.canary.controller.words import word_of
+from moe_serve.canary.quality.result import NoQuality, Outcome
+from moe_serve.canary.rollout.observation import NoWord, Word
+from moe_serve.canary.rollout.state import Entry, Kind, Phase, initial
+from moe_serve.canary.sources.assemble import Arms, assemble
+from moe_serve.canary.sources.prometheus import Prometheus
+from moe_serve.errors import SourceError, UsageError
+from tests.canary.histories import START, Fleet, streams
+from tests.canary.rollout.world import World, plan_of
+from tests.canary.test_audit import SAME
+
+PLAN = plan_of()
+BODY = {
+    "verdict": "PROMOTE", "reason": "faster", "quality": {"outcome": "passed", "reason": "same"},
+    "judged_at": 100.0, "fault": None, "window": {"start": 5.0, "end": 100.0},
+    "config_digest": "sha256:r",
+}  # fmt: skip
+ENTRY = Entry(revision=3, at=9.0, kind=Kind.PHASE, title="held", detail="blind: no word")
+
+
+def _word(**parts: Any) -> Word | NoWord:
+    return word_of({**BODY, **parts}, now=110.0, fresh_seconds=60.0)
+
+
+def test_a_word_is_the_verdict_with_where_it_is_from() -> None:
+    assert _word() == Word(
+        verdict=Verdict.PROMOTE, reason="faster", quality=Outcome.PASSED, quality_reason="same",
+        judged_at=100.0, since=5.0, rules="sha256:r",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("parts", "reason"),
+    [
+        ({"fault": "Prometheus does not answer"}, "Prometheus does not answer"),
+        ({"judged_at": 49.0}, "it judged too long ago"),
+        ({"verdict": "MAYBE"}, "cannot be read"),
+        ({"quality": None}, "cannot be read"),
+        ({"judged_at": None}, "cannot be read"),
+    ],
+)
+def test_what_is_old_faulty_or_unreadable_is_no_word(parts: dict[str, Any], reason: str) -> None:
+    found = _word(**parts)
+    assert isinstance(found, NoWord)
+    assert reason in found.reason
+
+
+def _asked(answer: httpx.Response | Exception) -> Asked:
+    def reply(request: httpx.Request) -> httpx.Response:
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    client = httpx.Client(transport=httpx.MockTransport(reply))
+    return Asked(
+        url="http://judge", every=1, fresh_seconds=1e12, on_word=lambda: None, client=client
+    )
+
+
+@pytest.mark.parametrize(
+    "answer", [httpx.Response(503), httpx.Response(200, text="<html>"), httpx.ConnectError("gone")]
+)
+def test_a_judge_that_does_not_answer_has_no_word(answer: httpx.Response | Exception) -> None:
+    judge, state = _asked(answer), initial(PLAN, 0.0)
+    judge.ask()
+    found = judge.word(state)
+    assert isinstance(found, NoWord)
+    assert "http://judge does not answer" in found.reason
+
+
+def test_a_judge_that_answers_is_heard_and_wakes_the_loop_when_it_changes_its_mind() -> None:
+    woken = []
+    judge = _asked(httpx.Response(200, json=BODY))
+    judge.on_word = lambda: woken.append(1)
+    judge.ask()
+    judge.ask()
+    found = judge.word(initial(PLAN, 0.0))
+    assert isinstance(found, Word) and found.verdict is Verdict.PROMOTE
+    assert len(woken) == 1
+
+
+class Memory:
+    """A source over samples in memory."""
+
+    def history(self, start: float, end: float) -> Any:
+        return assemble(streams(Fleet()), Arms(), start, end, "memory")
+
+
+def test_a_judge_in_the_process_goes_on_with_its_comparison_after_a_restart() -> None:
+    rules = Registration(spread=Spread(), under_test=("policy",))
+
+    def judging() -> Judging:
+        return Judging(
+            source=Memory(), registered=rules, quality=lambda: SAME, every=1,
+            on_word=lambda: None, clock=lambda: START + 4 * 3600,
+        )  # fmt: skip
+
+    first, dark = judging(), initial(PLAN, START)
+    before = first.word(dark)
+    assert isinstance(before, Word)
+    assert (before.verdict, before.quality) == (Verdict.KEEP_GOING, Outcome.PASSED)
+    steps = replace(dark, phase=Phase.STEPS, phase_since=START)
+    assert isinstance(first.word(steps), NoWord)
+    assert first._watch is not None
+    first._watch.judge()
+    found = first.word(steps)
+    assert isinstance(found, Word) and found.since == START
+    second = judging()
+    later = replace(steps, step=1, phase_since=START + 7200, comparison_since=START)
+    second.word(later)
+    assert second._watch is not None
+    second._watch.judge()
+    assert second.word(later) == found
+
+
+def test_before_the_steps_a_judge_in_the_process_speaks_of_the_answers_alone() -> None:
+    judge = Judging(
+        source=Memory(), registered=Registration(), every=1, on_word=lambda: None,
+        quality=lambda: NoQuality(reason="no comparison of answers yet"),
+    )  # fmt: skip
+    found = judge.word(initial(PLAN, START))
+    assert isinstance(found, Word)
+    assert (found.quality, found.quality_reason) == (None, "no comparison of answers yet")
+
+
+@pytest.mark.parametrize(
+    ("result", "pods"),
+    [
+        ({"resultType": "vector", "result": [{"metric": {}, "value": [1, "3.5"]}]}, 3.5),
+        ({"resultType": "scalar", "result": [1, "2"]}, 2.0),
+        ({"resultType": "vector", "result": []}, None),
+        ({"resultType": "vector", "result": [{"value": [1, "1"]}, {"value": [1, "2"]}]}, None),
+        ({"resultType": "vector", "result": [{"metric": {}, "value": [1, "NaN"]}]}, None),
+        ({"resultType": "vector", "result": [{"metric": {}, "value": [1, "-1"]}]}, None),
+    ],
+)
+def test_a_load_that_is_no_one_number_is_not_known(
+    result: dict[str, Any], pods: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = Prometheus(url="http://prometheus")
+    body = {"status": "success", "data": result}
+    transport = httpx.MockTransport(lambda request: httpx.Response(200, json=body))
+    monkeypatch.setattr(
+        Prometheus, "_client", lambda self: httpx.Client(transport=transport, base_url=self.url)
+    )
+    load = Measured(ask=lambda: asked.number("sum(x)"), every=1)
+    load.look()
+    assert load.pods() == pods
+
+
+def test_a_load_whose_source_fails_is_forgotten() -> None:
+    answers: list[float] = [3.0]
+
+    def ask() -> float:
+        if not answers:
+            raise SourceError("gone")
+        return answers.pop()
+
+    load = Measured(ask=ask, every=1)
+    load.look()
+    assert load.pods() == 3.0
+    load.look()
+    assert load.pods() is None
+
+
+def test_a_transition_is_audited_once_however_often_it_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    for _ in range(2):
+        told = Audited(Audit(path))
+        assert told.tell("r-1", ENTRY) and told.tell("r-1", ENTRY)
+    lines = list(entries(path))
+    assert [line["transition"]["title"] for line in lines] == ["held"]
+
+
+class Receiver:
+    """Takes POSTs, after refusing some."""
+
+    def __init__(self, refusals: int) -> None:
+        self.left, self.taken = refusals, []
+        receiver = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                receiver.left -= 1
+                if receiver.left < 0:
+                    receiver.taken.append((self.headers["Idempotency-Key"], body))
+                self.send_response(200 if receiver.left < 0 else 500)
+                self.end_headers()
+
+            def log_message(self, *args: object) -> None:
+                pass
+
+        self.server = HTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        self.url = f"http://127.0.0.1:{self.server.server_port}/secret"
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+
+def _sent(hooked: Hook, receiver: Receiver) -> None:
+    stop = threading.Event()
+    thread = threading.Thread(target=hooked.run, args=(stop,))
+    thread.start()
+    pause = threading.Event()
+    for _ in range(200):
+        if hooked.tell("r-1", ENTRY):
+            break
+        pause.wait(0.05)
+    stop.set()
+    thread.join()
+    receiver.close()
+
+
+def test_a_message_that_was_refused_is_sent_again_with_its_key_until_it_is_taken(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    receiver = Receiver(refusals=1)
+    _sent(Hook(name="webhook:generic", url=receiver.url, plan="gptoss", slack=False), receiver)
+    assert receiver.taken == [
+        (
+            "r-1.3",
+            {
+                "plan": "gptoss", "rollout": "r-1", "revision": 3, "at": 9.0, "kind": "phase",
+                "title": "held", "detail": "blind: no word",
+            },
+        )
+    ]  # fmt: skip
+    assert "does not take a message" in caplog.text
+    assert "secret" not in caplog.text
+
+
+def test_slack_gets_a_text_for_phases_and_nothing_for_the_rest() -> None:
+    receiver = Receiver(refusals=0)
+    slack = Hook(name="webhook:slack", url=receiver.url, plan="gptoss", slack=True)
+    assert slack.tell("r-1", replace(ENTRY, kind=Kind.WEIGHTS))
+    _sent(slack, receiver)
+    assert receiver.taken == [("r-1.3", {"text": "*gptoss*: held\nblind: no word"})]
+
+
+@pytest.mark.parametrize("text", ["", "ftp://x", "http://a\nhttp://b"])
+def test_a_file_without_one_address_is_refused_and_not_quoted(tmp_path: Path, text: str) -> None:
+    (tmp_path / "hook").write_text(text)
+    with pytest.raises(UsageError, match="one line with an http") as caught:
+        hook("--slack-file", tmp_path / "hook", "gptoss", slack=True)
+    assert not text or text not in str(caught.value)
+
+
+def test_a_failpoint_kills_at_its_nth_passage_and_an_unknown_one_is_refused() -> None:
+    killed = []
+    point = failpoints.parse("state.after:2")
+    point.kill = lambda: killed.append(1)
+    for name in ("state.before", "state.after", "state.before", "state.after", "state.after"):
+        point(name)
+    assert killed == [1]
+    assert failpoints.parse("").name == ""
+    with pytest.raises(UsageError, match="MOE_SERVE_FAILPOINT 'nowhere'"):
+        failpoints.parse("nowhere")
+
+
+def _parsed(text: str) -> dict[str, float]:
+    return {
+        sample.name + "".join(f'{{{key}="{value}"}}' for key, value in sample.labels.items()): (
+            sample.value
+        )
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def _status(now: list[float], *, looked: Looked | None) -> Status:
+    status = Status(plan=PLAN, active=True, stale_seconds=60, clock=lambda: now[0])
+    if looked:
+        status.note(looked)
+    return status
+
+
+def test_the_metrics_say_phase_weights_verdict_and_trouble() -> None:
+    world = World(plan=PLAN, quality=Outcome.PASSED)
+    world.ready = {arm: part.replicas for arm, part in PLAN.arms.items()}
+    world.settle()
+    looked = Looked(leads=True, state=world.state, again=False)
+    found = _parsed(_status([7.0], looked=looked).metrics())
+    assert found['moe_serve_rollout_phase{phase="steps"}'] == 1
+    assert found['moe_serve_rollout_phase{phase="done"}'] == 0
+    assert found['moe_serve_rollout_weight_ratio{arm="canary"}'] == 0.05
+    assert found['moe_serve_rollout_verdict{verdict="KEEP_GOING"}'] == 1
+    assert found['moe_serve_rollout_trouble{trouble="drift"}'] == 0
+    assert found["moe_serve_rollout_weights_in_force"] == 1
+    assert found["moe_serve_rollout_last_look_timestamp_seconds"] == 7.0
+
+
+def test_it_is_healthy_while_the_loop_turns_even_if_every_look_fails() -> None:
+    now = [100.0]
+    looked = Looked(leads=False, state=None, again=False, error="the API server does not answer")
+    status = _status(now, looked=looked)
+    server = serve(status, "127.0.0.1", 0)
+    try:
+        url = f"http://127.0.0.1:{server.server_port}"
+        with httpx.Client(trust_env=False) as client:
+            assert client.get(f"{url}/healthz").status_code == 200
+            assert "moe_serve_rollout_errors_total 1" in client.get(f"{url}/metrics").text
+            now[0] += 61
+            assert client.get(f"{url}/healthz").status_code == 503
+            assert client.get(f"{url}/").status_code == 404
+        with pytest.raises(UsageError, match="Address already in use"):
+            serve(status, "127.0.0.1", server.server_port)
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_the_screen_says_where_it_stands_and_what_it_waits_for() -> None:
+    world = World(plan=PLAN, quality=Outcome.PASSED, verdict=Verdict.PROMOTE)
+    world.ready = {arm: part.replicas for arm, part in PLAN.arms.items()}
+    for world.now in (0.0, 600.0, 2400.0):
+        world.settle()
+    lines = screen(PLAN, world.state, 2400.0 + 3900).splitlines()
+    assert lines[1:4] == [
+        "phase     promotion, for 1 h 5 min",
+        "weights   stable 75/canary 25 (in force)",
+        "verdict   PROMOTE: because PROMOTE",
+    ]
+    assert "in Git    gptoss-2: replicas 1 -> 4 (promoted; the judged pods stay)" in lines
+    assert to_json(PLAN, world.state)["weights"] == {"stable": 75, "baseline": 0, "canary": 25}
+
+
+def test_the_screen_of_another_plan_says_so() -> None:
+    assert "it began with" in screen(plan_of(watch_hours=1), initial(PLAN, 0.0), 1.0)

@@ -1,0 +1,269 @@
+"""The loop over a cluster in memory: what it writes, in which order, and what it does on faults."""
+
+from dataclasses import dataclass, field, replace
+
+import pytest
+
+from moe_serve.canary.analysis.verdict import Verdict
+from moe_serve.canary.controller.failpoints import Failpoint
+from moe_serve.canary.controller.loop import Controller
+from moe_serve.canary.controller.shadow import Alone, ShadowRoute, ShadowStore
+from moe_serve.canary.quality.result import Outcome
+from moe_serve.canary.rollout.observation import NoWord, Person, Word
+from moe_serve.canary.rollout.state import Phase, State
+from moe_serve.canary.rollout.weights import DARK, Arm, Weights
+from moe_serve.errors import RolloutError
+from tests.canary.cluster.fakes import (
+    FakeArms,
+    FakeEvents,
+    FakeLeadership,
+    FakeRoute,
+    FakeStore,
+    Server,
+)
+from tests.canary.rollout.world import World, plan_of
+
+PLAN = plan_of()
+STEP = Weights(stable=90, baseline=5, canary=5)
+
+
+class Killed(BaseException):
+    """What a failpoint does here instead of ending the process."""
+
+
+@dataclass(slots=True)
+class Says:
+    """A judge that says what it is told to."""
+
+    verdict: Verdict | None = Verdict.KEEP_GOING
+    quality: Outcome | None = Outcome.PASSED
+
+    def word(self, state: State) -> Word | NoWord:
+        del state
+        return World(plan=PLAN, verdict=self.verdict, quality=self.quality).seen().word
+
+
+@dataclass(slots=True)
+class Bench:
+    """One cluster, any number of controllers."""
+
+    server: Server = field(default_factory=Server)
+    now: list[float] = field(default_factory=lambda: [1000.0])
+    judge: Says = field(default_factory=Says)
+
+    def __post_init__(self) -> None:
+        self.pods(stable=4, baseline=1, canary=1)
+
+    def pods(self, **ready: int) -> None:
+        seen = World(plan=PLAN, ready={Arm(arm): count for arm, count in ready.items()}).seen()
+        self.server.arms.update({Arm(arm): seen.arms[Arm(arm)] for arm in ready})
+
+    def controller(self, me: str = "a", failpoint: str = "") -> Controller:
+        def kill() -> None:
+            raise Killed
+
+        return Controller(
+            plan=PLAN,
+            route=FakeRoute(self.server),
+            arms=FakeArms(self.server),
+            store=FakeStore(self.server),
+            leadership=FakeLeadership(self.server, me, self.now),
+            judge=self.judge,
+            listeners=[FakeEvents(self.server)],
+            failpoint=Failpoint(name=failpoint, kill=kill),
+            clock=lambda: self.now[0],
+            monotonic=lambda: self.now[0],
+        )
+
+    def settle(self, controller: Controller) -> State:
+        for _ in range(40):
+            looked = controller.look()
+            assert not looked.error
+            if not looked.again:
+                assert looked.state is not None
+                return looked.state
+        raise AssertionError("it never comes to rest")
+
+
+def test_the_state_is_written_before_the_route() -> None:
+    bench = Bench()
+    bench.settle(bench.controller())
+    writes = [write.split(" ")[0] for write in bench.server.writes]
+    assert writes[0] == "state"
+    revisions = [write for write in bench.server.writes if write.startswith("state steps")]
+    first = bench.server.writes.index("route stable 90/baseline 5/canary 5")
+    assert bench.server.writes.index(revisions[0]) < first
+    assert bench.server.weights == STEP
+
+
+def test_a_look_at_an_unchanged_cluster_writes_nothing() -> None:
+    bench = Bench()
+    controller = bench.controller()
+    bench.settle(controller)
+    written = len(bench.server.writes)
+    for _ in range(5):
+        bench.now[0] += 10
+        controller.look()
+    assert bench.server.writes[written:] == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["state.before", "state.after", "route.create.before", "route.create.after",
+     "route.weights.before", "route.weights.after", "events.before", "events.after",
+     "told.before", "told.after", "lease.before", "lease.after"],
+)  # fmt: skip
+def test_killed_at_a_write_the_next_controller_comes_to_the_same_end(name: str) -> None:
+    bench = Bench()
+    killed = 0
+    for _ in range(30):
+        try:
+            bench.settle(bench.controller(failpoint=name))
+            break
+        except Killed:
+            killed += 1
+            if name.endswith("before"):
+                bench.controller().look()
+    assert killed
+    state = bench.settle(bench.controller())
+    assert (state.phase, bench.server.weights) == (Phase.STEPS, STEP)
+    told = sorted(revision for _, revision in bench.server.events)
+    assert told == list(range(1, state.revision + 1))
+
+
+def test_who_does_not_lead_writes_nothing() -> None:
+    bench = Bench()
+    bench.controller("a").look()
+    written = len(bench.server.writes)
+    looked = bench.controller("b").look()
+    assert (looked.leads, bench.server.writes[written:]) == (False, [])
+
+
+def test_a_leader_that_may_be_late_writes_nothing() -> None:
+    bench = Bench()
+
+    @dataclass(slots=True)
+    class Slow(FakeRoute):
+        """Reading takes longer than the lease is safe."""
+
+        def read(self, rollout: str):
+            bench.now[0] += 25
+            return FakeRoute.read(self, rollout)
+
+    controller = bench.controller()
+    controller.route = Slow(bench.server)
+    looked = controller.look()
+    assert "leadership may be lost" in looked.error
+    assert bench.server.writes == []
+
+
+def test_without_an_api_server_nothing_moves_and_the_loop_goes_on() -> None:
+    bench = Bench()
+    controller = bench.controller()
+    bench.settle(controller)
+    bench.server.fault = "the API server does not answer (ConnectTimeoutError)"
+    bench.judge.verdict = Verdict.ROLLBACK
+    assert "does not answer" in controller.look().error
+    bench.server.fault = ""
+    assert bench.settle(controller).phase is Phase.ROLLED_BACK
+    assert bench.server.weights == DARK
+
+
+def test_arms_that_cannot_be_seen_are_told_and_move_nothing() -> None:
+    bench = Bench()
+    controller = bench.controller()
+    bench.settle(controller)
+
+    class Blind:
+        def seen(self):
+            raise RolloutError("GET pods: 403 pods is forbidden")
+
+    bench.judge.verdict, controller.arms = Verdict.ROLLBACK, Blind()
+    looked = controller.look()
+    assert looked.state is not None
+    assert (looked.state.phase, bench.server.weights) == (Phase.STEPS, STEP)
+    assert "403 pods is forbidden" in looked.state.waits_for
+    controller.look()
+    assert any("403" in entry.detail for entry in bench.server.events.values())
+
+
+def test_an_approval_is_for_the_drift_that_was_seen_and_for_no_later_one() -> None:
+    bench = Bench()
+    controller = bench.controller()
+    bench.settle(controller)
+    bench.server.weights, bench.server.route_version = Weights(stable=50, canary=50), 90
+    held = bench.settle(controller)
+    assert held.hold is not None
+    bench.server.person = Person(approve=held.hold.revision)
+    controller.look()
+    assert bench.server.weights == STEP
+    bench.server.weights, bench.server.route_version = Weights(stable=1, canary=99), 91
+    again = bench.settle(controller)
+    assert (again.phase, bench.server.weights) == (Phase.HELD, Weights(stable=1, canary=99))
+
+
+def test_a_clock_that_is_set_is_noticed() -> None:
+    bench = Bench()
+    controller = bench.controller()
+    before = bench.settle(controller)
+    start = bench.now[0]
+    controller.monotonic = lambda: start + 10
+    bench.now[0] += 50_000
+    controller.look()
+    after = bench.controller().store.load().state
+    assert after is not None
+    assert after.phase is Phase.STEPS and after.step == 0
+    assert before.in_force is not None and after.in_force is not None
+    assert after.in_force - before.in_force == pytest.approx(49_990, abs=1)
+
+
+def test_another_plan_waits_until_the_first_is_over_and_then_begins() -> None:
+    bench = Bench()
+    first = bench.controller()
+    bench.settle(first)
+    other = bench.controller()
+    other.plan = plan_of(watch_hours=1)
+    state = other.look().state
+    assert state is not None
+    assert "the plan is not the one that began" in state.waits_for
+    assert bench.server.weights == STEP
+    bench.judge.verdict = Verdict.ROLLBACK
+    assert bench.settle(first).phase is Phase.ROLLED_BACK
+    bench.judge.verdict, bench.judge.quality = Verdict.KEEP_GOING, None
+    begun = bench.settle(other)
+    assert (begun.phase, begun.plan) == (Phase.QUALITY, other.plan.digest)
+
+
+def test_a_shadow_decides_and_writes_nothing() -> None:
+    bench = Bench()
+    real = bench.controller()
+    shadow = replace_parts(real, bench)
+    state = bench.settle(shadow)
+    assert (state.phase, state.weights(PLAN)) == (Phase.STEPS, STEP)
+    assert (bench.server.writes, bench.server.weights) == ([], None)
+
+
+def replace_parts(controller: Controller, bench: Bench) -> Controller:
+    return replace(
+        controller,
+        route=ShadowRoute(FakeRoute(bench.server)),
+        store=ShadowStore(),
+        leadership=Alone(),
+        listeners=(),
+    )
+
+
+def test_a_webhook_that_does_not_answer_holds_nobody_up() -> None:
+    bench = Bench()
+
+    class Deaf:
+        name = "webhook:generic"
+
+        def tell(self, rollout, entry):
+            return False
+
+    controller = bench.controller()
+    controller.listeners = [Deaf(), *controller.listeners]
+    state = bench.settle(controller)
+    assert (state.phase, bench.server.weights) == (Phase.STEPS, STEP)
+    assert bench.server.told == {"events": state.revision}

@@ -1,0 +1,60 @@
+"""`canary run`, `status`, `approve`, `abort`: bad input is one line and exit code 2."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from moe_serve.cli.main import main
+from tests.canary.rollout.world import DOCUMENT
+
+
+@pytest.fixture
+def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "no-kubeconfig"))
+    path = tmp_path / "plan.yaml"
+    path.write_text(yaml.safe_dump(DOCUMENT))
+    (tmp_path / "policy.yaml").write_text("validity: {canary_share: 0.3}")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["run"], "no source: give --history FILE, --prometheus URL"),
+        (["run", "--judge", "judge:9500"], "--judge 'judge:9500': as http://judge:9500"),
+        (["run", "--exporter", "stable=http://x"], "--exporter gives no past to replay"),
+        (["run", "--judge", "http://x", "--listen", "x"], "no cluster: "),
+        (["run", "--judge", "http://x", "--every", "0"], "--every: '0' is not allowed"),
+        (["run", "--judge", "http://x", "--slack-file", "/nowhere"], "--slack-file /nowhere: No"),
+        (
+            ["run", "--prometheus", "http://x", "--policy", "POLICY"],
+            "validity.canary_share is 0.3, the plan's steps give the canary 0.5 of the compared",
+        ),
+        (
+            ["run", "--judge", "http://x", "--load-query", "sum(x)"],
+            "--load-query: it is asked of --prometheus URL",
+        ),
+        (["status"], "no cluster: "),
+        (["approve"], "no cluster: "),
+        (["abort"], "no cluster: "),
+    ],
+)
+def test_what_cannot_be_done_is_one_line(
+    plan: Path, capsys: pytest.CaptureFixture[str], flags: list[str], says: str
+) -> None:
+    policy = str(plan.with_name("policy.yaml"))
+    flags = [policy if flag == "POLICY" else flag for flag in flags]
+    assert main(["canary", *flags, "--plan", str(plan)]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("moe-serve: ") and says in err
+    assert err.count("\n") == 1
+
+
+def test_an_unknown_failpoint_is_refused(
+    plan: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MOE_SERVE_FAILPOINT", "nowhere")
+    assert main(["canary", "run", "--judge", "http://x", "--plan", str(plan)]) == 2
+    assert "MOE_SERVE_FAILPOINT 'nowhere'" in capsys.readouterr().err
