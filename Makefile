@@ -87,7 +87,7 @@ format: $(VENV)/.ready ## format and mend what ruff can mend
 	$(BIN)/ruff check --fix .
 
 .PHONY: test
-test: check test-pure test-serving test-monitoring ## all checks and tests: sets everything up by itself
+test: check test-pure test-charts test-serving test-monitoring ## all checks and tests: sets everything up by itself
 
 .PHONY: test-pure
 test-pure: $(VENV)/.ready ## the tests that need neither torch nor vLLM
@@ -152,6 +152,27 @@ test-rollouts: $(VENV)/.ready $(PROMETHEUS) ## Argo Rollouts and Flagger, their 
 	$(call say,engines and judge)
 	MOE_SERVE_CACHE=$(CACHE) MOE_SERVE_PROMETHEUS=$(PROMETHEUS) MOE_SERVE_PROMTOOL=$(CACHE)/bin/promtool \
 	  $(BIN)/python -m pytest -m rollouts --timeout 1200 --durations=8 tests/rollouts
+
+.PHONY: goldens
+goldens: $(VENV)/.ready ## renew what the charts are expected to render; review the difference
+	$(BIN)/python -m tests.charts.goldens
+
+$(CACHE)/schemas/.ready: tests/charts/schemas.py | $(VENV)/.ready
+	$(call say,schemas of Kubernetes and of the custom resources)
+	$(BIN)/python -m tests.charts.schemas $(CACHE)/schemas
+	@touch $@
+
+# A sample of changes in each run, all of them on demand: make charts-mutation SAMPLE=
+SAMPLE ?= 40
+SEED ?= 0
+.PHONY: charts-mutation
+charts-mutation: $(VENV)/.ready ## change the charts in SAMPLE places, one at a time: do the tests see it?
+	$(BIN)/python -m tests.charts.mutate $(if $(SAMPLE),--sample $(SAMPLE) --seed $(SEED))
+
+.PHONY: test-charts
+test-charts: $(VENV)/.ready $(CACHE)/schemas/.ready charts-mutation ## Helm 4, every Kubernetes's schemas, kube-score, a sample of mutations
+	$(call say,charts against Helm 4$(comma) schemas and kube-score)
+	MOE_SERVE_CACHE=$(CACHE) $(BIN)/python -m pytest -n 2 -m charts tests/charts
 
 .PHONY: test-gpu
 test-gpu: ## markers and plugin on this GPU (GPU_PYTHON has PyTorch and pytest); prints JSON

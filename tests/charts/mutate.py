@@ -26,7 +26,12 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 CHARTS = ROOT / "charts"
 GOAL = 0.95
-SENTENCES = ("test_serving_pod.py", "test_serving_objects.py", "test_canary_chart.py", "test_refusals.py")
+SENTENCES = (
+    "test_serving_pod.py",
+    "test_serving_objects.py",
+    "test_canary_chart.py",
+    "test_refusals.py",
+)
 GOLDENS = ("test_goldens.py",)
 
 _SWAPS = {
@@ -149,7 +154,7 @@ def main() -> int:
     chosen = list(mutants())
     whole = len(chosen)
     if args.sample:
-        chosen = random.Random(args.seed).sample(chosen, min(args.sample, whole))  # noqa: S311
+        chosen = random.Random(args.seed).sample(chosen, min(args.sample, whole))
     if _fails(CHARTS, (*SENTENCES, *GOLDENS)):
         sys.stderr.write("the tests fail on the charts as they are\n")
         return 2

@@ -208,7 +208,7 @@ def test_every_flag_is_one_that_the_command_line_knows(
     objects = [
         render("moe-canary", *offer.files, release=offer.release)
         for offer in OFFERS
-        if "everything/moe-canary" != offer.name
+        if offer.name != "everything/moe-canary"
     ]
     flags = {
         each.partition("=")[0]
@@ -244,7 +244,10 @@ def test_secrets_and_answers_are_mounted_from_what_exists() -> None:
     ("audit", "volume"),
     [
         ({}, {"emptyDir": {"sizeLimit": "256Mi"}}),
-        ({"audit.type": "claim", "audit.claim": "c"}, {"persistentVolumeClaim": {"claimName": "c"}}),
+        (
+            {"audit.type": "claim", "audit.claim": "c"},
+            {"persistentVolumeClaim": {"claimName": "c"}},
+        ),
     ],
 )
 def test_the_audit_log_is_where_it_was_asked_for(audit: Any, volume: Any) -> None:
@@ -311,7 +314,9 @@ def test_the_network_is_open_to_what_is_named_alone() -> None:
     assert own["to"][0]["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == "controller"
     assert prometheus == {
         "ports": [{"port": 9091, "protocol": "TCP"}],
-        "to": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}],
+        "to": [
+            {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
+        ],
     }
     assert [port["port"] for port in api["ports"]] == [443, 6443]
     assert extra == {"to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]}

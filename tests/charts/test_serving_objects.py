@@ -427,7 +427,10 @@ def test_a_new_chart_with_equal_values_starts_no_pod_anew(
         render(chart, *files) for chart in ("moe-serve", bumped(tmp_path / "moe-serve"))
     )
     assert before.pod == after.pod
-    assert before.only("Deployment")["metadata"]["labels"] != after.only("Deployment")["metadata"]["labels"]
+    assert (
+        before.only("Deployment")["metadata"]["labels"]
+        != after.only("Deployment")["metadata"]["labels"]
+    )
 
 
 def test_a_new_chart_changes_neither_the_job_nor_the_claim(tmp_path: Path) -> None:

@@ -10,9 +10,7 @@ from tests.charts.rendering import Rendered, render
 
 EVERYTHING = "tests/charts/values/moe-serve.yaml"
 OTHERS = "tests/charts/values/moe-serve-claims.yaml"
-ARMS = tuple(
-    offer for offer in (*DEFAULTS, *ENVIRONMENTS, *PROFILES) if offer.chart == "moe-serve"
-)
+ARMS = tuple(offer for offer in (*DEFAULTS, *ENVIRONMENTS, *PROFILES) if offer.chart == "moe-serve")
 TP8 = {"engine.tensorParallelSize": 8, "gpu.count": 8}
 
 
@@ -240,9 +238,7 @@ def test_the_exporter_needs_no_gpu_and_cannot_unready_the_server() -> None:
         "exporter", "--records=/dev/shm/moe-serve", "--listen=0.0.0.0:9400", "--ranks=1",
     ]  # fmt: skip
     # It reads records, and writes none.
-    assert exporter["volumeMounts"] == [
-        {"name": "shm", "mountPath": "/dev/shm", "readOnly": True}
-    ]
+    assert exporter["volumeMounts"] == [{"name": "shm", "mountPath": "/dev/shm", "readOnly": True}]
 
 
 def test_server_and_exporter_share_one_memory_that_is_sized_and_counted() -> None:
@@ -325,7 +321,9 @@ def test_a_start_may_take_an_hour() -> None:
 
 
 @pytest.mark.parametrize(("start", "pull", "drain"), [(3600, 1800, 120), (600, 60, 0)])
-def test_the_deadline_of_an_update_covers_the_longest_step(start: int, pull: int, drain: int) -> None:
+def test_the_deadline_of_an_update_covers_the_longest_step(
+    start: int, pull: int, drain: int
+) -> None:
     spec = render(
         "moe-serve",
         set={"startup.seconds": start, "startup.pullSeconds": pull, "drain.seconds": drain},
