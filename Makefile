@@ -119,7 +119,7 @@ $(PROMETHEUS): tests/monitoring/tools/go.mod
 	@mkdir -p $(@D)
 ifneq ($(GO),)
 	$(call say,Prometheus and promtool from source: some minutes$(comma) once)
-	$(GO) -C tests/monitoring/tools build -o $(@D)/ \
+	CGO_ENABLED=0 $(GO) -C tests/monitoring/tools build -trimpath -buildvcs=false -ldflags '-s -w ' -o $(@D)/ \
 	  github.com/prometheus/prometheus/cmd/prometheus github.com/prometheus/prometheus/cmd/promtool
 else
 	@command -v prometheus promtool >/dev/null \
@@ -145,6 +145,16 @@ cluster: $(VENV)/.ready ## a one-node Kubernetes, built from source (root, no Do
 .PHONY: cluster-down
 cluster-down: $(VENV)/.ready ## end it, and leave nothing
 	@$(NODE) down --cache $(CACHE)
+
+.PHONY: test-cluster
+test-cluster: $(VENV)/.ready $(if $(KUBECONFIG)$(MOE_SERVE_SKIP_CLUSTER),,images) ## the built images on a real cluster
+ifeq ($(MOE_SERVE_SKIP_CLUSTER),1)
+	$(call say,no tests on a cluster: MOE_SERVE_SKIP_CLUSTER=1)
+else
+	$(call say,tests on a cluster)
+	$(NODE) with --cache $(CACHE) --nodes 30 -- \
+	  $(BIN)/python -m pytest -v --durations=10 -m cluster tests/cluster
+endif
 
 .PHONY: test-rollouts
 test-rollouts: $(VENV)/.ready $(PROMETHEUS) ## Argo Rollouts and Flagger, their real controllers, ask the judge (12 minutes)

@@ -112,11 +112,13 @@ def _run(args: argparse.Namespace) -> int:
         failpoint=failpoints.parse(os.environ.get("MOE_SERVE_FAILPOINT", "")),
     )
     judge = _judge(args, plan, log.append if log else None)
-    api = connect(args.namespace, args.context)
+    api = connect(args.namespace, args.context, os.environ.get("KUBECONFIG"))
     runner, threads = assemble(api, wanted, judge, [*audited, *hooks], hooks)
     logging.basicConfig(
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s"
     )
+    # At INFO it logs addresses, and that of a webhook is a secret.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: runner.end())
     return runner.run(threads, _address(args.listen))
@@ -168,7 +170,7 @@ def _kept(args: argparse.Namespace) -> "tuple[Plan, Store, State]":
     from moe_serve.canary.controller.assemble import state_name
 
     plan = plan_file.load(args.plan)
-    api: Api = connect(args.namespace, args.context)
+    api: Api = connect(args.namespace, args.context, os.environ.get("KUBECONFIG"))
     store = Store(api, state_name(plan))
     state = store.load().state
     if state is None:

@@ -2,10 +2,10 @@
 
 python -m tests.charts.mutate [--sample N --seed S] [--jobs J] [--report FILE]
 
-A change: a line left out, `true` and `false` swapped, a number changed, a comparison turned round, a
-word of a closed set exchanged, a refusal silenced. Comments and documentation are left alone: nothing
-that is rendered hangs on them. Two kinds of tests see each change: the sentences of section (a), and,
-for what they let pass, the goldens (b). Exit 1 if fewer than 95 % are caught.
+A change: a line left out, `true` and `false` swapped, a number changed, a comparison turned round,
+a word of a closed set exchanged, a refusal silenced. Comments and documentation are left alone:
+nothing that is rendered hangs on them. Two kinds of tests see each change: those whose names are
+sentences, and, for what they let pass, the goldens. Exit 1 if fewer than 95 % are caught.
 """
 
 import argparse
@@ -64,7 +64,8 @@ class Mutant:
 
     @property
     def name(self) -> str:
-        return f"{self.file}:{self.line} {self.kind}: {self.before.strip()} -> {(self.text or '').strip()}"
+        change = f"{self.before.strip()} -> {(self.text or '').strip()}"
+        return f"{self.file}:{self.line} {self.kind}: {change}"
 
 
 def mutants() -> Iterator[Mutant]:
@@ -174,7 +175,8 @@ def _told(verdicts: list[tuple[Mutant, str]], whole: int, args: argparse.Namespa
     share = caught / len(verdicts)
     digest = hashlib.sha256("\n".join(m.name for m in mutants()).encode()).hexdigest()[:8]
     sys.stdout.write(
-        f"{len(verdicts)} of {whole} changes (set {digest}, seed {args.seed}): {caught} caught, {share:.1%}; "
+        f"{len(verdicts)} of {whole} changes (set {digest}, seed {args.seed}): "
+        f"{caught} caught, {share:.1%}; "
         f"{counted['sentences']} by tests with a name, {counted['goldens']} by goldens alone, "
         f"{counted['nobody']} by nobody\n"
     )

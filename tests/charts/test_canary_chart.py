@@ -142,7 +142,8 @@ def test_the_rights_are_the_controllers_account_s() -> None:
 def test_the_judges_command_is_the_clis_own() -> None:
     given = {
         **JUDGE, "source.prometheus.selector": 'namespace="llm"',
-        "comparison.start": "2026-05-01T12:00:00Z", "comparison.quality.existingConfigMap": "answers",
+        "comparison.start": "2026-05-01T12:00:00Z",
+        "comparison.quality.existingConfigMap": "answers",
     }  # fmt: skip
     assert args(render("moe-canary", set=given)) == [
         "canary",

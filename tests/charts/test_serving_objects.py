@@ -1,4 +1,4 @@
-"""What a release of moe-serve brings beside its pods: routes, monitoring, scaling, weights, tests."""
+"""What a release of moe-serve brings beside its pods: routes, monitoring, scaling, tests."""
 
 import json
 import re
@@ -88,7 +88,9 @@ def test_the_release_that_owns_the_route_names_all_arms() -> None:
         "route.hostnames": ["gptoss.example.com"],
         "route.path": "/v1",
         "route.weight": 90,
-        "route.otherArms": [{"name": "gptoss-2-moe-serve", "weight": 10}, {"name": "c", "weight": 0, "port": 81}],
+        "route.otherArms": [
+            {"name": "gptoss-2-moe-serve", "weight": 10}, {"name": "c", "weight": 0, "port": 81},
+        ],
     }  # fmt: skip
     assert render("moe-serve", set=given).only("HTTPRoute")["spec"] == {
         "parentRefs": [{"name": "public", "namespace": "gateway", "sectionName": "https"}],

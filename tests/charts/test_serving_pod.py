@@ -178,7 +178,8 @@ def test_parallel_sizes_reach_the_engine_and_the_proof(given: Any, flags: list[s
     assert objects.server["resources"]["limits"]["amd.com/gpu"] == "8"
     assert "--ranks=8" in objects.server["readinessProbe"]["exec"]["command"]
     sizes = {
-        "--tp": given.get("engine.tensorParallelSize", 1), "--dp": given.get("engine.dataParallelSize", 1),
+        "--tp": given.get("engine.tensorParallelSize", 1),
+        "--dp": given.get("engine.dataParallelSize", 1),
     }  # fmt: skip
     asked = objects.init("preflight")["command"]
     assert f"--tp={sizes['--tp']}" in asked

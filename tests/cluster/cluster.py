@@ -126,7 +126,7 @@ def find(cache: Path) -> Cluster:
     """
     layout = Layout(cache=cache)
     named = os.environ.get("KUBECONFIG")
-    own = not named or Path(named) == layout.kubeconfig
+    own = not named or Path(named).resolve() == layout.kubeconfig
     if own and namespaces.find(layout) is None:
         raise NodeError("no node runs: make cluster starts one, KUBECONFIG names another cluster")
     kubernetes = Kubernetes(

@@ -115,6 +115,16 @@ def test_a_negative_number_of_nodes_is_refused(
     assert "--nodes: -1 is not between 0 and 1000" in capsys.readouterr().err
 
 
+def test_a_command_with_a_node_runs_on_the_cluster_that_the_user_names(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", "/somewhere/else")
+    monkeypatch.setattr(lifecycle, "up", lambda *_, **__: pytest.fail("a node was started"))
+    arguments = ["with", "--cache", str(layout.cache), "--", "sh", "-c", "exit 7"]
+
+    assert command.main(arguments) == 7
+
+
 def test_a_second_start_at_the_same_time_is_refused(layout: Layout) -> None:
     with (
         lifecycle._alone(layout),

@@ -7,6 +7,7 @@ import pytest
 
 from tests.cluster import serving
 from tests.cluster.cluster import IMAGE, Cluster
+from tests.cluster.node.preconditions import GIB, lacking_memory
 from tests.cluster.node.waiting import wait
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
@@ -18,6 +19,7 @@ def arm(cluster: Cluster, gateway: tuple[dict[str, str], str]) -> Iterator[str]:
     parent, _ = gateway
     if cluster.own:
         cluster.require_image(IMAGE)
+        assert not [*lacking_memory(6 * GIB, "a server on a CPU")]
     with cluster.namespace("serving") as namespace:
         cluster.apply(serving.manifest(parent), "--namespace", namespace)
         cluster.kubectl(

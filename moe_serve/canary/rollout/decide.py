@@ -58,7 +58,7 @@ def _moved(plan: Plan, state: State, seen: Observation, now: float) -> State:
     concern = concern_of(plan, state, seen, now)
     if state.phase is Phase.HELD:
         return held(plan, replace(state, concern=concern), seen, now)
-    if concern is None or state.retake:
+    if concern is None or (concern.trouble is Trouble.DRIFT and concern.detail == state.retake):
         return onward(plan, replace(state, concern=None), seen, now)
     if now - concern.since >= patience(plan, concern.trouble):
         return hold(state, concern, now)
@@ -81,7 +81,7 @@ def _rolling_back(plan: Plan, state: State, reason: str, now: float) -> State:
         rolled_back_from=state.stage,
         hold=None,
         concern=None,
-        retake=False,
+        retake="",
         waits_for="the route to send everything to stable",
     )
     diff = "; ".join(replica_diff(plan, state))
@@ -119,7 +119,7 @@ def _in_force(plan: Plan, state: State, seen: Observation, now: float) -> State:
     if not standing(plan, state, seen).in_force:
         return replace(state, in_force=None)
     since = now if state.in_force is None else state.in_force
-    return replace(state, in_force=since, retake=False)
+    return replace(state, in_force=since, retake="")
 
 
 def _heard(state: State, seen: Observation) -> State:

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from moe_serve.canary.rollout.observation import Observation
 from moe_serve.canary.rollout.plan import Plan
+from moe_serve.canary.rollout.route import standing
 from moe_serve.canary.rollout.state import Concern, Hold, Kind, Phase, State, Trouble
 
 
@@ -37,8 +38,14 @@ def held(plan: Plan, state: State, seen: Observation, now: float) -> State:
         return _resumed(plan, state, found, f"{found.cause} is gone", now)
     if found.cause.approvable and seen.person.approve == found.revision:
         state = _resumed(plan, state, found, f"a person approved: {found.cause}", now)
-        return replace(state, retake=found.cause is Trouble.DRIFT)
+        return _retaking(plan, state, seen) if found.cause is Trouble.DRIFT else state
     return state
+
+
+def _retaking(plan: Plan, state: State, seen: Observation) -> State:
+    """Ours is to be written over what is there now. Its new stamp tells it from a later drift."""
+    drift = standing(plan, state, seen).drift
+    return replace(state, retake=drift, rung_revision=state.revision)
 
 
 def _resumed(plan: Plan, state: State, found: Hold, why: str, now: float) -> State:

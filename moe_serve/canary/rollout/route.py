@@ -49,7 +49,7 @@ def act_on(plan: Plan, state: State, seen: Observation) -> tuple[Action, ...]:
     if found.in_force or isinstance(seen.route, RouteForeign):
         return ()
     back = state.phase is Phase.ROLLBACK and state.rolled_back_from is not Phase.PENDING
-    if found.drift and not back and not state.retake:
+    if found.drift and not back and found.drift != state.retake:
         return ()
     return (SetWeights(weights=weights, stamp=stamp),)
 

@@ -115,7 +115,7 @@ class State:
     stamped on the route, so that a write of ours that is still missing is told from a stranger's.
     `in_force` is since when the route has shown the rung. `comparison_since` and `rules` pin the
     judge's comparison: together with the metrics' store they are its statistics, replayed.
-    `retake`: a person approved to write over what somebody else wrote.
+    `retake` is the drift that a person approved to write over: this one and no other.
     """
 
     rollout: str
@@ -138,7 +138,7 @@ class State:
     verdict_reason: str = ""
     concern: Concern | None = None
     hold: Hold | None = None
-    retake: bool = False
+    retake: str = ""
     rolled_back_from: Phase | None = None
     waits_for: str = ""
     history: tuple[Entry, ...] = ()

@@ -1,10 +1,12 @@
-"""`python -m tests.cluster.node up|down`: what `make cluster` and `make cluster-down` run."""
+"""`python -m tests.cluster.node up|down|with`: what `make cluster` and its kin run."""
 
 import argparse
+import os
+import subprocess
 import sys
 from pathlib import Path
 
-from . import lifecycle
+from . import lifecycle, namespaces
 from .errors import NodeError
 from .layout import Layout
 
@@ -12,18 +14,15 @@ MOST_NODES = 1000
 
 
 def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="tests.cluster.node", description=__doc__)
-    parser.add_argument("verb", choices=["up", "down"])
-    parser.add_argument("--cache", type=Path, required=True, help="where everything is kept")
-    parser.add_argument("--nodes", type=int, default=0, help="simulated MI355X nodes beside it")
-    options = parser.parse_args(arguments)
-    if not 0 <= options.nodes <= MOST_NODES:
-        parser.error(f"--nodes: {options.nodes} is not between 0 and {MOST_NODES}")
+    """Do what the arguments say; the exit code, 2 where something is missing or failed."""
+    options = _parse(arguments)
     layout = Layout(cache=options.cache.resolve())
     try:
         if options.verb == "down":
             lifecycle.down(layout)
             return 0
+        if options.verb == "with":
+            return _with(layout, options.nodes, options.command)
         lifecycle.up(layout, nodes=options.nodes)
     except NodeError as error:
         for line in str(error).splitlines():
@@ -31,6 +30,45 @@ def main(arguments: list[str]) -> int:
         return 2
     print(f"ready: export KUBECONFIG={layout.kubeconfig}")
     return 0
+
+
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="tests.cluster.node", description=__doc__)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    for verb, does in (
+        ("up", "start a node, or complete the one that runs"),
+        ("down", "end it"),
+        ("with", "run a command with a node, and end the node if it was started for that"),
+    ):
+        its = verbs.add_parser(verb, help=does, description=does)
+        its.add_argument("--cache", type=Path, required=True, help="where everything is kept")
+        if verb != "down":
+            its.add_argument(
+                "--nodes", type=_number, default=0, help="simulated MI355X nodes beside it"
+            )
+    its.add_argument("command", nargs="+", help="after --")
+    return parser.parse_args(arguments)
+
+
+def _number(text: str) -> int:
+    if text.isdecimal() and int(text) <= MOST_NODES:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text} is not between 0 and {MOST_NODES}")
+
+
+def _with(layout: Layout, nodes: int, command: list[str]) -> int:
+    """Where KUBECONFIG names another cluster, the command runs there, and no node is needed."""
+    named = os.environ.get("KUBECONFIG")
+    environment = {**os.environ, "MOE_SERVE_CACHE": str(layout.cache)}
+    if named and Path(named).resolve() != layout.kubeconfig:
+        return subprocess.run(command, env=environment, check=False).returncode
+    ran_before = namespaces.find(layout) is not None
+    lifecycle.up(layout, nodes=nodes)
+    try:
+        return subprocess.run(command, env=environment, check=False).returncode
+    finally:
+        if not ran_before:
+            lifecycle.down(layout)
 
 
 if __name__ == "__main__":

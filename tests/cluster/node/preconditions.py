@@ -79,18 +79,19 @@ def _room(layout: Layout) -> Iterator[str]:
             f"{cache}: {free / GIB:.1f} GiB of disk are free, a node needs "
             f"{DISK_BYTES / GIB:.0f}; free some, or name another folder with CACHE"
         )
-    available = _available_memory()
-    if available < MEMORY_BYTES:
-        yield (
-            f"memory: {available / GIB:.1f} GiB are free, a node needs "
-            f"{MEMORY_BYTES / GIB:.0f}; end other programs"
-        )
+    yield from lacking_memory(MEMORY_BYTES, "a node")
 
 
-def _available_memory() -> int:
+def lacking_memory(needed: int, who: str) -> Iterator[str]:
+    """A line if `who` needs more bytes of memory than are available."""
     lines = Path("/proc/meminfo").read_text("ascii").splitlines()
     fields = dict(line.split(":", 1) for line in lines)
-    return int(fields["MemAvailable"].split()[0]) * 1024
+    available = int(fields["MemAvailable"].split()[0]) * 1024
+    if available < needed:
+        yield (
+            f"memory: {available / GIB:.1f} GiB are free, {who} needs {needed / GIB:.0f}; "
+            "end other programs"
+        )
 
 
 def _kernel() -> Iterator[str]:
