@@ -55,7 +55,7 @@ def client_pod() -> str:
 
 
 def settled(cluster: Cluster, namespace: str, seconds: int = START_SECONDS) -> None:
-    """Wait until the release's pods are all ready. `helm --wait` would not: see deploy/README.md."""
+    """Wait until the release's pods are all ready; `helm --wait` would not (deploy/README.md)."""
     cluster.kubectl(
         *("rollout", "status", f"deployment/{SERVER}", "--namespace", namespace),
         f"--timeout={seconds}s",

@@ -3,9 +3,9 @@
 python3 traffic_client.py streams HOST:PORT MODEL THREADS TOKENS SECONDS
 python3 traffic_client.py requests HOST:PORT MODEL THREADS TOKENS SECONDS
 
-`streams`: every thread streams, one after the other, until the server takes no more or the time is
-over; a stream that has begun is read to its end. `requests`: every thread asks anew, half of them on
-a connection that they keep, until the time is over.
+`streams`: every thread streams, one after the other, until the server takes no more or the time
+is over; a stream that has begun is read to its end. `requests`: every thread asks anew, half of them
+on a connection that they keep, until the time is over.
 """
 
 import http.client
@@ -37,6 +37,23 @@ def ask(connection: http.client.HTTPConnection, stream: bool) -> http.client.HTT
     return connection.getresponse()
 
 
+def note(seen: dict[str, Any], data: bytes) -> None:
+    """One event of a stream."""
+    if data == b"[DONE]":
+        seen["done"] = True
+        return
+    event = json.loads(data)
+    if "error" in event:
+        seen["error"] = str(event["error"])[:200]
+    if event.get("usage"):
+        seen["tokens"] = event["usage"]["completion_tokens"]
+    for choice in event.get("choices", []):
+        seen["last"] = time.time()
+        seen["first"] = seen["first"] or seen["last"]
+        seen["chunks"] += 1
+        seen["finish"] = choice.get("finish_reason") or seen["finish"]
+
+
 def one_stream() -> dict[str, Any]:
     """A stream from its beginning to its end; `chunks` counts events with text."""
     seen: dict[str, Any] = {
@@ -50,21 +67,8 @@ def one_stream() -> dict[str, Any]:
             seen["error"] = f"status {answer.status}"
             return seen
         for line in answer:
-            if not line.startswith(b"data: "):
-                continue
-            if line.strip() == b"data: [DONE]":
-                seen["done"] = True
-                continue
-            event = json.loads(line[6:])
-            if "error" in event:
-                seen["error"] = str(event["error"])[:200]
-            if event.get("usage"):
-                seen["tokens"] = event["usage"]["completion_tokens"]
-            for choice in event.get("choices", []):
-                seen["last"] = time.time()
-                seen["first"] = seen["first"] or seen["last"]
-                seen["chunks"] += 1
-                seen["finish"] = choice.get("finish_reason") or seen["finish"]
+            if line.startswith(b"data: "):
+                note(seen, line[6:].strip())
     except (OSError, http.client.HTTPException, ValueError) as error:
         seen["error"] = f"{type(error).__name__}: {error}"[:200]
     finally:
@@ -96,8 +100,8 @@ def requests(keep: bool) -> None:
             fresh = False
         except (OSError, http.client.HTTPException) as error:
             connection.close()
-            # A server may close a kept connection at any time between two answers: every client asks
-            # again then, on a new one. A new connection has no such excuse.
+            # A server may close a kept connection at any time between two answers: every client
+            # asks again then, on a new one. A new connection has no such excuse.
             if not fresh:
                 fresh = True
                 continue
@@ -118,7 +122,7 @@ def main() -> None:
         each.start()
     for each in work:
         each.join()
-    print(json.dumps(told))
+    sys.stdout.write(json.dumps(told))
 
 
 main()
