@@ -4,8 +4,8 @@ python3 traffic_client.py streams HOST:PORT MODEL THREADS TOKENS SECONDS
 python3 traffic_client.py requests HOST:PORT MODEL THREADS TOKENS SECONDS
 
 `streams`: every thread streams, one after the other, until the server takes no more or the time
-is over; a stream that has begun is read to its end. `requests`: every thread asks anew, half of them
-on a connection that they keep, until the time is over.
+is over; a stream that has begun is read to its end. `requests`: every thread asks anew, half of
+them on a connection that they keep, until the time is over.
 """
 
 import http.client
