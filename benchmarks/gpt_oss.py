@@ -1,6 +1,6 @@
 """GPT-OSS in plain PyTorch, by the names and shapes of its checkpoint; to train, and to compare.
 
-`tests/emulation/test_learned_server.py` holds it against real vLLM, log-probability by
+A comparison holds it against real vLLM, log-probability by
 log-probability.
 """
 
