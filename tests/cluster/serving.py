@@ -19,7 +19,7 @@ models = Path('/models')
 generate(models, 360).rename(models / 'model')
 shutil.copytree(STANDIN, models / 'standin')
 """
-# Harmony's vocabulary is baked into a release's image, and labelled absent in one that is built here.
+# Harmony's vocabulary is baked into a release's image, and labelled absent in one built here.
 _PREFLIGHT = [
     *("moe-serve", "preflight", "--no-gpu", "--skip=vocabulary"),
     *("--model=/models/model", "--output=json"),

@@ -1,0 +1,128 @@
+"""Runs inside a pod, with Python's own library alone: requests against a server, told as JSON.
+
+python3 traffic_client.py streams HOST:PORT MODEL THREADS TOKENS SECONDS
+python3 traffic_client.py requests HOST:PORT MODEL THREADS TOKENS SECONDS
+
+`streams`: every thread streams, one after the other, until the server takes no more or the time
+is over; a stream that has begun is read to its end. `requests`: every thread asks anew, half of
+them on a connection that they keep, until the time is over.
+"""
+
+import http.client
+import json
+import sys
+import threading
+import time
+from typing import Any
+
+KIND, WHERE, MODEL = sys.argv[1:4]
+THREADS, TOKENS, SECONDS = (int(each) for each in sys.argv[4:7])
+END = time.time() + SECONDS
+told: list[dict[str, Any]] = []
+
+
+def body(stream: bool) -> str:
+    asked = {
+        "model": MODEL, "prompt": "12+3=", "max_tokens": TOKENS, "temperature": 0,
+        "ignore_eos": True, "stream": stream,
+    }  # fmt: skip
+    if stream:
+        asked["stream_options"] = {"include_usage": True}
+    return json.dumps(asked)
+
+
+def ask(connection: http.client.HTTPConnection, stream: bool) -> http.client.HTTPResponse:
+    headers = {"Content-Type": "application/json"}
+    connection.request("POST", "/v1/completions", body(stream), headers)
+    return connection.getresponse()
+
+
+def note(seen: dict[str, Any], data: bytes) -> None:
+    """One event of a stream."""
+    if data == b"[DONE]":
+        seen["done"] = True
+        return
+    event = json.loads(data)
+    if "error" in event:
+        seen["error"] = str(event["error"])[:200]
+    if event.get("usage"):
+        seen["tokens"] = event["usage"]["completion_tokens"]
+    for choice in event.get("choices", []):
+        seen["last"] = time.time()
+        seen["first"] = seen["first"] or seen["last"]
+        seen["chunks"] += 1
+        seen["finish"] = choice.get("finish_reason") or seen["finish"]
+
+
+def one_stream() -> dict[str, Any]:
+    """A stream from its beginning to its end; `chunks` counts events with text."""
+    seen: dict[str, Any] = {
+        "started": time.time(), "first": None, "last": None, "chunks": 0, "finish": None,
+        "tokens": None, "done": False, "error": None,
+    }  # fmt: skip
+    connection = http.client.HTTPConnection(WHERE, timeout=120)
+    try:
+        answer = ask(connection, stream=True)
+        if answer.status != 200:
+            seen["error"] = f"status {answer.status}"
+            return seen
+        for line in answer:
+            if line.startswith(b"data: "):
+                note(seen, line[6:].strip())
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        seen["error"] = f"{type(error).__name__}: {error}"[:200]
+    finally:
+        seen["ended"] = time.time()
+        connection.close()
+    return seen
+
+
+def streams() -> None:
+    while time.time() < END:
+        seen = one_stream()
+        told.append(seen)
+        if seen["error"] and seen["first"] is None:
+            return  # it takes no more
+
+
+def requests(keep: bool) -> None:
+    connection = http.client.HTTPConnection(WHERE, timeout=120)
+    fresh = True
+    while time.time() < END:
+        started = time.time()
+        try:
+            answer = ask(connection, stream=False)
+            text = answer.read()
+            good = answer.status == 200 and json.loads(text)["usage"]["completion_tokens"] == TOKENS
+            told.append(
+                {"started": started, "error": None if good else f"{answer.status} {text[:200]!r}"}
+            )
+            fresh = False
+        except (OSError, http.client.HTTPException) as error:
+            connection.close()
+            # A server may close a kept connection at any time between two answers: every client
+            # asks again then, on a new one. A new connection has no such excuse.
+            if not fresh:
+                fresh = True
+                continue
+            told.append({"started": started, "error": f"{type(error).__name__}: {error}"})
+        if not keep:
+            connection.close()
+            fresh = True
+
+
+def main() -> None:
+    work = [
+        threading.Thread(target=streams)
+        if KIND == "streams"
+        else threading.Thread(target=requests, args=(number % 2 == 0,))
+        for number in range(THREADS)
+    ]
+    for each in work:
+        each.start()
+    for each in work:
+        each.join()
+    sys.stdout.write(json.dumps(told))
+
+
+main()
