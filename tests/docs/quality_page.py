@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
-_FAULTS = "quality_faults.json"
 
 
 def quality_page(note: str) -> str:
@@ -17,7 +16,7 @@ def quality_page(note: str) -> str:
             *_identical(errors),
             *_servers(servers),
             *_non_inferior(errors),
-            *(_faults(_load(_FAULTS)) if (RESULTS / _FAULTS).exists() else ()),
+            *_faults(_load("quality_faults.json")),
             *_limits(),
         ]
     )
