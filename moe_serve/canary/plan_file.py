@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from moe_serve.canary.checked_yaml import first_fault, read
 from moe_serve.canary.rollout.plan import (
     ArmPlan,
     Capacity,
@@ -109,14 +109,7 @@ def load(path: Path) -> Plan:
     Raises:
         UsageError: it cannot be read, or holds what is not allowed (with the key's path).
     """
-    try:
-        document = yaml.safe_load(path.read_text("utf-8"))
-    except OSError as error:
-        raise UsageError(f"--plan {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        text = " ".join(str(error).split())
-        raise UsageError(f"--plan {path}: not YAML: {text}") from error
-    return parse(document, f"--plan {path}")
+    return parse(read(path, "--plan"), f"--plan {path}")
 
 
 def parse(document: Any, name: str) -> Plan:
@@ -128,7 +121,7 @@ def parse(document: Any, name: str) -> Plan:
     try:
         found = _Document.model_validate(document)
     except ValidationError as error:
-        raise UsageError(f"{name}: {_first(error)}") from error
+        raise UsageError(f"{name}: {first_fault(error, _Document)}") from error
     try:
         return _plan(found)
     except UsageError as error:
@@ -195,12 +188,3 @@ def _step(number: int, step: _Step) -> Step:
         hold_seconds=step.hold_minutes * 60,
         need=step.needs,
     )
-
-
-def _first(error: ValidationError) -> str:
-    """One line: the key's path, what is wrong, and how many more there are."""
-    faults = error.errors()
-    place = ".".join(map(str, faults[0]["loc"])) or "document"
-    text = "unknown key" if faults[0]["type"] == "extra_forbidden" else faults[0]["msg"]
-    more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
-    return f"{place}: {text}{more}"

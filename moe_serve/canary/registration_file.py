@@ -4,7 +4,6 @@ import math
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from moe_serve.canary.analysis.comparison import Registration
@@ -13,6 +12,7 @@ from moe_serve.canary.analysis.noise import Calibration, Design, Spread
 from moe_serve.canary.analysis.policy import OnNoGain, Policy
 from moe_serve.canary.analysis.series import Cell, CellKind
 from moe_serve.canary.analysis.windows import Cut
+from moe_serve.canary.checked_yaml import first_fault, read
 from moe_serve.canary.quality.finding import Mode
 from moe_serve.errors import UsageError
 
@@ -142,13 +142,7 @@ def load(path: Path) -> Registration:
     Raises:
         UsageError: it cannot be read, or holds what is not allowed (with the key's path).
     """
-    try:
-        document = yaml.safe_load(path.read_text("utf-8"))
-    except OSError as error:
-        raise UsageError(f"--policy {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        text = " ".join(str(error).split())
-        raise UsageError(f"--policy {path}: not YAML: {text}") from error
+    document = read(path, "--policy")
     return parse({} if document is None else document, str(path))
 
 
@@ -161,7 +155,7 @@ def parse(document: Any, name: str) -> Registration:
     try:
         found = _Document.model_validate(document)
     except ValidationError as error:
-        raise UsageError(f"{name}: {_first(error)}") from error
+        raise UsageError(f"{name}: {first_fault(error, _Document)}") from error
     spread, known = found.spread, found.calibration
     return Registration(
         policy=Policy(
@@ -223,23 +217,3 @@ def _weights(found: _Document, name: str) -> dict[Cell, float] | None:
             f"{name}: weights: the shares sum to {math.fsum(shares.values()):g}, not to 1"
         )
     return shares
-
-
-def _first(error: ValidationError) -> str:
-    """One line: the key's path, what is wrong, and how many more there are."""
-    faults = error.errors()
-    place = ".".join(map(str, faults[0]["loc"])) or "document"
-    text = faults[0]["msg"]
-    if faults[0]["type"] == "extra_forbidden":
-        text = f"unknown key; known here: {', '.join(_known(faults[0]['loc'][:-1]))}"
-    more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
-    return f"{place}: {text}{more}"
-
-
-def _known(place: tuple[Any, ...]) -> list[str]:
-    part: Any = _Document
-    for key in place:
-        annotation = part.model_fields[key].annotation
-        options = getattr(annotation, "__args__", (annotation,))
-        part = next(option for option in options if hasattr(option, "model_fields"))
-    return list(part.model_fields)

@@ -34,6 +34,10 @@ def test_a_calibration_allows_earlier_looks() -> None:
             r"^p.yaml: guards.tpot: unknown key; known here: t",
         ),
         ({"guards": {"errors": {"margin": 0}}}, r"^p.yaml: guards.errors.margin: .*greater than 0"),
+        (
+            {"weights": [{"batch": 8, "share": 1, "batches": 8}]},
+            r"^p.yaml: weights.0.batches: unknown key; known here: batch, share, layer",
+        ),
         ({"weights": [{"batch": 8, "share": 0.5}]}, r"^p.yaml: weights: the shares sum to 0.5"),
         ({"weights": [{"batch": 8, "share": 0.5}] * 2}, r"weights: a batch size .* there twice"),
         ({"weights": [{"batch": 8, "share": 1, "layer": 0}]}, r"weights: a kernel's weight needs"),
