@@ -36,7 +36,7 @@ _STEP = {"canary": 10, "baseline": 10, "hold_minutes": 1, "needs": "promote"}
     ("parts", "says"),
     [
         ({"stepps": []}, "plan: stepps: unknown key"),
-        ({"steps": [{**_STEP, "pause": 1}]}, "plan: steps.0.pause: unknown key; known here: canary,"),
+        ({"steps": [{**_STEP, "pause": 1}]}, "plan: steps.0.pause: unknown key; known here: can"),
         ({"steps": []}, "plan: steps: Tuple should have at least 1 item"),
         ({"steps": [{**_STEP, "needs": "no_alarm"}]}, "steps: the last must need the judge's word"),
         ({"steps": [{**_STEP, "baseline": 5}]}, "steps.0.baseline: 5; compared arms get equal"),
