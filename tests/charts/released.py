@@ -3,8 +3,8 @@
 python -m tests.charts.released              while the version is unreleased: record its pods anew
 python -m tests.charts.released --release    the chart's new version is released: record its pods
 
-A record is the values as they were, and the pod templates that they gave. All pin their image, since
-one that follows `appVersion` is another at each release.
+A record is the values as they were, and the pod templates that they gave. All pin their image,
+since one that follows `appVersion` is another at each release.
 """
 
 import argparse
@@ -24,7 +24,12 @@ from tests.charts.rendering import CHARTS, ROOT, render
 
 RECORD = Path(__file__).with_name("released")
 CHANGES = ROOT / "CHANGELOG.md"
-NAMES = ("production/moe-serve", "local/moe-serve", "everything/moe-serve", "everything/moe-serve-claims")
+NAMES = (
+    "production/moe-serve",
+    "local/moe-serve",
+    "everything/moe-serve",
+    "everything/moe-serve-claims",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +64,7 @@ def template(values: tuple[dict[str, Any], ...]) -> str:
 
 
 def may_restart(before: str, after: str) -> bool:
-    """Whether a version says that pods start anew: another major one, before 1.0 another minor one."""
+    """Whether a version says that pods start anew: another major, before 1.0 another minor."""
     old, new = (tuple(int(part) for part in each.split(".")[:2]) for each in (before, after))
     return old[0] != new[0] or (old[0] == 0 and old != new)
 

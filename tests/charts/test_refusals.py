@@ -290,7 +290,7 @@ def test_the_chart_refuses(case: str) -> None:
     assert named in refusal("moe-serve", set=given)
 
 
-# Around the edges of every row: releases, builds and candidates of vLLM, of AITER, and numbers of GPUs.
+# Around the edges of every row: releases and builds of vLLM and of AITER, and numbers of GPUs.
 _VLLM = ("0.21.0", "0.22.0", "0.22.1+rocm722", "0.23.0", "0.23.1", "0.24.0", "0.32.0")
 _AITER = ("0.1.13.post1", "0.1.14", "0.1.24.post1")
 
@@ -319,9 +319,7 @@ def test_every_row_of_the_known_bad_is_met_by_the_test_above() -> None:
         row.id
         for vllm, aiter, ranks in itertools.product(_VLLM, _AITER, (1, 2))
         for row in known_bad(
-            Deployment(
-                vllm=vllm, aiter=aiter, tp=ranks, gfx="gfx950", aiter_moe=True, gpt_oss=True
-            )
+            Deployment(vllm=vllm, aiter=aiter, tp=ranks, gfx="gfx950", aiter_moe=True, gpt_oss=True)
         )
     }
     assert met == {row.id for row in KNOWN_BAD}

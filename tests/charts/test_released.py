@@ -1,4 +1,4 @@
-"""A newer chart with the values of the last release starts no pod anew, unless its version says so."""
+"""A newer chart with the last release's values starts no pod anew, unless its version says so."""
 
 import difflib
 import re

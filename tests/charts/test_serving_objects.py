@@ -178,12 +178,20 @@ def test_the_track_is_the_values_unless_the_pod_has_one_of_its_own() -> None:
 
 def test_a_plain_prometheus_reads_the_labels_that_the_chart_writes() -> None:
     text = (DEPLOY / "monitoring" / "prometheus.yaml").read_text("utf-8")
-    [job] = [each for each in yaml.safe_load(text)["scrape_configs"] if each["job_name"] == "moe-serve"]
+    [job] = [
+        each for each in yaml.safe_load(text)["scrape_configs"] if each["job_name"] == "moe-serve"
+    ]
     objects = render("moe-serve", set={"track": "canary"})
     service = objects.only("Service")
     written = {
-        **{meta("service_label", name): value for name, value in service["metadata"]["labels"].items()},
-        **{meta("pod_label", name): value for name, value in objects.pod["metadata"]["labels"].items()},
+        **{
+            meta("service_label", name): value
+            for name, value in service["metadata"]["labels"].items()
+        },
+        **{
+            meta("pod_label", name): value
+            for name, value in objects.pod["metadata"]["labels"].items()
+        },
     }
     rules = [rule for rule in job["relabel_configs"] if "_label_" in rule["source_labels"][0]]
     by_target = {}
@@ -194,7 +202,9 @@ def test_a_plain_prometheus_reads_the_labels_that_the_chart_writes() -> None:
         elif written.get(source) or "regex" not in rule:
             by_target[rule["target_label"]] = written[source]
     assert by_target == {"model": "gpt-oss-120b", "arm": "gptoss-1", "track": "canary"}
-    [ports] = [rule["regex"] for rule in job["relabel_configs"] if "port" in rule["source_labels"][0]]
+    [ports] = [
+        rule["regex"] for rule in job["relabel_configs"] if "port" in rule["source_labels"][0]
+    ]
     assert set(ports.split("|")) == {port["name"] for port in service["spec"]["ports"]}
 
 
