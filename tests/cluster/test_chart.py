@@ -281,7 +281,7 @@ class Update:
 @pytest.fixture(scope="module")
 def update(cluster: Cluster, two: str) -> Update:
     """An upgrade that changes the pods, and its rollback, under traffic."""
-    asked = Traffic(cluster, two, "requests", f"{SERVER}:80", threads=4, tokens=8, seconds=1500)
+    asked = Traffic(cluster, two, "requests", f"{SERVER}:80", threads=2, tokens=4, seconds=1500)
     with Watch(cluster, two) as watch:
         upgrade(cluster, two, *LOCAL, values=CHANGED)
         settled(cluster, two)

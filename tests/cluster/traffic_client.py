@@ -94,7 +94,7 @@ def requests(keep: bool) -> None:
     connection = http.client.HTTPConnection(WHERE, timeout=120)
     fresh = True
     while goes_on():
-        time.sleep(0.2)  # the CPU is for the pods that start meanwhile
+        time.sleep(0.4)  # the CPU is for the pods that start meanwhile
         started = time.time()
         try:
             answer = ask(connection, stream=False)
