@@ -176,6 +176,7 @@ chaos: $(VENV)/.ready ## kill the controller at every write, and worse; writes d
 .PHONY: goldens
 goldens: $(VENV)/.ready ## renew what the charts are expected to render; review the difference
 	$(BIN)/python -m tests.charts.goldens
+	$(BIN)/python -m tests.charts.released
 
 # Where there is no Go, the Python package index has it.
 WITH_GO = PATH="$(CURDIR)/$(BIN):$$PATH"

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from charts.declarations import Undeclared, read
+from charts.known_bad import rows
 from charts.padding_table import table
 from charts.readme import readme
 from charts.schema import schema
@@ -31,6 +32,7 @@ def pages() -> Iterator[tuple[Path, str]]:
     # for Helm, but not for everything that fetches a chart from Git.
     files = CHARTS / "moe-serve" / "files"
     yield files / "padding.json", table()
+    yield files / "known-bad.json", rows()
     for kind, pattern in (("rules", "*.yaml"), ("dashboards", "*.json")):
         for source in sorted((MONITORING / kind).glob(pattern)):
             yield files / kind / source.name, source.read_text("utf-8")

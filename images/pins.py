@@ -39,6 +39,12 @@ def reference(pins: dict[str, Any], name: str) -> str:
     return f"{pins['repository']}:{base['tag']}{digest}"
 
 
+def release_tag(pins: dict[str, Any], version: str, name: str = "default") -> str:
+    """The tag of our serving image over a base: our version, vLLM's, ROCm's."""
+    base = pins["bases"][name]
+    return f"{version}-vllm{base['vllm']}-rocm{base['rocm']}"
+
+
 def serving_defaults(pins: dict[str, Any]) -> dict[str, str]:
     """What Dockerfile.rocm's arguments have to default to."""
     base = pins["bases"]["default"]

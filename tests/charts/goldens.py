@@ -39,8 +39,13 @@ def path(offer: Offer) -> Path:
 def golden(offer: Offer, version: int = 3) -> str:
     """The text of an offer's golden."""
     objects = render(offer.chart, *offer.files, release=offer.release, helm=version)
+    return readable(*(objects[key] for key in sorted(objects)))
+
+
+def readable(*objects: Any) -> str:
+    """Objects as YAML for a person to review, long texts by their digest."""
     return yaml.dump_all(
-        (_short(objects[key]) for key in sorted(objects)),
+        (_short(each) for each in objects),
         Dumper=_Dumper,
         sort_keys=True,
         width=110,

@@ -31,6 +31,8 @@ SENTENCES = (
     "test_serving_objects.py",
     "test_canary_chart.py",
     "test_refusals.py",
+    "test_versions.py",
+    "test_released.py",
 )
 GOLDENS = ("test_goldens.py",)
 

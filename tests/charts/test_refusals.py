@@ -1,9 +1,11 @@
 """What must not be installed is refused before anything is created, with its path and its rule."""
 
+import itertools
 from typing import Any
 
 import pytest
 
+from moe_serve.preflight.known_bad import KNOWN_BAD, Deployment, known_bad
 from tests.charts.rendering import Refused, refusal, render
 
 TP2 = {"engine.tensorParallelSize": 2, "gpu.count": 2}
@@ -117,15 +119,16 @@ RULES = {
     ),
     "the combination that lost 21 points of GSM8K": (
         {"image.vllm": "0.22.1", "image.aiter": "0.1.13", **TP8},
-        "image.vllm: 0.22 with more than one GPU",
+        "image.vllm: 0.22.1 with AITER 0.1.13 on 8 GPU is known to answer wrongly "
+        "(vllm-0.22-tensor-parallel): GSM8K fell from 0.896 to 0.684",
     ),
     "the same at two GPUs": (
         {"image.vllm": "0.22.1", "image.aiter": "0.1.13", **TP2},
-        "image.vllm: 0.22 with more than one GPU",
+        "(vllm-0.22-tensor-parallel)",
     ),
     "the release that is reported to answer wrongly": (
         {"image.vllm": "0.23.0", "image.aiter": "0.1.13.post1"},
-        "image.vllm: 0.23 with AITER's MoE",
+        "use vLLM 0.24 or newer, or set VLLM_ROCM_USE_AITER_MOE=0, or set engine.allowKnownBad",
     ),
     "a surge without a spare GPU": (
         {"rollout.maxSurge": 1},
@@ -287,6 +290,41 @@ def test_the_chart_refuses(case: str) -> None:
     assert named in refusal("moe-serve", set=given)
 
 
+# Around the edges of every row: releases and builds of vLLM and of AITER, and numbers of GPUs.
+_VLLM = ("0.21.0", "0.22.0", "0.22.1+rocm722", "0.23.0", "0.23.1", "0.24.0", "0.32.0")
+_AITER = ("0.1.13.post1", "0.1.14", "0.1.24.post1")
+
+
+@pytest.mark.parametrize("vllm", _VLLM)
+@pytest.mark.parametrize("product", ["MI355X", "MI300X"])
+def test_the_chart_refuses_what_the_server_would_refuse_to_start(vllm: str, product: str) -> None:
+    for aiter, ranks in itertools.product(_AITER, (1, 2)):
+        given = {
+            "image.vllm": vllm, "image.aiter": aiter, "gpu.product": product, "gpu.count": ranks,
+            "engine.tensorParallelSize": ranks, "padding.policy": "off",
+        }  # fmt: skip
+        deployment = Deployment(
+            vllm=vllm, aiter=aiter, tp=ranks, gfx={"MI355X": "gfx950"}.get(product, "gfx942"),
+            aiter_moe=True, gpt_oss=True,
+        )  # fmt: skip
+        known = [row.id for row in known_bad(deployment)]
+        if known:
+            assert f"({known[0]})" in refusal("moe-serve", set=given)
+        else:
+            render("moe-serve", set=given)
+
+
+def test_every_row_of_the_known_bad_is_met_by_the_test_above() -> None:
+    met = {
+        row.id
+        for vllm, aiter, ranks in itertools.product(_VLLM, _AITER, (1, 2))
+        for row in known_bad(
+            Deployment(vllm=vllm, aiter=aiter, tp=ranks, gfx="gfx950", aiter_moe=True, gpt_oss=True)
+        )
+    }
+    assert met == {row.id for row in KNOWN_BAD}
+
+
 @pytest.mark.parametrize("case", CANARY)
 def test_the_canary_chart_refuses(case: str) -> None:
     given, named = CANARY[case]
@@ -313,6 +351,9 @@ ALLOWED = {
         "padding.policy": "aligned",
     },
     "the known-bad release on one GPU": {"image.vllm": "0.22.1", "image.aiter": "0.1.13"},
+    "the known-bad release with another model": {
+        "image.vllm": "0.23.0", "model.name": "Qwen/Qwen3-235B-A22B",
+    },
     "the reported release without AITER": {
         "image.vllm": "0.23.0", "engine.env": {"VLLM_ROCM_USE_AITER": "0"}, "padding.policy": "off",
     },

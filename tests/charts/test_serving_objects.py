@@ -153,10 +153,6 @@ def test_server_and_exporter_are_scraped_with_the_labels_that_the_rules_need() -
     for each in found.values():
         labels = {rule["targetLabel"]: rule for rule in each["relabelings"]}
         assert set(labels) == {"namespace", "pod", "node", "model", "arm", "track"}
-        # Of the values, since a label of the pods could not change without new pods.
-        assert labels["track"] == {
-            "action": "replace", "targetLabel": "track", "replacement": "canary",
-        }  # fmt: skip
         for name in ("arm", "model"):
             source = f"__meta_kubernetes_pod_label_moe_serve_io_{name}"
             assert labels[name]["sourceLabels"] == [source]
@@ -165,6 +161,56 @@ def test_server_and_exporter_are_scraped_with_the_labels_that_the_rules_need() -
     spec = objects.only("PodMonitor")["spec"]
     assert spec["selector"]["matchLabels"] == objects.only("Service")["spec"]["selector"]
     assert spec["namespaceSelector"] == {"matchNames": ["llm"]}
+
+
+def test_the_track_is_the_values_unless_the_pod_has_one_of_its_own() -> None:
+    found = endpoints(render("moe-serve", set={**PODMONITOR, "track": "canary"}))
+    for each in found.values():
+        # Of the values, since a label of the pods could not change without new pods.
+        values, pods = (rule for rule in each["relabelings"] if rule["targetLabel"] == "track")
+        assert values == {"action": "replace", "targetLabel": "track", "replacement": "canary"}
+        # Without the expression an absent label would empty the track.
+        assert pods == {
+            "action": "replace", "targetLabel": "track", "regex": "(.+)",
+            "sourceLabels": ["__meta_kubernetes_pod_label_moe_serve_io_track"],
+        }  # fmt: skip
+
+
+def test_a_plain_prometheus_reads_the_labels_that_the_chart_writes() -> None:
+    text = (DEPLOY / "monitoring" / "prometheus.yaml").read_text("utf-8")
+    [job] = [
+        each for each in yaml.safe_load(text)["scrape_configs"] if each["job_name"] == "moe-serve"
+    ]
+    objects = render("moe-serve", set={"track": "canary"})
+    service = objects.only("Service")
+    written = {
+        **{
+            meta("service_label", name): value
+            for name, value in service["metadata"]["labels"].items()
+        },
+        **{
+            meta("pod_label", name): value
+            for name, value in objects.pod["metadata"]["labels"].items()
+        },
+    }
+    rules = [rule for rule in job["relabel_configs"] if "_label_" in rule["source_labels"][0]]
+    by_target = {}
+    for rule in rules:
+        [source] = rule["source_labels"]
+        if rule.get("action") == "keep":
+            assert re.fullmatch(rule["regex"], written[source])
+        elif written.get(source) or "regex" not in rule:
+            by_target[rule["target_label"]] = written[source]
+    assert by_target == {"model": "gpt-oss-120b", "arm": "gptoss-1", "track": "canary"}
+    [ports] = [
+        rule["regex"] for rule in job["relabel_configs"] if "port" in rule["source_labels"][0]
+    ]
+    assert set(ports.split("|")) == {port["name"] for port in service["spec"]["ports"]}
+
+
+def meta(kind: str, label: str) -> str:
+    """How Prometheus's discovery calls a label of an object."""
+    return f"__meta_kubernetes_{kind}_{re.sub('[^a-zA-Z0-9_]', '_', label)}"
 
 
 def test_without_an_exporter_only_the_server_is_scraped() -> None:
@@ -207,7 +253,8 @@ def test_device_metrics_keep_the_pod_that_they_name() -> None:
     assert spec["namespaceSelector"] == {"matchNames": ["kube-amd-gpu"]}
     [endpoint] = spec["podMetricsEndpoints"]
     assert endpoint["honorLabels"] is True
-    assert endpoint["port"] == "metrics"
+    # As AMD's GPU operator calls both (ROCm/gpu-operator, internal/metricsexporter).
+    assert endpoint["port"] == "exporter-port"
     assert spec["selector"]["matchLabels"] == {"app.kubernetes.io/name": "metrics-exporter"}
 
 

@@ -458,9 +458,12 @@ def test_selectors_hold_neither_version_nor_chart_nor_the_users_labels() -> None
 def test_the_digest_of_the_configuration_tells_what_is_compared() -> None:
     def digest(**given: Any) -> str:
         found = render("moe-serve", set={k.replace("__", "."): v for k, v in given.items()})
-        in_pod = found.pod["metadata"]["annotations"]["moe-serve.io/config-digest"]
-        assert in_pod == found.env["MOE_SERVE_CONFIG_DIGEST"]
-        return str(in_pod)
+        told = {
+            each["metadata"]["annotations"]["moe-serve.io/config-digest"]
+            for each in (found.pod, found.only("Deployment"))
+        }
+        assert len(told) == 1
+        return str(told.pop())
 
     same = digest()
     assert same == digest(replicas=4, track="canary")

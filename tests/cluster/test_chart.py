@@ -1,9 +1,10 @@
 """The chart with real vLLM in its pods: installed, tested, drained, upgraded, uninstalled."""
 
 import json
+import secrets
 import threading
-import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -17,18 +18,21 @@ from tests.cluster.node.waiting import wait
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(3600)]
 
 LOCAL = ("charts/moe-serve/profiles/cpu-local.yaml", "deploy/local/moe-serve.yaml")
+OTHER = "gptoss-2"
 MODEL = "gpt-oss-learned"
 START_SECONDS = 580
 CLIENT = Path(__file__).with_name("traffic_client.py").read_text("utf-8")
 PRE_STOP_SECONDS = 15
-# Two pods, streams of 200 tokens, many at once, so that there are some at any moment.
+# An update replaces one of two pods while both new ones start: starts are what takes time here.
 TWO = {
     "replicas": 2,
-    "rollout.allowDowntime": False,
-    "engine.extraArgs": ["--max-num-seqs=24"],
+    "rollout": {"allowDowntime": False, "maxSurge": 1, "maxUnavailable": 1},
     "monitoring.rules.enabled": False,
 }
+CHANGED = {**TWO, "engine.extraArgs": ["--seed=1"]}
+# As many streams at once as the profile's server takes, each of as many tokens as its model does.
 THREADS, TOKENS = 24, 200
+SHORT_DRAIN_SECONDS = 2
 DELETIONS, STREAMS = 10, 200
 
 
@@ -54,12 +58,12 @@ def client_pod() -> str:
     )
 
 
-def settled(cluster: Cluster, namespace: str, seconds: int = START_SECONDS) -> None:
+def settled(cluster: Cluster, namespace: str, release: str = RELEASE) -> None:
     """Wait until the release's pods are all ready; `helm --wait` would not (deploy/README.md)."""
     cluster.kubectl(
-        *("rollout", "status", f"deployment/{SERVER}", "--namespace", namespace),
-        f"--timeout={seconds}s",
-        seconds=seconds + 10,
+        *("rollout", "status", f"deployment/{release}-moe-serve", "--namespace", namespace),
+        f"--timeout={START_SECONDS}s",
+        seconds=START_SECONDS + 10,
     )
 
 
@@ -70,16 +74,22 @@ class Traffic:
         self, cluster: Cluster, namespace: str, kind: str, where: str, *, threads: int, tokens: int,
         seconds: int,
     ) -> None:  # fmt: skip
-        self._told: str = ""
-        words = ("python3", "-c", CLIENT, kind, where, MODEL, *map(str, (threads, tokens, seconds)))
+        self._inside = ("exec", "client", "--namespace", namespace, "--", "python3", "-c")
+        self._cluster = cluster
+        self._end = f"/dev/shm/{secrets.token_hex(4)}"  # a file that ends it
+        self._told = ""
+        words = (kind, where, MODEL, *map(str, (threads, tokens, seconds)), self._end)
 
         def run() -> None:
-            self._told = cluster.kubectl(
-                *("exec", "client", "--namespace", namespace, "--", *words), seconds=seconds + 200
-            )
+            self._told = cluster.kubectl(*self._inside, CLIENT, *words, seconds=seconds + 200)
 
         self._thread = threading.Thread(target=run)
         self._thread.start()
+
+    def end(self) -> "Traffic":
+        """Ask nothing more."""
+        self._cluster.kubectl(*self._inside, f"open({self._end!r}, 'w')")
+        return self
 
     def told(self) -> list[dict[str, Any]]:
         """What became of every request, once all have ended."""
@@ -170,81 +180,150 @@ def two(cluster: Cluster, local: str) -> str:
     return local
 
 
-def terminated(cluster: Cluster, namespace: str, pod: str) -> float:
-    """When the server gets SIGTERM, from when its pod was told to go."""
-    metadata = cluster.get("pod", pod, "--namespace", namespace)["metadata"]
-    end = datetime.fromisoformat(metadata["deletionTimestamp"]).timestamp()
-    return end - float(metadata["deletionGracePeriodSeconds"]) + PRE_STOP_SECONDS
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stopped:
+    """A pod that was told to stop: when its server got SIGTERM, and the streams that it had."""
+
+    release: str
+    sigterm: float
+    streams: list[dict[str, Any]]
+
+    def caught(self) -> list[dict[str, Any]]:
+        """Those that had begun to answer before SIGTERM, and had not ended a second after it."""
+        return [
+            each
+            for each in self.streams
+            if each["first"] and each["first"] < self.sigterm and each["ended"] > self.sigterm + 1
+        ]
+
+    def broken(self) -> list[dict[str, Any]]:
+        """Those of them that did not end whole."""
+        return [
+            each
+            for each in self.caught()
+            if each["error"]
+            or not each["done"]
+            or (each["finish"], each["tokens"]) != ("length", TOKENS)
+        ]
 
 
-def drained(cluster: Cluster, namespace: str) -> tuple[float, list[dict[str, Any]]]:
-    """Delete a ready pod amid streams: when it got SIGTERM, and what became of the streams."""
-    pod = next(each for each in pods(cluster, namespace) if ready(each))
-    name, address = pod["metadata"]["name"], pod["status"]["podIP"]
-    traffic = Traffic(
-        cluster, namespace, "streams", f"{address}:8000", threads=THREADS, tokens=TOKENS, seconds=90
-    )
-    time.sleep(3)  # streams are under way; nothing is asserted about this moment
-    cluster.kubectl("delete", "pod", name, "--namespace", namespace, "--wait=false")
-    moment = terminated(cluster, namespace, name)
-    return moment, traffic.told()
+class Watch:
+    """Streams to every pod that is told to stop, from the moment that it is told.
+
+    Its server goes on taking requests while the pod's hook sleeps, so they are under way when
+    SIGTERM comes; and no stream takes the CPU from a pod that starts.
+    """
+
+    def __init__(self, cluster: Cluster, namespace: str) -> None:
+        self._cluster, self._namespace = cluster, namespace
+        self._found: dict[str, tuple[str, float, Traffic]] = {}
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+
+    def __enter__(self) -> "Watch":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def stopped(self) -> list[Stopped]:
+        """Every pod that was told to stop, once its streams have ended."""
+        return [
+            Stopped(release=release, sigterm=sigterm, streams=traffic.told())
+            for release, sigterm, traffic in self._found.values()
+        ]
+
+    def _watch(self) -> None:
+        over = False
+        while not over:
+            over = self._over.wait(0.5)
+            for release in (RELEASE, OTHER):
+                for pod in pods(self._cluster, self._namespace, release):
+                    self._note(release, pod)
+
+    def _note(self, release: str, pod: dict[str, Any]) -> None:
+        metadata = pod["metadata"]
+        if "deletionTimestamp" not in metadata or metadata["name"] in self._found:
+            return
+        end = datetime.fromisoformat(metadata["deletionTimestamp"]).timestamp()
+        sigterm = end - float(metadata["deletionGracePeriodSeconds"]) + PRE_STOP_SECONDS
+        where = f"{pod['status']['podIP']}:8000"
+        streams = Traffic(
+            self._cluster, self._namespace, "streams", where,
+            threads=THREADS, tokens=TOKENS, seconds=90,
+        )  # fmt: skip
+        self._found[metadata["name"]] = (release, sigterm, streams)
 
 
-def decoding(streams: list[dict[str, Any]], moment: float) -> list[dict[str, Any]]:
-    """Streams that had begun to answer before the moment and had not ended a second after it."""
-    return [
-        each
-        for each in streams
-        if each["first"] and each["first"] < moment and each["ended"] > moment + 1
+def deleted(cluster: Cluster, namespace: str, *releases: str) -> list[Stopped]:
+    """All ready pods of the releases, told to stop at once, amid streams."""
+    names = [
+        pod["metadata"]["name"]
+        for release in releases
+        for pod in pods(cluster, namespace, release)
+        if ready(pod)
     ]
+    with Watch(cluster, namespace) as watch:
+        cluster.kubectl("delete", "pod", *names, "--namespace", namespace, "--wait=false")
+    return watch.stopped()
 
 
-def whole(stream: dict[str, Any]) -> bool:
-    return (
-        stream["error"] is None
-        and stream["done"]
-        and stream["finish"] == "length"
-        and stream["tokens"] == TOKENS
-    )
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Update:
+    """What became of requests through the Service, and of the streams of the replaced pods."""
+
+    requests: list[dict[str, Any]]
+    stopped: list[Stopped]
+
+
+@pytest.fixture(scope="module")
+def update(cluster: Cluster, two: str) -> Update:
+    """An upgrade that changes the pods, and its rollback, under traffic."""
+    asked = Traffic(cluster, two, "requests", f"{SERVER}:80", threads=2, tokens=4, seconds=1500)
+    with Watch(cluster, two) as watch:
+        upgrade(cluster, two, *LOCAL, values=CHANGED)
+        settled(cluster, two)
+        cluster.helm("rollback", RELEASE, "--namespace", two)
+        settled(cluster, two)
+    stopped = watch.stopped()
+    return Update(requests=asked.end().told(), stopped=stopped)
+
+
+def test_an_upgrade_and_its_rollback_lose_no_request(update: Update) -> None:
+    assert [each for each in update.requests if each["error"]] == []
+    assert len(update.requests) > 200
 
 
 def test_streams_that_decode_when_their_pod_is_told_to_stop_end_whole(
+    cluster: Cluster, two: str, update: Update
+) -> None:
+    stopped = list(update.stopped)
+    assert len(stopped) == 4  # two pods, twice
+    while len(stopped) < DELETIONS:
+        settled(cluster, two)
+        stopped += deleted(cluster, two, RELEASE)
+    assert [each.broken() for each in stopped if each.broken()] == []
+    assert [each.sigterm for each in stopped if not each.caught()] == []
+    assert sum(len(each.caught()) for each in stopped) >= STREAMS
+
+
+def test_without_a_drain_streams_are_cut_and_a_short_drain_cuts_the_longer_ones(
     cluster: Cluster, two: str
 ) -> None:
-    counted = 0
-    for _ in range(DELETIONS):
-        settled(cluster, two)
-        moment, streams = drained(cluster, two)
-        caught = decoding(streams, moment)
-        assert caught, f"no stream was under way at {moment}"
-        assert [each for each in caught if not whole(each)] == []
-        counted += len(caught)
-    assert counted >= STREAMS
-
-
-def test_an_upgrade_and_its_rollback_lose_no_request(cluster: Cluster, two: str) -> None:
-    settled(cluster, two)
-    traffic = Traffic(
-        cluster, two, "requests", f"{SERVER}:80", threads=4, tokens=8, seconds=900
-    )  # fmt: skip
-    changed = {**TWO, "engine.extraArgs": ["--max-num-seqs=24", "--seed=1"]}
-    upgrade(cluster, two, *LOCAL, values=changed)
-    settled(cluster, two)
-    cluster.helm("rollback", RELEASE, "--namespace", two)
-    settled(cluster, two)
-    finished = time.time()
-    told = traffic.told()
-    assert [each for each in told if each["error"]] == []
-    assert len([each for each in told if each["started"] < finished]) > 200
-
-
-def test_without_a_drain_streams_are_cut(cluster: Cluster, two: str) -> None:
-    upgrade(cluster, two, *LOCAL, values={**TWO, "drain.seconds": 0})
-    settled(cluster, two)
-    moment, streams = drained(cluster, two)
-    caught = [each for each in streams if each["first"] and each["first"] < moment < each["ended"]]
-    assert caught
-    assert [each for each in caught if not whole(each)]
+    alone = {**TWO, "replicas": 1, "rollout": {"allowDowntime": True}}
+    upgrade(cluster, two, *LOCAL, values={**alone, "drain.seconds": 0})
+    short = {**alone, "drain.seconds": SHORT_DRAIN_SECONDS}
+    with installed(cluster, two, *LOCAL, release=OTHER, values=short):
+        for release in (RELEASE, OTHER):
+            settled(cluster, two, release)
+        stopped = {each.release: each for each in deleted(cluster, two, RELEASE, OTHER)}
+    assert stopped[RELEASE].broken()
+    cut = stopped[OTHER].broken()
+    assert cut
+    within = stopped[OTHER].sigterm + SHORT_DRAIN_SECONDS
+    assert [each for each in cut if each["ended"] < within] == []
 
 
 # --- the end

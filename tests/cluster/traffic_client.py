@@ -1,11 +1,11 @@
 """Runs inside a pod, with Python's own library alone: requests against a server, told as JSON.
 
-python3 traffic_client.py streams HOST:PORT MODEL THREADS TOKENS SECONDS
-python3 traffic_client.py requests HOST:PORT MODEL THREADS TOKENS SECONDS
+python3 traffic_client.py streams HOST:PORT MODEL THREADS TOKENS SECONDS END
+python3 traffic_client.py requests HOST:PORT MODEL THREADS TOKENS SECONDS END
 
 `streams`: every thread streams, one after the other, until the server takes no more or the time
-is over; a stream that has begun is read to its end. `requests`: every thread asks anew, half of
-them on a connection that they keep, until the time is over.
+is over; a stream that has begun is read to its end. `requests`: every thread asks anew, a few times
+a second, half of them on a connection that they keep. A file END ends it before its time.
 """
 
 import http.client
@@ -13,11 +13,12 @@ import json
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 KIND, WHERE, MODEL = sys.argv[1:4]
 THREADS, TOKENS, SECONDS = (int(each) for each in sys.argv[4:7])
-END = time.time() + SECONDS
+UNTIL, END = time.time() + SECONDS, Path(sys.argv[7])
 told: list[dict[str, Any]] = []
 
 
@@ -77,8 +78,12 @@ def one_stream() -> dict[str, Any]:
     return seen
 
 
+def goes_on() -> bool:
+    return time.time() < UNTIL and not END.exists()
+
+
 def streams() -> None:
-    while time.time() < END:
+    while goes_on():
         seen = one_stream()
         told.append(seen)
         if seen["error"] and seen["first"] is None:
@@ -88,7 +93,8 @@ def streams() -> None:
 def requests(keep: bool) -> None:
     connection = http.client.HTTPConnection(WHERE, timeout=120)
     fresh = True
-    while time.time() < END:
+    while goes_on():
+        time.sleep(0.4)  # the CPU is for the pods that start meanwhile
         started = time.time()
         try:
             answer = ask(connection, stream=False)

@@ -95,8 +95,6 @@ HF_HUB_OFFLINE: "1"
 - name: {{ $name }}
   value: {{ $value | quote }}
 {{- end }}
-- name: MOE_SERVE_CONFIG_DIGEST
-  value: {{ include "moe-serve.configDigest" . | quote }}
 {{- with .Values.apiKey }}{{- if .existingSecret }}
 - name: VLLM_API_KEY
   valueFrom:

@@ -46,6 +46,7 @@ imagePullSecrets:
 {{- end }}
 {{- end -}}
 
+{{/* A card and its virtual function, as AMD's GPU operator lists them (ROCm/gpu-operator, internal/utils.go). */}}
 {{- define "moe-serve.deviceIds" -}}
 {{- get (dict "MI355X" (list "75a3" "75b3") "MI350X" (list "75a0" "75b0") "MI325X" (list "74a5" "74b9") "MI300X" (list "74a1" "74b5")) .Values.gpu.product | toJson -}}
 {{- end -}}

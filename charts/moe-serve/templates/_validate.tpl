@@ -58,7 +58,6 @@
   "MOE_SERVE_MARKERS" "markers.mode" "MOE_SERVE_MARKER_LAYERS" "markers.layers"
   "MOE_SERVE_MARKER_BUDGET" "markers.budget" "MOE_SERVE_ALLOW_KNOWN_BAD" "engine.allowKnownBad"
   "MOE_SERVE_RECORD_DIR" "nothing: server and exporter share /dev/shm/moe-serve"
-  "MOE_SERVE_CONFIG_DIGEST" "nothing: it is computed"
   "VLLM_API_KEY" "apiKey.existingSecret" "HF_TOKEN" "model.hfToken.existingSecret"
   "VLLM_PLUGINS" "padding.policy (off: the plugin patches nothing)" -}}
 {{- $known := .Files.Get "files/vllm-env.json" | fromJson -}}
@@ -94,16 +93,25 @@
 {{- if and (has (get $env "VLLM_ROCM_USE_AITER") $on) (has (get $env "VLLM_ROCM_USE_AITER_MOE" | default "1") $on) (gt (int .Values.gpu.count) 0) }}yes{{ end -}}
 {{- end -}}
 
+{{/* The rows are about GPT-OSS on gfx950, as those of `moe-serve serve`, which they come from. Only the numbers of
+a version count, since Helm takes what follows them for a release that is not out yet. */}}
 {{- define "moe-serve.validateVersions" -}}
-{{- $version := .Values.image.vllm -}}
-{{- if and (include "moe-serve.usesAiterMoe" .) (not .Values.engine.allowKnownBad) -}}
-{{- if and (hasPrefix "0.22." $version) (gt (include "moe-serve.ranks" . | int) 1) -}}
-{{- fail "image.vllm: 0.22 with more than one GPU and AITER's MoE answers wrongly (GSM8K 0.896 became 0.684, vLLM pull request 44679); take 0.24 or newer, or set engine.allowKnownBad" -}}
+{{- $here := and (has .Values.gpu.product (list "MI355X" "MI350X")) (contains "gpt-oss" .Values.model.name) -}}
+{{- if and $here (include "moe-serve.usesAiterMoe" .) (not .Values.engine.allowKnownBad) -}}
+{{- $vllm := include "moe-serve.numbers" .Values.image.vllm -}}
+{{- $aiter := include "moe-serve.numbers" .Values.image.aiter -}}
+{{- $ranks := include "moe-serve.ranks" . | int -}}
+{{- range .Files.Get "files/known-bad.json" | fromJson | dig "rows" (list) -}}
+{{- $ours := and (semverCompare (printf ">=%s, <%s" .vllm_since .vllm_below) $vllm) (gt $ranks (int .tp_above)) -}}
+{{- if and $ours (or (not .aiter_since) (semverCompare (printf ">=%s" (default "0.0" .aiter_since)) $aiter)) -}}
+{{- fail (printf "image.vllm: %s with AITER %s on %d GPU is known to answer wrongly (%s): %s (%s); %s, or set engine.allowKnownBad" $.Values.image.vllm $.Values.image.aiter $ranks .id .what .evidence .instead) -}}
 {{- end -}}
-{{- if hasPrefix "0.23." $version -}}
-{{- fail "image.vllm: 0.23 with AITER's MoE is reported to answer wrongly on gfx950 (vLLM pull request 44893); take 0.24 or newer, or set engine.allowKnownBad" -}}
 {{- end -}}
 {{- end -}}
+{{- end -}}
+
+{{- define "moe-serve.numbers" -}}
+{{- regexFind "^[0-9]+(\\.[0-9]+){0,2}" . -}}
 {{- end -}}
 
 {{/* The contract's answer for these versions and sizes: a lost share, or the name of a rule. */}}

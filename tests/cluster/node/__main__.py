@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from . import lifecycle, namespaces, preconditions
+from . import lifecycle, namespaces, preconditions, shell
 from .errors import NodeError
 from .layout import Layout
 
@@ -26,12 +26,13 @@ def main(arguments: list[str]) -> int:
             return 0
         if options.verb == "with":
             return _with(layout, options.nodes, options.command)
-        lifecycle.up(layout, nodes=options.nodes)
+        cluster = lifecycle.up(layout, nodes=options.nodes)
+        place = shell.write(layout, Path(cluster.kubectl_program))
     except NodeError as error:
         for line in str(error).splitlines():
             print(f"error: {line}", file=sys.stderr)
         return 2
-    print(f"ready: export KUBECONFIG={layout.kubeconfig}")
+    print(f"ready: . {place}     (kubectl and helm for this node)")
     return 0
 
 
