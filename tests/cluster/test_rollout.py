@@ -11,7 +11,6 @@ import secrets
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -165,9 +164,7 @@ def place(cluster: Cluster) -> Iterator[str]:
             cluster.require_image(image)
     with cluster.namespace("rollout") as namespace:
         cluster.apply(client_pod(), "--namespace", namespace)
-        with installed(
-            cluster, namespace, *LOCAL, release=STABLE, values=arm("zero", "stable")
-        ):
+        with installed(cluster, namespace, *LOCAL, release=STABLE, values=arm("zero", "stable")):
             settled(cluster, namespace, STABLE)
             yield namespace
 
