@@ -271,7 +271,6 @@ def test_lossless_pads_against_none_are_promoted_under_load_and_no_request_is_lo
     assert none == 0.0
     assert 0.4 < half < 0.6
     assert whole > 0.9
-    print(json.dumps(audited)[:3000])
 
 
 def quiet(watch: Watch) -> bool:

@@ -30,5 +30,5 @@ def test_the_example_is_valid(cluster: Kubernetes, space: Space) -> None:
 def test_a_field_that_kserve_does_not_know_is_refused(cluster: Kubernetes, space: Space) -> None:
     wrong = EXAMPLE.read_text("utf-8").replace("parallelism: {tensor: 1}", "parallelism: {tp: 1}")
 
-    with pytest.raises(CommandFailed, match="spec.parallelism.tp: field not declared"):
+    with pytest.raises(CommandFailed, match=r"spec\.parallelism\.tp: field not declared"):
         cluster.apply(wrong, "-n", space.name, *STRICT)
