@@ -241,14 +241,14 @@ def ended(cluster: Cluster, namespace: str, watch: Watch, phase: str) -> dict[st
     return found
 
 
-def last_judged(cluster: Cluster, namespace: str) -> dict[str, Any]:
-    """The last verdict in the controller's own audit, with its checks."""
+def checks(cluster: Cluster, namespace: str) -> dict[str, dict[str, Any]]:
+    """The checks of the last verdict that the controller's own audit has."""
     text = cluster.kubectl(
         *("exec", f"deployment/{JUDGE}-moe-canary", "--namespace", namespace, "--"),
-        *("tail", "-n", "1", "/var/lib/moe-serve/audit.jsonl"),
+        *("cat", "/var/lib/moe-serve/audit.jsonl"),
     )
-    found: dict[str, Any] = json.loads(text)
-    return found
+    verdicts = [found for line in text.splitlines() if (found := json.loads(line).get("verdict"))]
+    return {check["name"]: check for check in verdicts[-1]["checks"]}
 
 
 def test_lossless_pads_against_none_are_promoted_under_load_and_no_request_is_lost(
@@ -259,7 +259,7 @@ def test_lossless_pads_against_none_are_promoted_under_load_and_no_request_is_lo
         assert answers(cluster, place)["outcome"] == "passed"
         with rollout(cluster, place, gateway) as (watch, load):
             ended(cluster, place, watch, "done")
-            audited = last_judged(cluster, place)
+            split = checks(cluster, place)["traffic_split"]
             wait(lambda: load.answered > 0 and quiet(watch), "the last weights at work")
         shares = watch.shares()
 
@@ -267,6 +267,7 @@ def test_lossless_pads_against_none_are_promoted_under_load_and_no_request_is_lo
     assert [weights for weights, _, _ in shares] == [
         {STABLE: 100}, {STABLE: 50, CANARY: 50}, {CANARY: 100},
     ]  # fmt: skip
+    assert split["passed"] and split["number"] is not None
     none, half, whole = (share for _, _, share in shares)
     assert none == 0.0
     assert 0.4 < half < 0.6
