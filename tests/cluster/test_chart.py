@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from tests.cluster.charts import RELEASE, SERVER, installed, pods, ready, upgrade
+from tests.cluster.charts import RELEASE, ROOT, SERVER, installed, pods, ready, upgrade
 from tests.cluster.cluster import IMAGE, OPS_IMAGE, Cluster
 from tests.cluster.node.waiting import wait
 
@@ -147,6 +148,39 @@ def test_prometheus_has_both_ports_series_with_the_labels_that_the_judge_reads(
         query = f'{{__name__="{metric}", namespace="{local}"}}'
         series = wait(lambda query=query: cluster.prometheus(query), query, seconds=120, every=1)
         assert {**series[0]["metric"], **wanted} == series[0]["metric"]
+
+
+def test_a_prometheus_without_the_operator_finds_the_same_targets_and_labels(
+    cluster: Cluster, local: str
+) -> None:
+    cluster.apply(plain_scrape(), "--namespace", local)
+    names = ("namespace", "pod", "node", "model", "arm", "track")
+    found = []
+    for job in (f"scrapeConfig/{local}/plain", f"{local}/{SERVER}"):
+        query = f'count by (job, {", ".join(names)}) ({{namespace="{local}", job="{job}"}})'
+        series = wait(lambda query=query: cluster.prometheus(query), query, seconds=120, every=1)
+        found.append([{name: each["metric"].get(name) for name in names} for each in series])
+    assert found[0] == found[1]
+    assert len(found[0]) == 1
+
+
+def plain_scrape() -> str:
+    """The first job of the example of a configuration, as the operator has it written."""
+    configuration = yaml.safe_load((ROOT / "deploy/monitoring/prometheus.yaml").read_text("utf-8"))
+    job = configuration["scrape_configs"][0]
+    assert job["kubernetes_sd_configs"] == [{"role": "endpointslice"}]
+    spellings = {"source_labels": "sourceLabels", "target_label": "targetLabel"}
+    relabelings = [
+        {spellings.get(key, key): value for key, value in rule.items()}
+        for rule in job["relabel_configs"]
+    ]
+    spec = {"kubernetesSDConfigs": [{"role": "EndpointSlice"}], "relabelings": relabelings}
+    return json.dumps(
+        {
+            "apiVersion": "monitoring.coreos.com/v1alpha1", "kind": "ScrapeConfig",
+            "metadata": {"name": "plain"}, "spec": spec,
+        }
+    )  # fmt: skip
 
 
 def test_the_rules_are_loaded_and_evaluated(cluster: Cluster, local: str) -> None:

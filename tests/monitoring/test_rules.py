@@ -10,6 +10,7 @@ from tests.monitoring.cases import CASES, Case, kernels
 from tests.monitoring.rules import (
     FILES,
     ROOT,
+    RULES,
     VLLM,
     Series,
     alerts,
@@ -26,6 +27,12 @@ pytestmark = pytest.mark.monitoring
 
 def test_promtool_finds_no_fault() -> None:
     found = run("check", "rules", "--lint=all", "--lint-fatal", *map(str, FILES))
+
+    assert found.returncode == 0, found.stdout + found.stderr
+
+
+def test_promtool_takes_the_example_of_a_configuration() -> None:
+    found = run("check", "config", str(RULES.parent / "prometheus.yaml"))
 
     assert found.returncode == 0, found.stdout + found.stderr
 
