@@ -2,7 +2,7 @@
 
 import math
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -18,6 +18,13 @@ from moe_serve.errors import UsageError
 
 _ROUNDING = 1e-6
 _Share = Annotated[float, Field(gt=0, lt=1)]
+# What the exporter tells of a pod (labels of its config_info and build_info), and the labels that
+# a scrape adds.
+Fact = Literal[
+    "policy", "path", "quant", "hidden", "intermediate", "padded_hidden", "padded_intermediate",
+    "hidden_pad", "intermediate_pad", "config_digest", "version", "vllm", "aiter", "torch",
+    "device", "model", "arm", "track",
+]  # fmt: skip
 
 
 class _Part(BaseModel):
@@ -76,7 +83,7 @@ class _Validity(_Part):
     split_evidence: float = Field(
         1000, gt=1, description="how much better another split must explain the requests"
     )
-    under_test: tuple[str, ...] = Field(
+    under_test: tuple[Fact, ...] = Field(
         ("policy", "hidden_pad", "intermediate_pad", "config_digest"),
         description="facts in which the arms may differ",
     )

@@ -1,10 +1,12 @@
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from moe_serve.canary.analysis.series import CellKind
-from moe_serve.canary.registration_file import load, parse
+from moe_serve.canary.registration_file import Fact, load, parse
 from moe_serve.errors import UsageError
+from moe_serve.exporter.catalogue import METRICS
 
 
 def test_an_empty_policy_has_the_defaults() -> None:
@@ -41,7 +43,13 @@ def test_a_calibration_allows_earlier_looks() -> None:
         ({"weights": [{"batch": 8, "share": 0.5}]}, r"^p.yaml: weights: the shares sum to 0.5"),
         ({"weights": [{"batch": 8, "share": 0.5}] * 2}, r"weights: a batch size .* there twice"),
         ({"weights": [{"batch": 8, "share": 1, "layer": 0}]}, r"weights: a kernel's weight needs"),
-        ([], r"^p.yaml: document:"),
+        ([], r"^p.yaml: document: must be a mapping"),
+        ({"speed": []}, r"^p.yaml: speed: must be a mapping \(key: value\)$"),
+        ({"guards": {"ttft": {"margn": 1}}}, r"^p.yaml: guards.ttft.margn: unknown key; known h"),
+        (
+            {"validity": {"under_test": ["polciy"]}},
+            r"^p.yaml: validity.under_test.0: .*'policy', 'path'",
+        ),
     ],
 )
 def test_a_mistake_is_named_with_its_path(document: object, message: str) -> None:
@@ -76,3 +84,31 @@ def test_a_file_that_is_no_yaml_is_named(tmp_path: Path) -> None:
     assert "\n" not in str(error.value)
     with pytest.raises(UsageError, match="No such file"):
         load(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("guards: {errors: {margin: 0.1}}\nguards: {}\n", r"line 2: guards is there already, in l"),
+        ("speed:\n  margin: 0.1\n  margin: 0.2\n", r"line 3: speed.margin is there .* line 2$"),
+        ("weights: [{batch: 8, share: 1, batch: 4}]", r"line 1: weights.0.batch is there already"),
+        ("speed: 2026-02-31\n", "not YAML: day is out of range"),
+        ("[" * 3000, "nested too deeply"),
+    ],
+)
+def test_what_yaml_would_pass_over_is_refused(text: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "p.yaml"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=message) as error:
+        load(path)
+    assert "\n" not in str(error.value)
+
+
+def test_the_facts_under_test_are_those_that_the_exporter_tells() -> None:
+    told = {
+        label
+        for name, metric in METRICS.items()
+        if name.removeprefix("moe_serve_") in ("config_info", "build_info")
+        for label in metric.labels
+    }
+    assert {*get_args(Fact)} == (told - {"rank"}) | {"model", "arm", "track"}
