@@ -21,7 +21,7 @@ from moe_serve.cli.canary_inputs import (
     window_flags,
 )
 from moe_serve.cli.canary_results import judge_results, results_flags
-from moe_serve.cli.parsing import Verb, at_least
+from moe_serve.cli.parsing import Verb, at_least, between
 from moe_serve.errors import UsageError
 
 if TYPE_CHECKING:
@@ -38,11 +38,11 @@ def add_verbs(parser: argparse.ArgumentParser) -> None:
     plan.description = "Whether a comparison can be decided: chance, hours and smallest gain."
     policy_flag(plan)
     plan.add_argument(
-        "--block-noise", type=float, metavar="SD",
+        "--block-noise", type=between(0, 1), metavar="SD",
         help="log SD of one block's pooled ratio (default: the policy's calibration)",
     )  # fmt: skip
     plan.add_argument(
-        "--gain", type=float, default=1.077, help="the expected true speed-up (a ratio)"
+        "--gain", type=between(0.1, 10), default=1.077, help="the expected true speed-up (a ratio)"
     )
     _run(plan, _plan)
 
@@ -292,8 +292,6 @@ def _plan(args: argparse.Namespace) -> int:
     variance = args.block_noise**2 if args.block_noise is not None else 0.0
     if known is not None and args.block_noise is None:
         variance = known.block_variance
-    if not (args.gain > 0 and variance > 0):
-        raise UsageError("--gain and --block-noise must be above 0")
     rows = [
         outlook(registered, block_variance=variance, gain=math.log(args.gain), pods=pods)
         for pods in _PODS

@@ -2,7 +2,6 @@
 
 import argparse
 import datetime
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,10 @@ if TYPE_CHECKING:
     from moe_serve.canary.quality.finding import QualityFinding
     from moe_serve.canary.quality.result import NoQuality
     from moe_serve.canary.service.watch import Source
+
+
+# What `datetime` can show.
+_YEAR_9999 = 253_402_300_799
 
 
 def policy_flag(parser: argparse.ArgumentParser) -> None:
@@ -71,23 +74,12 @@ def registration(args: argparse.Namespace) -> "Registration":
 
 def quality(args: argparse.Namespace) -> "Callable[[], QualityFinding | NoQuality]":
     """What reads the comparison of answers, anew at each call."""
-    from moe_serve.canary.quality.finding import finding
+    from moe_serve.canary.quality import file
     from moe_serve.canary.quality.result import NoQuality
 
     if args.quality is None:
         return lambda: NoQuality(reason="no comparison of answers was given (--quality)")
-
-    def read() -> "QualityFinding | NoQuality":
-        try:
-            return finding(json.loads(args.quality.read_text("utf-8")))
-        except FileNotFoundError:
-            return NoQuality(reason=f"there is no comparison of answers yet ({args.quality})")
-        except OSError as error:
-            raise UsageError(f"--quality {args.quality}: {error.strerror}") from error
-        except ValueError as error:
-            raise UsageError(f"--quality {args.quality}: not JSON") from error
-
-    return read
+    return lambda: file.read(args.quality)
 
 
 def source(args: argparse.Namespace) -> "Source":
@@ -132,9 +124,16 @@ def window(args: argparse.Namespace, found: "Source") -> tuple[float, float]:
 def moment(flag: str, text: str) -> float:
     """A time as seconds since the epoch."""
     try:
-        return float(text)
+        seconds = float(text)
     except ValueError:
-        pass
+        return _instant(flag, text)
+    # NaN is not within either.
+    if not 0 <= seconds <= _YEAR_9999:
+        raise UsageError(f"{flag} {text!r}: seconds since the epoch are 0 to {_YEAR_9999}")
+    return seconds
+
+
+def _instant(flag: str, text: str) -> float:
     try:
         found = datetime.datetime.fromisoformat(text)
     except ValueError as error:

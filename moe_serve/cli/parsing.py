@@ -34,6 +34,23 @@ def at_least(floor: int) -> Callable[[str], int]:
     return parse
 
 
+def between(low: float, high: float) -> Callable[[str], float]:
+    """A flag type: a number above `low`, `high` at most; NaN and infinity are none."""
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = low
+        if not low < value <= high:
+            raise argparse.ArgumentTypeError(
+                f"{text!r} is not allowed; give a number above {low:g}, {high:g} at most"
+            )
+        return value
+
+    return parse
+
+
 def fraction(text: str) -> float:
     """A flag type: a number from 0 to 1."""
     try:

@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 
 from moe_serve.canary.audit import Audit
+from moe_serve.canary.quality.result import Outcome
 from moe_serve.canary.sources.recorded import write
 from moe_serve.cli.main import main
 from tests.canary.histories import START, Fleet, streams
-from tests.canary.test_audit import SAME, findings
+from tests.canary.probed import probed
+from tests.canary.test_audit import findings
 
 RULES = "spread: {gpu_sd: 0.003}\nvalidity: {under_test: [policy]}\n"
 
@@ -18,7 +20,7 @@ RULES = "spread: {gpu_sd: 0.003}\nvalidity: {under_test: [policy]}\n"
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("canary")
     (made / "rules.yaml").write_text(RULES)
-    (made / "same.json").write_text(json.dumps(SAME.to_json()))
+    (made / "same.json").write_text(json.dumps(probed(Outcome.PASSED)))
     for name, fleet in (
         ("good", Fleet()),
         ("none", Fleet(gain=1.0, noise=0.01)),
@@ -144,6 +146,14 @@ def test_a_plan_says_what_cannot_be_decided(
         ("judge --history @none.txt", "none.txt: No such file"),
         ("judge --history @rules.yaml", "line 1"),
         ("judge --history @good.om --start yesterday", "--start 'yesterday'"),
+        ("judge --history @good.om --end inf", "--end 'inf': seconds since the epoch are 0 to"),
+        ("judge --history @good.om --end nan", "--end 'nan': seconds"),
+        ("judge --history @good.om --start 1e18", "--start '1e18': seconds"),
+        ("serve --history @good.om --start=-inf", "--start '-inf': seconds"),
+        ("plan --block-noise 1e200", "--block-noise: '1e200'"),
+        ("plan --block-noise inf", "--block-noise: 'inf'"),
+        ("plan --block-noise 0.01 --gain inf", "--gain: 'inf'"),
+        ("plan --block-noise 0.01 --gain nan", "--gain: 'nan'"),
         ("judge --history @good.om --start 2026-05-01T12:00:00", "say which time zone"),
         ("judge --history @good.om --policy @same.json", "unknown key"),
         ("judge --history @good.om --quality @rules.yaml", "not JSON"),

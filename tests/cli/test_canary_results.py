@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from moe_serve.canary.quality.finding import QualityFinding
+from moe_serve.canary.quality.result import Outcome
 from moe_serve.cli.main import main
-from tests.canary.benchmarks.runs import OTHER, SAME, pairs
+from tests.canary.benchmarks.runs import pairs
+from tests.canary.probed import probed
 
 PUBLISHED = Path(__file__).parents[2] / "docs/examples/vllm-42098.json"
 
@@ -53,14 +54,15 @@ def test_a_policy_and_a_claim_are_taken_into_account(
 
 
 @pytest.mark.parametrize(
-    ("gain", "answers", "code"), [(1.08, SAME, 0), (1.08, OTHER, 10), (0.9, SAME, 10)]
+    ("gain", "answers", "code"),
+    [(1.08, Outcome.PASSED, 0), (1.08, Outcome.FAILED, 10), (0.9, Outcome.PASSED, 10)],
 )
 def test_pairs_with_a_comparison_of_answers_are_decided(
-    gain: float, answers: QualityFinding, code: int, tmp_path: Path
+    gain: float, answers: Outcome, code: int, tmp_path: Path
 ) -> None:
     folder, told = tmp_path / "runs", tmp_path / "answers.json"
     folder.mkdir()
-    told.write_text(json.dumps(answers.to_json()), "utf-8")
+    told.write_text(json.dumps(probed(answers)), "utf-8")
     for at, run in enumerate(pairs(gain)):
         content = {
             "arm": run.arm.value,

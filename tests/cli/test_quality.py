@@ -1,11 +1,13 @@
 import json
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from moe_serve.canary.quality.finding import QualityFinding, finding
+from moe_serve.canary.quality.file import read
+from moe_serve.canary.quality.finding import QualityFinding
 from moe_serve.cli.main import main
 from tests.canary.answering import VOCABULARY, Behaviour, serving
 
@@ -41,7 +43,10 @@ def probed(
     code = main(arguments)
     said = json.loads(capsys.readouterr().out)
     # What the judge reads of the same output.
-    taken = finding(said)
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        json.dump(said, file)
+        file.flush()
+        taken = read(Path(file.name))
     assert isinstance(taken, QualityFinding)
     assert taken.outcome.value == said["outcome"]
     return code, said

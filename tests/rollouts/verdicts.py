@@ -13,9 +13,10 @@ from pathlib import Path
 
 import httpx
 
+from moe_serve.canary.quality.result import Outcome
 from moe_serve.canary.sources.recorded import write
 from tests.canary.histories import START, Fleet, streams
-from tests.canary.test_audit import SAME
+from tests.canary.probed import probed
 from tests.monitoring.rules import tool
 from tests.monitoring.server import prometheus
 
@@ -23,13 +24,7 @@ HOURS = 4.0
 # The recording goes on while a test waits for an engine.
 AHEAD = 0.5
 RULES = "spread: {gpu_sd: 0.003}\nvalidity: {under_test: [policy]}\n"
-OTHER = {
-    "mode": "identical",
-    "outcome": "failed",
-    "reason": "prefill by 0.66 nats a token (0.005 allowed)",
-    "number": 0.66,
-    "allowed": 0.005,
-}
+OTHER = probed(Outcome.FAILED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,17 +37,19 @@ class Case:
 
 
 CASES = {
-    "faster": Case(verdict="PROMOTE", fleet=Fleet(hours=HOURS + AHEAD), answers=SAME.to_json()),
+    "faster": Case(
+        verdict="PROMOTE", fleet=Fleet(hours=HOURS + AHEAD), answers=probed(Outcome.PASSED)
+    ),
     "wrong": Case(verdict="ROLLBACK", fleet=Fleet(hours=HOURS + AHEAD), answers=OTHER),
     "no gain": Case(
         verdict="ROLLBACK",
         fleet=Fleet(hours=HOURS + AHEAD, gain=1.0, noise=0.01),
-        answers=SAME.to_json(),
+        answers=probed(Outcome.PASSED),
     ),
     "undecided": Case(
         verdict="KEEP_GOING",
         fleet=Fleet(hours=HOURS + AHEAD, gain=1.03),
-        answers=SAME.to_json(),
+        answers=probed(Outcome.PASSED),
     ),
 }
 

@@ -28,7 +28,7 @@ from moe_serve.canary.analysis.table import BlockTable, Estimand, amdahl, moe_sh
 from moe_serve.canary.analysis.validity import Requests, Validity
 from moe_serve.canary.analysis.verdict import Judgement
 from moe_serve.canary.analysis.windows import Cut, Windows, tabulate
-from moe_serve.canary.quality.finding import QualityFinding
+from moe_serve.canary.quality.finding import QualityFinding, about
 from moe_serve.canary.quality.result import NoQuality
 from moe_serve.errors import UsageError
 
@@ -231,7 +231,7 @@ def conclude(
     seen: Observed, registered: Registration, quality: QualityFinding | NoQuality
 ) -> Findings:
     """The verdict on what was observed, with the estimates beside it."""
-    policy = registered.policy
+    policy, quality = registered.policy, about(quality, seen.facts)
     terms = registered.terms(seen.stable_pods, seen.canary_pods)
     step, kernel = (
         # Registered weights are of the primary kind's cells; the other has its own mix.

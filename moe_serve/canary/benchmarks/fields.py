@@ -12,7 +12,7 @@ def _number(value: object) -> float | None:
         return None
     try:
         number = float(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return number if math.isfinite(number) else None
 
@@ -28,7 +28,7 @@ def optional_positive(content: Mapping[str, object], key: str, source: str) -> f
         return None
     number = _number(value)
     if number is None or number <= 0:
-        raise UsageError(f"{source}: {key} is {value}; a finite number above 0 is needed")
+        raise UsageError(f"{source}: {key} is {str(value)[:40]}; a finite number above 0 is needed")
     return number
 
 
@@ -51,7 +51,9 @@ def optional_int(content: Mapping[str, object], key: str, source: str) -> int | 
         return None
     number = _number(value)
     if number is None or number < 0 or number != int(number):
-        raise UsageError(f"{source}: {key} is {value}; a whole number, 0 or more, is needed")
+        raise UsageError(
+            f"{source}: {key} is {str(value)[:40]}; a whole number, 0 or more, is needed"
+        )
     return int(number)
 
 

@@ -1,12 +1,12 @@
 """Result files from disk: files, or every `*.json` right inside a folder."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from moe_serve.canary.benchmarks.formats import runs_of
 from moe_serve.canary.benchmarks.labels import ArmNames
 from moe_serve.canary.benchmarks.results import BenchmarkRun
+from moe_serve.canary.checked_json import read
 from moe_serve.errors import UsageError
 
 
@@ -29,11 +29,10 @@ def _files(place: Path) -> list[Path]:
 
 def _read(path: Path, names: ArmNames) -> list[BenchmarkRun]:
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
+        # A figure that nobody reads may be NaN; those that are read are checked one by one.
+        document = read(path, "--from", finite=False)
+    except FileNotFoundError as error:
         raise UsageError(
-            f"--from {path}: {error.strerror or error}; give a result file or a folder of them"
+            f"--from {path}: {error.strerror}; give a result file or a folder of them"
         ) from error
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"{path}: not JSON ({error}); is the file cut off?") from error
     return runs_of(document, stem=path.stem, source=str(path), names=names)

@@ -52,14 +52,52 @@ def finding(body: Mapping[str, Any]) -> QualityFinding | NoQuality:
             mode=Mode(body["mode"]),
             outcome=Outcome(body["outcome"]),
             reason=str(body["reason"]),
-            number=None if number is None else float(number),
-            allowed=float(body["allowed"]),
+            number=None if number is None else _finite("number", number),
+            allowed=_finite("allowed", body["allowed"]),
             body=dict(body),
         )
-    except (KeyError, TypeError, ValueError) as error:
-        raise UsageError(f"no result of a comparison of answers: {error!r}") from error
-    if not math.isfinite(found.allowed) or not math.isfinite(found.number or 0.0):
-        raise UsageError("no result of a comparison of answers: a number is not finite")
+    except KeyError as error:
+        raise UsageError(f"no result of a comparison of answers: no {error}") from error
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"no result of a comparison of answers: {error}") from error
+    if found.allowed <= 0:
+        raise UsageError(f"no result of a comparison of answers: allowed is {found.allowed:g}")
+    shown = found.number is not None and found.number <= found.allowed
+    if found.outcome is Outcome.PASSED and not shown:
+        raise UsageError(
+            f"no result of a comparison of answers: passed, with {number} where "
+            f"{found.allowed:g} is allowed"
+        )
+    return found
+
+
+def _finite(name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ValueError(f"{name} is {value!r}, no number")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise ValueError(f"{name} is not finite")
+    return number
+
+
+def about(
+    found: QualityFinding | NoQuality, facts: Mapping[str, Mapping[str, str]]
+) -> QualityFinding | NoQuality:
+    """The finding as far as it is of these arms: a digest that it tells must be theirs."""
+    if isinstance(found, NoQuality):
+        return found
+    arms = found.body.get("arms")
+    for arm, told in arms.items() if isinstance(arms, Mapping) else ():
+        digest = told.get("config_digest")
+        judged = facts.get(arm, {}).get("config_digest")
+        if digest and judged and digest not in judged.split(" | "):
+            return NoQuality(
+                reason=f"the answers compared are of other servers: {arm} had config_digest "
+                f"{digest} then, {judged} is judged"
+            )
     return found
 
 

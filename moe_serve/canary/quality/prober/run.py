@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from moe_serve.canary.quality.counters import Counters, Drift, counters, drift, grown
+from moe_serve.canary.quality.counters import Counters, Drift, Sample, counters, drift, grown
 from moe_serve.canary.quality.finding import Mode
 from moe_serve.canary.quality.identical import IdenticalResult, Plan
 from moe_serve.canary.quality.noninferior import TaskPlan, TaskResult
@@ -104,6 +104,7 @@ async def identical(
         result=probed.result,
         drift=await _drift(stable, canary, before),
         details={
+            **await _asked(stable, canary),
             "mode": Mode.IDENTICAL.value,
             "allowed": plan.epsilon_nats,
             "reference": {"source": gold.source, "model": gold.model, "digest": gold.digest},
@@ -147,6 +148,7 @@ async def non_inferior(
         result=result,
         drift=await _drift(stable, canary, before),
         details={
+            **await _asked(stable, canary),
             "mode": Mode.NON_INFERIOR.value,
             "allowed": plan.margin,
             "reference": {
@@ -158,16 +160,45 @@ async def non_inferior(
     )
 
 
-async def _totals(server: Server) -> Counters | None:
+async def _asked(stable: Server, canary: Server) -> dict[str, object]:
+    """When, and of which servers: the judge refuses answers of others where it can tell."""
+    return {
+        "at": time.time(),
+        "arms": {
+            name: {
+                "url": server.url,
+                "model": server.model,
+                "config_digest": await _digest(server),
+            }
+            for name, server in (("stable", stable), ("canary", canary))
+        },
+    }
+
+
+async def _digest(server: Server) -> str | None:
+    """As the server's own metrics tell it; None where they do not, or differ by rank."""
+    found = {
+        labels["config_digest"]
+        for name, labels, _ in await _samples(server)
+        if name == "moe_serve_config_info" and labels.get("config_digest")
+    }
+    return found.pop() if len(found) == 1 else None
+
+
+async def _samples(server: Server) -> list[Sample]:
     try:
         families = list(text_string_to_metric_families(await server.metrics()))
     except ValueError:  # no Prometheus text
-        return None
-    return counters(
+        return []
+    return [
         (sample.name, sample.labels, sample.value)
         for family in families
         for sample in family.samples
-    )
+    ]
+
+
+async def _totals(server: Server) -> Counters | None:
+    return counters(await _samples(server))
 
 
 async def _drift(

@@ -1,0 +1,47 @@
+"""What `quality probe --output json` writes, by its own classes, for a known outcome."""
+
+import math
+from typing import Any
+
+from moe_serve.canary.quality.cells import Cell, Path
+from moe_serve.canary.quality.identical import CellResult, IdenticalResult, Plan
+from moe_serve.canary.quality.prober.run import Gate
+from moe_serve.canary.quality.result import NoQuality, Outcome
+
+_CELLS = tuple(Cell(path, 4) for path in Path)
+
+
+def probed(outcome: Outcome, *, digests: tuple[str | None, str | None] = (None, None)) -> Any:
+    """The document; `digests` are stable's and the canary's configuration."""
+    apart = 0.001 if outcome is Outcome.PASSED else 0.02
+    cells = tuple(
+        CellResult(
+            cell=cell, prompts=64, tokens=2048, asked=64, answered=64, excess=apart,
+            lower=apart / 2, upper=apart * 1.5, floor=0.0, top1_drop=0.0, top1_lower=-math.inf,
+            broken=(), stable_broken=(), missing=(),
+        )
+        for cell in _CELLS
+    )  # fmt: skip
+    gate = Gate(
+        result=IdenticalResult(
+            outcome=outcome,
+            reason=f"answers {outcome.value}",
+            plan=Plan(cells=_CELLS, rounds=8),
+            rounds=1,
+            cells=cells,
+        ),
+        drift=NoQuality(reason="no counters"),
+        details={
+            "at": 1_780_000_000.0,
+            "arms": {
+                arm: {"url": f"http://{arm}:8000", "model": "gpt-oss-120b", "config_digest": digest}
+                for arm, digest in zip(("stable", "canary"), digests, strict=True)
+            },
+            "mode": "identical",
+            "allowed": 0.005,
+            "reference": {"source": "gold", "model": "gpt-oss-120b", "digest": "ab12"},
+            "seconds": 12.5,
+            "requests_an_arm": 128,
+        },
+    )
+    return gate.to_json()

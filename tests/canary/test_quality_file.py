@@ -1,0 +1,109 @@
+"""A file that may promote a canary is taken as the probe writes it, or not at all."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from moe_serve.canary.analysis.verdict import Verdict
+from moe_serve.canary.quality.file import read
+from moe_serve.canary.quality.finding import QualityFinding, about
+from moe_serve.canary.quality.result import NoQuality, Outcome
+from moe_serve.errors import UsageError
+from tests.canary.probed import probed
+from tests.canary.test_audit import findings
+
+PASSED = probed(Outcome.PASSED)
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "answers.json"
+    path.write_text(text, "utf-8")
+    return path
+
+
+@pytest.mark.parametrize("outcome", list(Outcome))
+def test_what_the_probe_writes_is_taken(outcome: Outcome, tmp_path: Path) -> None:
+    found = read(written(tmp_path, json.dumps(probed(outcome))))
+    assert isinstance(found, QualityFinding)
+    assert (found.outcome, found.allowed) == (outcome, 0.005)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda body: body | {"number": None}, "number is not its cells' highest bound"),
+        (lambda body: body | {"number": 9.0, "allowed": 0.005}, "not its cells' highest bound"),
+        (lambda body: body | {"allowed": 0.0001}, "passed, with 0.0015 where 0.0001 is allowed"),
+        (lambda body: body | {"allowed": -1.0}, "allowed: Input should be greater than 0"),
+        (lambda body: body | {"number": True}, "number: Input should be a valid number"),
+        (lambda body: body | {"allowed": True}, "allowed: Input should be a valid number"),
+        (lambda body: body | {"cells": None}, "not every cell has an upper bound"),
+        (lambda body: body | {"cells": []}, "cells: "),
+        (lambda body: body | {"more": 1}, "more: unknown key"),
+        (lambda body: body | {"outcome": "fine"}, "outcome: "),
+        (lambda body: body | {"outcome": None}, "outcome: "),
+        (lambda body: {k: v for k, v in body.items() if k != "arms"}, "arms: Field required"),
+        (lambda body: {k: v for k, v in body.items() if k != "at"}, "at: Field required"),
+        (lambda body: body | {"mode": "non-inferior"}, "not all planned items were answered"),
+        (lambda _: {}, "Field required"),
+        (lambda _: [], "document: must be a mapping"),
+    ],
+)
+def test_a_pass_that_shows_nothing_is_refused_in_one_line(
+    change: Callable[[dict[str, Any]], object], says: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        read(written(tmp_path, json.dumps(change(dict(PASSED)))))
+    told = str(caught.value)
+    assert told.startswith(f"--quality {tmp_path}/answers.json: ")
+    assert says in told
+    assert "\n" not in told
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "not JSON"),
+        ("[" * 100_000, "nested too deeply"),
+        ('{"outcome": "passed", "outcome": "failed"}', "the key 'outcome' is there twice"),
+        (json.dumps(PASSED)[:-1] + ', "x": NaN}', "NaN is no number"),
+        (json.dumps(PASSED)[:-1] + ', "x": 1e999}', "1e999 is out of range"),
+        (json.dumps(PASSED)[:-1] + ', "x": ' + "9" * 5000 + "}", "not JSON"),
+    ],
+)
+def test_json_beyond_its_limits_is_refused_in_one_line(
+    text: str, says: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        read(written(tmp_path, text))
+    assert says in str(caught.value)
+    assert str(caught.value).startswith(f"--quality {tmp_path}/answers.json: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_of_another_encoding_and_a_folder_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(UsageError, match="not UTF-8 text"):
+        read(path)
+    with pytest.raises(UsageError, match="Is a directory"):
+        read(tmp_path)
+
+
+def test_no_file_yet_is_no_comparison(tmp_path: Path) -> None:
+    assert isinstance(read(tmp_path / "none.json"), NoQuality)
+
+
+def test_answers_of_servers_that_are_not_the_judged_ones_count_for_nothing(tmp_path: Path) -> None:
+    document = json.dumps(probed(Outcome.PASSED, digests=("aa", "bb")))
+    told = read(written(tmp_path, document))
+    same = {"stable": {"config_digest": "aa"}, "canary": {"config_digest": "bb | cc"}}
+    assert about(told, same) is told
+    other = about(told, {**same, "canary": {"config_digest": "dd"}})
+    assert isinstance(other, NoQuality)
+    assert "canary had config_digest bb then, dd is judged" in other.reason
+    # These pods say nothing of a digest: the answers stand.
+    assert findings(told).judgement.verdict is Verdict.PROMOTE
