@@ -66,7 +66,8 @@ def assemble(streams: Streams, arms: Arms, start: float, end: float, origin: str
         canary=_arm("canary", by_arm["canary"], cells, measures, arms.label),
         start=start,
         end=end,
-        origin=f"{origin}; steps timed as {'whole steps' if steps else 'forward windows'}",
+        origin=f"{origin}; steps timed as {'whole steps' if steps else 'forward windows'}"
+        + _void(streams),
     )
 
 
@@ -199,9 +200,9 @@ def _neurons(streams: Sequence[Stream]) -> tuple[int, int] | None:
 
 
 def _largest(streams: Sequence[Stream], name: str) -> int | None:
-    """Of all pods' and ranks' last values of a gauge."""
+    """Of all pods' and ranks' last values of a gauge; None if one of them is no number."""
     found = [stream.values[-1] for stream in streams if stream.name == _PREFIX + name]
-    return int(max(found)) if found else None
+    return int(max(found)) if found and np.isfinite(found).all() else None
 
 
 def _service(streams: Iterable[Stream]) -> Iterator[CounterSeries]:
@@ -211,15 +212,40 @@ def _service(streams: Iterable[Stream]) -> Iterator[CounterSeries]:
                 continue
             yield CounterSeries(
                 measure=measure,
-                edge=float(stream.labels.get("le", "0")),
+                edge=_edge(stream),
                 times=np.array(stream.times),
                 values=np.array(stream.values),
             )
 
 
+def _edge(stream: Stream) -> float:
+    text = stream.labels.get("le", "0")
+    try:
+        edge = float(text)
+    except ValueError:
+        edge = np.nan
+    if np.isnan(edge):
+        raise SourceError(f"{stream.name}: le={text[:40]!r} is no bucket's edge; who exports it?")
+    return edge
+
+
 def _requests(streams: Sequence[Stream]) -> int | None:
-    """How many requests finished: growth, counted anew after each fall."""
+    """How many requests finished: growth, counted anew after each fall; None: no number tells."""
     found = [np.frombuffer(s.values) for s in streams if s.name == _REQUESTS]
-    if not found:
+    known = [values[np.isfinite(values)] for values in found]
+    if not any(len(values) for values in known):
         return None
-    return round(sum(float(np.clip(np.diff(values), 0, None).sum()) for values in found))
+    grown = sum(float(np.clip(np.diff(values), 0, None).sum()) for values in known)
+    return round(grown) if np.isfinite(grown) else None
+
+
+def _void(streams: Iterable[Stream]) -> str:
+    """Samples that are no numbers, by name: none of them counts."""
+    found: dict[str, int] = {}
+    for stream in streams:
+        if void := int((~np.isfinite(np.frombuffer(stream.values))).sum()):
+            found[stream.name] = found.get(stream.name, 0) + void
+    if not found:
+        return ""
+    told = ", ".join(f"{count} of {name}" for name, count in sorted(found.items()))
+    return f"; void, as they are no finite numbers: {told}"

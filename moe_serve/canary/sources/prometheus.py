@@ -45,8 +45,12 @@ class Prometheus:
         streams = Streams()
         with self._client() as client:
             for first, last in _chunks(start, end):
-                for series in self._query(client, first, last):
-                    _add(streams, series)
+                found = self._query(client, first, last)
+                try:
+                    for series in found:
+                        _add(streams, series)
+                except (LookupError, TypeError, ValueError, AttributeError) as error:
+                    raise self._foreign() from error
         return assemble(streams, self.arms, start, end, f"Prometheus {self._shown()}")
 
     def number(self, query: str) -> float | None:
@@ -56,15 +60,14 @@ class Prometheus:
             SourceError: the server does not answer, or refuses the query.
         """
         with self._client() as client:
-            body = self._ask(client, {"query": query})
-        if body.get("status") != "success":
-            raise SourceError(f"Prometheus {self._shown()}: {body.get('error', 'no success')}")
-        found = body["data"]["result"]
-        scalar = body["data"]["resultType"] == "scalar"
-        values = [found] if scalar else [series.get("value") for series in found]
-        if len(values) != 1 or values[0] is None:
-            return None
-        value = float(values[0][1])
+            kind, found = self._result(self._ask(client, {"query": query}))
+        try:
+            values = [found] if kind == "scalar" else [series.get("value") for series in found]
+            if len(values) != 1 or values[0] is None:
+                return None
+            value = float(values[0][1])
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise self._foreign() from error
         return value if math.isfinite(value) else None
 
     def _client(self) -> httpx.Client:
@@ -72,6 +75,11 @@ class Prometheus:
         try:
             if self.bearer_token_file:
                 token = self.bearer_token_file.read_text("utf-8").strip()
+                # What no header can hold would come back in the library's own message.
+                if not (token.isascii() and token.isprintable()):
+                    raise SourceError(
+                        f"--bearer-token-file {self.bearer_token_file}: not one line of ASCII"
+                    )
                 headers["Authorization"] = f"Bearer {token}"
             if self.basic_auth_file:
                 user, _, password = self.basic_auth_file.read_text("utf-8").strip().partition(":")
@@ -85,6 +93,10 @@ class Prometheus:
                 timeout=self.timeout_seconds,
                 trust_env=False,
             )
+        except UnicodeDecodeError as error:
+            raise SourceError(
+                f"Prometheus {self._shown()}: the file of its token or password is not UTF-8 text"
+            ) from error
         except (OSError, httpx.InvalidURL) as error:
             raise SourceError(f"Prometheus {self._shown()}: {error}") from error
 
@@ -106,10 +118,22 @@ class Prometheus:
         # A millisecond more: range selectors leave their left end out since Prometheus 3.
         query = f"{{{','.join(parts)}}}[{math.ceil((last - first) * 1000) + 1}ms]"
         body = self._ask(client, {"query": query, "time": f"{last:.3f}"})
+        kind, found = self._result(body)
+        return found if kind == "matrix" else []
+
+    def _result(self, body: dict[str, Any]) -> tuple[str, list[Any]]:
         if body.get("status") != "success":
             raise SourceError(f"Prometheus {self._shown()}: {body.get('error', 'no success')}")
-        result = body["data"]["result"]
-        return list(result) if body["data"]["resultType"] == "matrix" else []
+        data = body.get("data")
+        found = data.get("result") if isinstance(data, dict) else None
+        if not isinstance(found, list):
+            raise self._foreign()
+        return str(data.get("resultType")), found
+
+    def _foreign(self) -> SourceError:
+        return SourceError(
+            f"Prometheus {self._shown()}: says success, with data of another form; is this its URL?"
+        )
 
     def _ask(self, client: httpx.Client, parameters: dict[str, str]) -> dict[str, Any]:
         fault = ""
@@ -130,7 +154,7 @@ class Prometheus:
     def _body(self, answer: httpx.Response) -> dict[str, Any]:
         try:
             body = answer.json()
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise SourceError(
                 f"Prometheus {self._shown()}: HTTP {answer.status_code}, no JSON; is this its URL?"
             ) from error

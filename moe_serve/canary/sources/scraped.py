@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -46,9 +46,13 @@ class Scraper:
             for target, (at, text, fault) in zip(self.targets, texts, strict=True):
                 if text is None:
                     self.faults[target.url] = fault
+                    continue
+                try:
+                    self._keep(target, at, text)
+                except SourceError as error:
+                    self.faults[target.url] = str(error)
                 else:
                     self.faults.pop(target.url, None)
-                    self._keep(target, at, text)
             self._streams.drop_before(self.clock() - self.keep_seconds)
 
     def run(self, interval: float, stop: threading.Event) -> None:
@@ -82,17 +86,24 @@ class Scraper:
         return at, answer.text, ""
 
     def _keep(self, target: Target, at: float, text: str) -> None:
+        """All samples of one answer, or none: half an answer would look like a restart."""
         value = {"stable": self.arms.stable, "canary": self.arms.canary}[target.arm]
-        for line in text.splitlines():
-            key, space, number = line.rpartition(" ")
-            if not space or line.startswith("#"):
-                continue
+        for key, sample in list(_samples(text)):
             own = f"{target.arm} {target.pod} {key}"
             stream = self._streams.stream(own)
             if stream is None:
                 name, labels = parse_key(key)
-                if name not in _KNOWN:
-                    continue
                 labels |= {self.arms.label: value, "pod": target.pod}
                 stream = self._streams.add(own, name, labels)
-            append(stream, at, float(number))
+            append(stream, at, sample)
+
+
+def _samples(text: str) -> Iterator[tuple[str, float]]:
+    for number, line in enumerate(text.splitlines(), start=1):
+        key, space, value = line.rpartition(" ")
+        if not space or line.startswith("#") or parse_key(key)[0] not in _KNOWN:
+            continue
+        try:
+            yield key, float(value)
+        except ValueError as error:
+            raise SourceError(f"line {number}: {value[:40]!r} is no number") from error

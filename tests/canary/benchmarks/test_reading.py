@@ -127,7 +127,7 @@ def test_arms_may_have_other_names(tmp_path: Path) -> None:
         ("1k1k-tp1-p1.json", VLLM, "arm is missing"),
         ("canary-1k1k-tp1-p0.json", VLLM, "pair is 0"),
         ("x.json", {**INFERENCEX, "arm": "blue"}, "arm 'blue' is neither"),
-        ("x.json", {**INFERENCEX, "arm": "canary", "tput_per_gpu": 10**400}, "tput_per_gpu is 1000"),
+        ("x.json", {**INFERENCEX, "arm": "canary", "tput_per_gpu": 10**400}, "gpu is 1000"),
         ("x.json", {"hello": 1}, "neither a result of vllm bench serve"),
         ("x.json", 3, "neither a result of vllm bench serve"),
         ("canary-1k1k-tp1-p1.json", {"benchmarks": []}, "benchmarks is empty"),

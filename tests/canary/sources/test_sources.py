@@ -18,6 +18,7 @@ from moe_serve.canary.analysis.history import History
 from moe_serve.canary.analysis.noise import Spread
 from moe_serve.canary.analysis.series import CellKind
 from moe_serve.canary.quality.result import NoQuality
+from moe_serve.canary.sources.assemble import Arms, assemble
 from moe_serve.canary.sources.prometheus import Prometheus
 from moe_serve.canary.sources.recorded import RecordedFile, read, write
 from moe_serve.canary.sources.scraped import Scraper, Target
@@ -231,3 +232,88 @@ def test_no_exporter_at_all_is_an_error_that_names_it() -> None:
     scraper.poll()
     with pytest.raises(SourceError, match=r"exporter http://127\.0\.0\.1:1/metrics: ConnectError"):
         scraper.history(0, 1)
+
+
+def test_a_malformed_number_is_a_fault_of_one_look_and_the_next_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    key = f'{NAMES[0]}{{rank="0",bucket="8",phase="decode"}}'
+    scraper = Scraper(targets=[Target(arm="stable", pod="a", url="http://a/metrics")])
+    looks = iter([(1000.0, f"{key} 5x\n", ""), (1015.0, f"{key} 6\n", "")])
+    monkeypatch.setattr(Scraper, "_ask", lambda *_: next(looks))
+    scraper.keep_seconds = 1e12
+    scraper.poll()
+    assert scraper.faults == {"http://a/metrics": "line 1: '5x' is no number"}
+    scraper.poll()
+    assert scraper.faults == {}
+    assert len(scraper.history(0, 2000).stable.pods[0].times) == 1
+
+
+SERIES = {"metric": {"__name__": NAMES[0], "track": "stable"}, "values": [[1.0, "1"]]}
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        "absent",
+        None,
+        {"resultType": "matrix"},
+        {"resultType": "matrix", "result": [{**SERIES, "metric": {"track": "stable"}}]},
+        {"resultType": "matrix", "result": [{**SERIES, "values": [[1.0, "x"]]}]},
+        {"resultType": "matrix", "result": [{**SERIES, "values": None}]},
+        {"resultType": "matrix", "result": [3]},
+    ],
+)
+def test_a_success_without_its_data_is_one_line(
+    data: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = {"status": "success"} if data == "absent" else {"status": "success", "data": data}
+    monkeypatch.setattr(Prometheus, "_ask", lambda *_: body)
+    with pytest.raises(SourceError, match="says success, with data of another form") as error:
+        Prometheus(url="http://p").history(0, 600)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("data", [None, {"resultType": "vector", "result": [{"value": [1, "x"]}]}])
+def test_a_number_that_is_none_of_prometheus_is_one_line(
+    data: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Prometheus, "_ask", lambda *_: {"status": "success", "data": data})
+    with pytest.raises(SourceError, match="of another form"):
+        Prometheus(url="http://p").number("up")
+
+
+@pytest.mark.parametrize("secret", ["g\u00e4heim".encode(), b"\xff\xfe", b"two\nlines"])
+def test_a_token_that_no_header_can_hold_is_one_line_without_it(
+    secret: bytes, tmp_path: Path
+) -> None:
+    token = tmp_path / "token"
+    token.write_bytes(secret)
+    with pytest.raises(SourceError) as error:
+        Prometheus(url="http://127.0.0.1:1", bearer_token_file=token).history(0, 600)
+    assert "ASCII" in str(error.value) or "UTF-8" in str(error.value)
+    assert "heim" not in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_samples_that_are_no_numbers_are_void_and_named() -> None:
+    lines = [
+        f"{NAMES[0]}{{{LABELS}}} 1 1.0\n",
+        *(f'vllm:request_success_total{{track="stable"}} {v} {t}\n' for t, v in
+          enumerate(("1", "NaN", "+Inf", "5"), start=1)),
+        f"moe_serve_padding_lost_neurons{{{LABELS}}} NaN 1.0\n",
+        f"moe_serve_padding_live_neurons{{{LABELS}}} 2880 1.0\n",
+        f"moe_serve_moe_layers{{{LABELS}}} +Inf 1.0\n",
+    ]  # fmt: skip
+    history = assemble(read(lines, "x", 0, 9), Arms(), 0, 9, "x")
+    stable = history.stable
+    assert (stable.requests, stable.neurons, stable.moe_layers) == (4, None, None)
+    assert "void, as they are no finite numbers: 1 of moe_serve_moe_layers" in history.origin
+    assert "2 of vllm:request_success_total" in history.origin
+
+
+def test_a_bucket_without_an_edge_is_one_line() -> None:
+    name = "vllm:time_to_first_token_seconds_bucket"
+    lines = [f'{name}{{track="stable",le="abc"}} 1 1.0\n']
+    with pytest.raises(SourceError, match="le='abc' is no bucket's edge"):
+        assemble(read(lines, "x", 0, 9), Arms(), 0, 9, "x")
