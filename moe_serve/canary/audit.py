@@ -2,8 +2,9 @@
 
 A verdict's line holds what was observed (the blocks' log ratios, what is void, how the arms
 differ), the registration, the answers' comparison and the verdict; a rollout's transitions stand
-between. Whoever has the file can check that no line was changed or taken out, and that every
-verdict follows from its own line.
+between. Whoever has the file can check that no line was changed, or taken out before another, and
+that every verdict follows from its own line. A chain cannot tell that its last lines are missing:
+for that, a hash that was noted elsewhere must still be in it.
 """
 
 import hashlib
@@ -50,7 +51,11 @@ class Audit:
             for entry in entries(path):
                 self._last = entry["hash"]
                 if "transition" in entry:
-                    self._transitions.add((entry["rollout"], entry["transition"]["revision"]))
+                    try:
+                        key = (str(entry["rollout"]), int(entry["transition"]["revision"]))
+                    except (LookupError, TypeError, ValueError) as error:
+                        raise UsageError(f"audit {path}: a transition of another form") from error
+                    self._transitions.add(key)
 
     def append(self, found: Findings, at: float) -> None:
         """Write one verdict, flushed to the disk before this returns.
@@ -92,8 +97,10 @@ class Audit:
 def entries(path: Path) -> Iterator[dict[str, Any]]:
     """Every entry, its hash and its link to the one before checked.
 
+    Lines that are missing at the end leave no trace in those before them.
+
     Raises:
-        UsageError: a line was changed, taken out or cut short; it names the first such line.
+        UsageError: a line was changed, cut short, or taken out before another; it names the first.
     """
     last = _START
     try:
@@ -111,20 +118,31 @@ def _entry(path: Path, number: int, line: str, last: str) -> dict[str, Any]:
         entry: dict[str, Any] = json.loads(line)
         claimed = entry["hash"]
         text = _text({key: value for key, value in entry.items() if key != "hash"})
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UsageError(f"audit {path}, line {number}: no whole entry") from error
     if hashlib.sha256(text.encode()).hexdigest() != claimed:
         raise UsageError(f"audit {path}, line {number}: changed after it was written")
-    if entry["previous"] != last:
+    if entry.get("previous") != last:
         raise UsageError(f"audit {path}, line {number}: a line before it is missing or was moved")
     return entry
 
 
 def reproduce(entry: dict[str, Any]) -> Findings:
-    """The findings that follow from an entry's inputs."""
-    return conclude(
-        _observed(entry["observed"]), _registration(entry["registered"]), finding(entry["quality"])
-    )
+    """The findings that follow from an entry's inputs.
+
+    Raises:
+        UsageError: it does not hold what a verdict rests on.
+    """
+    try:
+        return conclude(
+            _observed(entry["observed"]),
+            _registration(entry["registered"]),
+            finding(entry["quality"]),
+        )
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise UsageError(
+            f"not an entry that this version writes ({type(error).__name__}: {error})"
+        ) from error
 
 
 def inputs(found: Findings) -> dict[str, Any]:

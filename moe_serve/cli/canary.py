@@ -79,7 +79,11 @@ def add_verbs(parser: argparse.ArgumentParser) -> None:
     _run(report, _report)
 
     replay = verbs.add_parser("replay", help="judge a past window look by look, or check an audit")
-    replay.description = "One line a look; the exit code is that of the first decision."
+    replay.description = (
+        "One line a look; the exit code is that of the first decision. With --audit it is that of "
+        "the log's last verdict (0: the log is whole and its last verdict is PROMOTE), and 2 for "
+        "a log that is not whole, has no verdict, or lacks --last."
+    )
     policy_flag(replay)
     source_flags(replay)
     window_flags(replay)
@@ -87,6 +91,10 @@ def add_verbs(parser: argparse.ArgumentParser) -> None:
     replay.add_argument(
         "--audit", type=Path, metavar="FILE", help="check this audit log and judge it anew"
     )
+    replay.add_argument(
+        "--last", metavar="HASH", help="of a line that --audit must hold: a log that was cut off "
+        "at its end shows nothing else of it",
+    )  # fmt: skip
     _run(replay, _replay)
 
     serve = verbs.add_parser("serve", help="the verdict over HTTP: /v1/verdict, /metrics, a page")
@@ -236,6 +244,8 @@ def _report(args: argparse.Namespace) -> int:
 def _replay(args: argparse.Namespace) -> int:
     if args.audit is not None:
         return _check_audit(args)
+    if args.last is not None:
+        raise UsageError("--last: names a line of --audit FILE, which is not given")
     from moe_serve.canary.analysis.comparison import examine
     from moe_serve.canary.analysis.verdict import Verdict
 
@@ -260,22 +270,39 @@ def _replay(args: argparse.Namespace) -> int:
 def _check_audit(args: argparse.Namespace) -> int:
     from moe_serve.canary.audit import entries, reproduce
 
-    code, number, verdicts = 0, 0, 0
+    code: int | None = None
+    number, verdicts, hashes = 0, 0, [""]
     for number, entry in enumerate(entries(args.audit), start=1):
-        if "transition" in entry:
-            told = entry["transition"]
-            sys.stdout.write(f"{number:4} {told['title']:10} {told['detail']}\n")
+        where = f"audit {args.audit}, line {number}"
+        hashes.append(entry["hash"])
+        told = entry.get("transition")
+        if isinstance(told, dict):
+            sys.stdout.write(f"{number:4} {told.get('title', '')!s:10} {told.get('detail', '')}\n")
             continue
+        try:
+            found = reproduce(entry)
+        except UsageError as error:
+            raise UsageError(f"{where}: {error}") from error
         verdicts += 1
-        again = reproduce(entry).to_json()
-        if json.dumps(again, sort_keys=True) != json.dumps(entry["verdict"], sort_keys=True):
+        again = found.to_json()
+        if json.dumps(again, sort_keys=True) != json.dumps(entry.get("verdict"), sort_keys=True):
             raise UsageError(
-                f"audit {args.audit}, line {number}: its inputs give {again['verdict']} "
-                f"({again['reason']}), it says {entry['verdict']['verdict']}"
+                f"{where}: its inputs give {again['verdict']} ({again['reason']}), its verdict is "
+                "another"
             )
-        code = reproduce(entry).judgement.verdict.exit_code
+        code = found.judgement.verdict.exit_code
         sys.stdout.write(f"{number:4} {again['verdict']:10} {again['reason']}\n")
-    sys.stdout.write(f"{verdicts} verdicts: the chain is whole, and each follows from its inputs\n")
+    if code is None:
+        raise UsageError(f"audit {args.audit}: {number} lines and no verdict in them")
+    if args.last is not None and args.last not in hashes[1:]:
+        raise UsageError(
+            f"audit {args.audit}: no line has the hash {args.last}: its end was cut off, or it is "
+            "another log"
+        )
+    sys.stdout.write(
+        f"{verdicts} verdicts in {number} lines: the chain is whole up to its last line, and each "
+        f"follows from its inputs\nlast {hashes[-1]}\n"
+    )
     return code
 
 

@@ -1,5 +1,6 @@
 """`moe-serve canary` as a person types it: exit codes, one-line errors, and what is printed."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -128,8 +129,48 @@ def test_an_audit_is_checked_and_judged_anew(
 ) -> None:
     log = tmp_path / "audit.jsonl"
     Audit(log).append(findings(), 1.0)
-    assert main(["canary", "replay", "--audit", str(log)]) == 0
-    assert "the chain is whole" in capsys.readouterr().out
+    check = ["canary", "replay", "--audit", str(log)]
+    assert main(check) == 0
+    out = capsys.readouterr().out
+    assert "1 verdicts in 1 lines: the chain is whole" in out
+    last = out.split()[-1]
+
+    # The last verdict's code, and what was noted before is still there.
+    Audit(log).append(findings(hours=0.5), 2.0)
+    assert main([*check, "--last", last]) == 20
+    later = capsys.readouterr().out.split()[-1]
+    log.write_text(log.read_text("utf-8").splitlines(keepends=True)[0], "utf-8")
+    assert main(check) == 0
+    assert main([*check, "--last", later]) == 2
+    assert f"no line has the hash {later}: its end was cut off" in capsys.readouterr().err
+
+
+def chained(**body: object) -> str:
+    entry = {"previous": "0" * 64, **body}
+    text = json.dumps(entry, sort_keys=True, separators=(",", ":"))
+    return json.dumps({**entry, "hash": hashlib.sha256(text.encode()).hexdigest()}) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "0 lines and no verdict in them"),
+        (chained(transition={"title": "x"}, rollout="r"), "1 lines and no verdict in them"),
+        (chained(more=1), "line 1: not an entry that this version writes (KeyError: 'observed')"),
+        (chained(observed=3), "line 1: not an entry that this version writes"),
+        ("[" * 100_000, "line 1: no whole entry"),
+        (chained(more=1).replace("previous", "other"), "line 1: changed after"),
+    ],
+)
+def test_an_audit_without_a_verdict_is_one_line(
+    text: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = tmp_path / "audit.jsonl"
+    log.write_text(text, "utf-8")
+    assert main(["canary", "replay", "--audit", str(log)]) == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert err.count("\n") == 1
 
 
 def test_a_plan_says_what_cannot_be_decided(
@@ -160,6 +201,7 @@ def test_a_plan_says_what_cannot_be_decided(
         ("judge --prometheus http://x", "--start: when did the comparison begin?"),
         ("judge --exporter stable=http://x", "gives no past"),
         ("plan", "--block-noise: how noisy is a block?"),
+        ("replay --history @good.om --last ab", "--last: names a line of --audit"),
         ("replay --audit @good.om", "line 1: no whole entry"),
         ("serve --exporter stable=http://x/metrics", "none is given for the canary"),
         ("serve --history @good.om --listen here", "HOST:PORT is needed"),

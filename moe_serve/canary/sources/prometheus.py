@@ -125,8 +125,7 @@ class Prometheus:
         if body.get("status") != "success":
             raise SourceError(f"Prometheus {self._shown()}: {body.get('error', 'no success')}")
         data = body.get("data")
-        found = data.get("result") if isinstance(data, dict) else None
-        if not isinstance(found, list):
+        if not isinstance(data, dict) or not isinstance(found := data.get("result"), list):
             raise self._foreign()
         return str(data.get("resultType")), found
 
