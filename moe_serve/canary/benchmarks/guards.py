@@ -112,8 +112,9 @@ def order(layout: Paired) -> Check:
     first = layout.first_arms()
     if first is None:
         return Check(
-            name="order", number=None, threshold=1.0, passed=True, severity=Severity.WARNING,
-            detail="not checked: the results do not say when each run took place",
+            name="order", number=None, threshold=1.0, passed=False,
+            detail="the results do not say when each run took place, so it is unknown whether the "
+            "arms took turns",
         )  # fmt: skip
     uneven = abs(2 * first.count(Arm.STABLE) - len(first))
     return Check(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from moe_serve.canary.benchmarks.results import Arm, BenchmarkRun, Cell
+from moe_serve.canary.benchmarks.results import Arm, BenchmarkRun, Cell, Latencies
 
 Floats = NDArray[np.float64]
 # Clients that count tokens by tokenizing the text again come out a little different.
@@ -91,7 +91,7 @@ def paired(runs: Sequence[BenchmarkRun]) -> Paired | Unpaired:
         runs={(run.arm, run.cell, pair): run for run, pair in numbered},
         labelled=True in labelled,
     )
-    faults = (*_twice(counted), *_holes(found))
+    faults = (*_twice(counted), *_copies(runs), *_holes(found))
     # Only a whole layout can be asked for its tokens and times.
     faults = faults or (*_other_work(found), *_apart(found))
     return Unpaired(faults=faults) if faults else found
@@ -109,6 +109,18 @@ def _apart(found: Paired) -> tuple[str, ...]:
 def _twice(counted: Mapping[tuple[Arm, Cell, int], int]) -> tuple[str, ...]:
     many = [f"{a.value} {c} pair {p}" for (a, c, p), count in counted.items() if count > 1]
     return (f"more than one run of {_listed(many)}",) if many else ()
+
+
+def _copies(runs: Sequence[BenchmarkRun]) -> tuple[str, ...]:
+    """Two runs never agree in every figure: what does is one run, and no evidence of another."""
+    seen: dict[tuple[Arm, Cell, float, Latencies], str] = {}
+    found: list[str] = []
+    for run in runs:
+        key = (run.arm, run.cell, run.tput_per_gpu, run.latencies)
+        if key in seen:
+            found.append(f"{run.source} (as {seen[key]})")
+        seen.setdefault(key, run.source)
+    return (f"the same figures twice: {_listed(found)}; remove the copies",) if found else ()
 
 
 def _holes(found: Paired) -> tuple[str, ...]:

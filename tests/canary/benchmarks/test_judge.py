@@ -152,6 +152,30 @@ def test_an_order_that_never_changes_forbids_a_promotion() -> None:
     assert found.verdict is Verdict.KEEP_GOING and "alternate which arm begins" in found.reason
 
 
+def test_runs_without_times_may_not_have_taken_turns_and_promote_nothing() -> None:
+    found = judged([replace(run, started=None) for run in pairs(1.08)])
+    assert found.verdict is Verdict.KEEP_GOING
+    assert "do not say when each run took place" in found.reason
+    assert not next(check for check in found.checks if check.name == "order").passed
+
+
+def test_copies_of_one_pair_are_no_pairs_and_are_named() -> None:
+    one = [run for run in pairs(1.08) if run.pair == 1]
+    copies = [
+        replace(
+            run,
+            pair=pair,
+            source=f"{run.arm}-p{pair}.json",
+            started=100.0 * pair + (run.started or 0),
+        )
+        for pair in range(1, 6)
+        for run in one
+    ]
+    found = judged(copies)
+    assert found.verdict is Verdict.INVALID
+    assert "the same figures twice: stable-p2.json (as stable-p1.json)" in found.reason
+
+
 def test_a_client_that_is_busy_all_the_time_forbids_a_promotion() -> None:
     found = judged(changed(pairs(1.08), Arm.STABLE, client_busy=0.95))
     assert found.verdict is Verdict.KEEP_GOING and "may have set the pace" in found.reason
