@@ -1,9 +1,9 @@
 """A server that is about to stop asks its clients to come back on another connection.
 
-A Service forgets a pod that is to stop, but a connection that a client keeps stays with it, and vLLM
-answers 500 to what arrives there once it drains. So from the moment that MARK exists, every answer
-closes its connection, and the client's next one leads to another pod. The pod's hook makes the mark
-before it waits. For vLLM: `--middleware=moe_serve.vllm_plugin.draining.Draining`.
+A Service forgets a pod that is to stop, but a connection that a client keeps stays with it, and
+vLLM answers 500 to what arrives there once it drains. So from the moment that MARK exists, every
+answer closes its connection, and the client's next one leads to another pod. The pod's hook makes
+the mark before it waits. For vLLM: `--middleware=moe_serve.vllm_plugin.draining.Draining`.
 """
 
 from collections.abc import Awaitable, Callable, MutableMapping

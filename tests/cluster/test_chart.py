@@ -29,7 +29,7 @@ TWO = {
     "replicas": 2,
     "rollout": {"allowDowntime": False, "maxSurge": 1, "maxUnavailable": 1},
     "monitoring.rules.enabled": False,
-    # A token an event would keep the CPU busy with events, and the first ones of a stream would come late.
+    # An event for each token would keep the CPU busy, and a stream's first one would come late.
     "engine.extraArgs": ["--stream-interval=10"],
 }
 CHANGED = {**TWO, "engine.extraArgs": ["--stream-interval=10", "--seed=1"]}
