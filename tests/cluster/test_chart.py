@@ -122,6 +122,8 @@ def place(cluster: Cluster) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def local(cluster: Cluster, place: str) -> Iterator[str]:
+    # Before the release: the operator's Prometheus may take minutes to see one more change.
+    cluster.apply(plain_scrape(), "--namespace", place)
     with installed(cluster, place, *LOCAL):
         settled(cluster, place)
         yield place
@@ -155,7 +157,6 @@ def test_prometheus_has_both_ports_series_with_the_labels_that_the_judge_reads(
 def test_a_prometheus_without_the_operator_finds_the_same_targets_and_labels(
     cluster: Cluster, local: str
 ) -> None:
-    cluster.apply(plain_scrape(), "--namespace", local)
     names = ("namespace", "pod", "node", "model", "arm", "track")
     found = []
     for job in (f"scrapeConfig/{local}/plain", f"{local}/{SERVER}"):
