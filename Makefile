@@ -152,7 +152,7 @@ ifeq ($(MOE_SERVE_SKIP_CLUSTER),1)
 	$(call say,no tests on a cluster: MOE_SERVE_SKIP_CLUSTER=1)
 else
 	$(call say,tests on a cluster)
-	$(NODE) with --cache $(CACHE) --nodes 30 -- \
+	$(NODE) with --cache $(CACHE) --nodes 100 -- \
 	  $(BIN)/python -m pytest -v --durations=10 -m cluster tests/cluster
 endif
 
