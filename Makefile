@@ -158,9 +158,9 @@ endif
 
 .PHONY: test-rollouts
 test-rollouts: $(VENV)/.ready $(PROMETHEUS) ## Argo Rollouts and Flagger, their real controllers, ask the judge (12 minutes)
-	@$(NODE) up --cache $(CACHE) --nodes 2
 	$(call say,engines and judge)
-	MOE_SERVE_CACHE=$(CACHE) MOE_SERVE_PROMETHEUS=$(PROMETHEUS) MOE_SERVE_PROMTOOL=$(CACHE)/bin/promtool \
+	MOE_SERVE_PROMETHEUS=$(PROMETHEUS) MOE_SERVE_PROMTOOL=$(CACHE)/bin/promtool \
+	  $(NODE) with --cache $(CACHE) --nodes 2 -- \
 	  $(BIN)/python -m pytest -m rollouts --timeout 1200 --durations=8 tests/rollouts
 
 EACH ?= 20
@@ -172,6 +172,7 @@ chaos: $(VENV)/.ready ## kill the controller at every write, and worse; writes d
 	@[ -n "$$KUBECONFIG" ] || $(NODE) up --cache $(CACHE)
 	KUBECONFIG=$${KUBECONFIG:-$(CACHE)/cluster/kubeconfig} $(BIN)/python -m tests.chaos \
 	  --each $(EACH) --outage $(OUTAGE) --seed $(SEED) --write
+
 .PHONY: goldens
 goldens: $(VENV)/.ready ## renew what the charts are expected to render; review the difference
 	$(BIN)/python -m tests.charts.goldens

@@ -115,9 +115,10 @@ export PYTHONPATH=$(python3 -c 'import moe_serve.emulation as e; print(e.STANDIN
 moe-serve serve "$model" --served-model-name tiny --host 127.0.0.1 --port 8000 --enforce-eager \\
   --max-model-len 256 --max-num-seqs 8 --max-num-batched-tokens 256 > /tmp/log 2>&1 &
 server=$!
-python3 - <<'PYTHON' || { tail -40 /tmp/log >&2; exit 1; }
-import json, time, urllib.error, urllib.request
+python3 - "$server" <<'PYTHON' || { grep -i error /tmp/log >&2; exit 1; }
+import json, os, sys, time, urllib.error, urllib.request
 for _ in range(240):
+    os.kill(int(sys.argv[1]), 0)  # it is still there
     try:
         urllib.request.urlopen("http://127.0.0.1:8000/health", timeout=5)
         break

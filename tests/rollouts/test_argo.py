@@ -76,6 +76,7 @@ def test_a_canary_that_is_proven_faster_is_promoted(begin: Callable[[str], Rollo
     rollout = begin("faster")
     rollout.space.until("promoted", rollout.promoted)
     # Argo sets no weight that the plan lacks; once all pods are the canary's they are stable.
+    rollout.space.until("all weight is stable's", lambda: rollout.weights[-1] == 0)
     assert rollout.weights == [0, 10, 50, 100, 0]
 
 

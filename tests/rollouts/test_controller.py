@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from moe_serve.canary.cluster.api import connect
+from moe_serve.cli.main import main
+from tests.canary.rollout.world import DOCUMENT
 from tests.chaos.arena import Arena, backends, until
 from tests.chaos.lives import Lives
 from tests.cluster.node.kubernetes import Kubernetes
@@ -22,8 +24,11 @@ HELD = {"patience": {"deadline_hours": 0.01}}
 class Rollout:
     """A canary under way, with every weight that the route ever gave to it."""
 
-    def __init__(self, arena: Arena, lives: Lives, stack: ExitStack) -> None:
+    def __init__(
+        self, arena: Arena, lives: Lives, stack: ExitStack, silence: Callable[[], None]
+    ) -> None:
         self.arena = arena
+        self.silence = silence
         self.weights: list[int] = []
         self._ended = threading.Event()
         for target in (self._watch, self._surroundings):
@@ -61,25 +66,41 @@ class Rollout:
             self._ended.wait(0.5)
 
 
+def crowd(arena: Arena) -> None:
+    """Instead of the canary's pod one that wants more GPUs than any node has."""
+    arena.scale("canary", 0)
+    container = {
+        "name": "vllm",
+        "image": "registry.invalid/vllm:1",
+        "resources": {"limits": {"amd.com/gpu": "999"}},
+    }
+    metadata = {"name": "gptoss-2-full", "labels": {"moe-serve.io/arm": "gptoss-2"}}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata}
+    arena.api.create(arena.of("pods"), {**pod, "spec": {"containers": [container]}})
+
+
 @pytest.fixture
 def begin(cluster: Kubernetes, tmp_path: Path) -> Iterator[Callable[..., Rollout]]:
     with ExitStack() as stack:
 
-        def begun(case: str, **plan: object) -> Rollout:
-            url = stack.enter_context(judge(CASES[case], tmp_path, free_port()))
+        def begun(case: str, *, crowded: bool = False, **plan: object) -> Rollout:
+            asked = stack.enter_context(ExitStack())
+            url = asked.enter_context(judge(CASES[case], tmp_path, free_port()))
             space = stack.enter_context(namespace(cluster))
             kubeconfig = str(cluster.kubeconfig)
             arena = Arena(connect(space.name, kubeconfig=kubeconfig), folder=tmp_path)
             account = ("get", "serviceaccount", "default", "-n", space.name, "--ignore-not-found")
             until("the namespace's account", lambda: cluster.kubectl(*account))
             arena.begin(**plan)
+            if crowded:
+                crowd(arena)
             (tmp_path / "webhook").write_text("http://127.0.0.1:9/")
             lives = Lives(
                 plan=arena.plan_file, kubeconfig=cluster.kubeconfig, namespace=space.name,
                 judge=url, audit=tmp_path / "audit.jsonl", webhook=tmp_path / "webhook",
                 log=tmp_path / "controller.log",
             )  # fmt: skip
-            return Rollout(arena, lives, stack)
+            return Rollout(arena, lives, stack, asked.close)
 
         yield begun
 
@@ -126,3 +147,49 @@ def test_a_canary_that_turns_bad_in_the_watch_is_taken_back(
     rollout.until("rolled_back")
     until("weight 0", lambda: rollout.weights == [0, 5, 10, 25, 50, 75, 100, 0])
     assert rollout.arena.rollout()["rolled_back_from"] == "watch"
+
+
+def test_a_judge_that_falls_silent_holds_it_at_its_weight(
+    begin: Callable[..., Rollout],
+) -> None:
+    rollout = begin("undecided", patience={"deadline_hours": 1, "blind_minutes": 0.1})
+    until("a step", lambda: rollout.weights[-1:] == [10])
+    rollout.silence()
+    rollout.until("held")
+    assert rollout.arena.rollout()["hold"]["cause"] == "blind"
+    assert "no word of the judge" in rollout.arena.rollout()["waits_for"]
+    assert rollout.weights == [0, 5, 10]
+
+
+def test_a_canary_for_which_no_node_has_room_is_held_with_the_missing_gpus_named(
+    begin: Callable[..., Rollout],
+) -> None:
+    rollout = begin("faster", crowded=True, patience={"unplaceable_minutes": 0.05})
+    rollout.until("held")
+    assert rollout.arena.rollout()["hold"]["cause"] == "unplaceable"
+    assert "lower the replicas of gptoss-1" in rollout.arena.rollout()["waits_for"]
+    assert "GPUs are missing" in rollout.arena.rollout()["waits_for"]
+    assert rollout.weights == [0]
+
+
+def test_an_arm_whose_service_is_not_there_is_waited_for_by_name(
+    begin: Callable[..., Rollout],
+    cluster: Kubernetes,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(cluster.kubeconfig))
+    arms = {
+        **DOCUMENT["arms"], "canary": {"service": "gptoss-9", "label": "gptoss-2", "replicas": 1},
+    }  # fmt: skip
+    rollout = begin("faster", arms=arms)
+    until("told", lambda: "gptoss-9" in rollout.arena.rollout().get("waits_for", ""))
+    space = ["--namespace", rollout.arena.api.namespace]
+    status = ["canary", "status", "--plan", str(rollout.arena.plan_file), *space]
+
+    assert main(status) == 0
+
+    assert "Service gptoss-9 of canary" in capsys.readouterr().out
+    events = rollout.arena.api.get(rollout.arena.of("events"))["items"]
+    assert [event for event in events if "gptoss-9" in event["message"]]
+    assert rollout.weights in ([], [0])

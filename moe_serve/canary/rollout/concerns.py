@@ -1,5 +1,6 @@
 """What keeps a rollout from going on, and what ends it at once."""
 
+import math
 from collections.abc import Iterator
 
 from moe_serve.canary.analysis.verdict import Verdict
@@ -47,6 +48,7 @@ def patience(plan: Plan, trouble: Trouble) -> float:
         Trouble.BLIND: plan.patience.blind_seconds,
         Trouble.INVALID: plan.patience.invalid_seconds,
         Trouble.UNPLACEABLE: plan.patience.unplaceable_seconds,
+        Trouble.ABSENT: math.inf,  # the phase's own deadline is enough
     }.get(trouble, 0.0)
 
 
@@ -76,12 +78,26 @@ def _troubles(
         yield Trouble.UNPLACEABLE, full
     if stage is not Phase.WATCH and now >= state.deadline_at:
         yield Trouble.DEADLINE, f"the time for {stage} is over"
-    if stage not in _JUDGED:
-        return
+    if stage is Phase.PENDING and (absent := _absent(plan, seen)):
+        yield Trouble.ABSENT, absent
+    if stage in _JUDGED:
+        yield from _of_the_judge(state, seen)
+
+
+def _of_the_judge(state: State, seen: Observation) -> Iterator[tuple[Trouble, str]]:
     if isinstance(seen.word, NoWord):
         yield Trouble.BLIND, f"no word of the judge: {seen.word.reason}"
-    elif stage is Phase.STEPS and (why := doubt(state, seen.word)):
+    elif state.stage is Phase.STEPS and (why := doubt(state, seen.word)):
         yield Trouble.INVALID, why
+
+
+def _absent(plan: Plan, seen: Observation) -> str:
+    """What the plan names and nobody has made; without it a rollout cannot begin."""
+    return "; ".join(
+        f"Service {part.service} of {arm}, which is not there"
+        for arm, part in plan.arms.items()
+        if not seen.seen(arm).found
+    )
 
 
 def _strangers(plan: Plan, state: State, seen: Observation) -> str:

@@ -35,6 +35,7 @@ class Trouble(StrEnum):
     """What keeps a rollout from going on; after its patience, what it is held for."""
 
     FAULT = "fault"
+    ABSENT = "absent"
     DRIFT = "drift"
     IDENTITY = "identity"
     UNPLACEABLE = "unplaceable"
@@ -46,10 +47,16 @@ class Trouble(StrEnum):
     def clears_itself(self) -> bool:
         """A person mends it elsewhere, and the hold ends when it is gone."""
         match self:
-            case Trouble.FAULT | Trouble.DRIFT | Trouble.IDENTITY | Trouble.UNPLACEABLE:
-                return True
             case Trouble.BLIND | Trouble.INVALID | Trouble.DEADLINE:
                 return False
+            case (
+                Trouble.FAULT
+                | Trouble.ABSENT
+                | Trouble.DRIFT
+                | Trouble.IDENTITY
+                | Trouble.UNPLACEABLE
+            ):
+                return True
             case _:
                 assert_never(self)
 

@@ -1,78 +1,19 @@
 """The judge over HTTP: what an engine reads, what a person sees, and what happens on a fault."""
 
-import contextlib
 import json
-import socket
 import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
-import httpx
 import pytest
 import schemathesis
-import uvicorn
 from hypothesis import HealthCheck, given, settings
 
-from moe_serve.canary.analysis.comparison import Registration
 from moe_serve.canary.analysis.history import History
-from moe_serve.canary.analysis.noise import Spread
-from moe_serve.canary.quality.finding import QualityFinding
 from moe_serve.canary.quality.result import NoQuality
-from moe_serve.canary.service.app import make_app
 from moe_serve.canary.service.main import targets
-from moe_serve.canary.service.watch import Watch
-from moe_serve.canary.sources.assemble import Arms, assemble
-from moe_serve.errors import SourceError, UsageError
-from tests.canary.histories import START, Fleet, streams
-from tests.canary.test_audit import SAME
-
-NOW = START + 4 * 3600
-RULES = Registration(spread=Spread(), under_test=("policy",))
-
-
-@dataclass
-class Memory:
-    """A source over samples in memory that can be made to fail."""
-
-    fleet: Fleet = field(default_factory=Fleet)
-    fault: str = ""
-
-    def history(self, start: float, end: float) -> History:
-        if self.fault:
-            raise SourceError(self.fault)
-        return assemble(streams(self.fleet), Arms(), start, end, "memory")
-
-
-Served = Callable[..., tuple[Watch, httpx.Client]]
-
-
-@pytest.fixture
-def served() -> Iterator[Served]:
-    """Starts the service on a free port, as often as a test asks for one."""
-    with contextlib.ExitStack() as stack:
-
-        def start(
-            source: Memory,
-            quality: QualityFinding | NoQuality = SAME,
-            now: Callable[[], float] = lambda: NOW,
-        ) -> tuple[Watch, httpx.Client]:
-            watch = Watch(
-                source=source, registered=RULES, quality=lambda: quality, started=START, clock=now
-            )
-            listener = socket.create_server(("127.0.0.1", 0))
-            stack.callback(listener.close)
-            config = uvicorn.Config(make_app(watch, clock=now), log_level="warning")
-            server = uvicorn.Server(config)
-            thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-            thread.start()
-            stack.callback(thread.join)
-            stack.callback(setattr, server, "should_exit", True)
-            url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-            client = stack.enter_context(httpx.Client(base_url=url, trust_env=False))
-            return watch, client
-
-        yield start
+from moe_serve.errors import UsageError
+from tests.canary.histories import Fleet
+from tests.canary.service.serving import NOW, RULES, Memory, Served
 
 
 def test_a_good_canary_is_promoted_everywhere(served: Served) -> None:

@@ -1,4 +1,4 @@
-"""`python -m tests.cluster.node up|down|with`: what `make cluster` and its kin run."""
+"""`python -m tests.cluster.node up|down|with|check`: what `make cluster` and its kin run."""
 
 import argparse
 import os
@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from . import lifecycle, namespaces, shell
+from . import lifecycle, namespaces, preconditions, shell
 from .errors import NodeError
 from .layout import Layout
 
@@ -20,6 +20,9 @@ def main(arguments: list[str]) -> int:
     try:
         if options.verb == "down":
             lifecycle.down(layout)
+            return 0
+        if options.verb == "check":
+            preconditions.check(layout)
             return 0
         if options.verb == "with":
             return _with(layout, options.nodes, options.command)
@@ -39,11 +42,12 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     for verb, does in (
         ("up", "start a node, or complete the one that runs"),
         ("down", "end it"),
+        ("check", "say whether this machine can carry one"),
         ("with", "run a command with a node, and end the node if it was started for that"),
     ):
         its = verbs.add_parser(verb, help=does, description=does)
         its.add_argument("--cache", type=Path, required=True, help="where everything is kept")
-        if verb != "down":
+        if verb in ("up", "with"):
             its.add_argument(
                 "--nodes", type=_number, default=0, help="simulated MI355X nodes beside it"
             )

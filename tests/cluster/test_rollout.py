@@ -1,0 +1,297 @@
+"""Whole rollouts: real vLLM in the chart's pods, our controller from its chart, requests all along.
+
+Both arms serve the learned model in GPT-OSS's real width, one pod each. What the kernel reads of an
+expert of 360 neurons, padded to 512, differs by more between the two policies than for a whole one:
+so the gain is plain even on two cores that have all of this to do.
+"""
+
+import contextlib
+import json
+import secrets
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from tests.cluster.charts import ROOT, installed, pods
+from tests.cluster.cluster import IMAGE, OPS_IMAGE, Cluster
+from tests.cluster.node.errors import CommandFailed
+from tests.cluster.node.waiting import wait
+from tests.cluster.test_chart import LOCAL, MODEL, client_pod, settled
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
+
+STABLE, CANARY, JUDGE = "gptoss-1", "gptoss-2", "gptoss"
+JUDGE_FILES = ("deploy/local/moe-canary.yaml",)
+WIDE, WIDTH = "generate(home, 360, 2880)", "generate(home, 360)"
+PROBE = [
+    *("--texts", "64", "--tokens", "32", "--greedy-tokens", "16", "--top", "5"),
+    *("--per-round", "64", "--rounds", "8", "--concurrency", "1,8", "--output", "json"),
+]
+IN_FLIGHT, TOKENS = 12, 48
+
+
+def arm(policy: str, track: str, **padding: Any) -> dict[str, Any]:
+    """Values of one arm, beside deploy/local."""
+    profile = yaml.safe_load((ROOT / LOCAL[0]).read_text("utf-8"))
+    [init] = profile["extraInitContainers"]
+    assert WIDTH in init["command"][-1]
+    init["command"][-1] = init["command"][-1].replace(WIDTH, WIDE)
+    return {
+        "track": track, "padding": {"policy": policy, **padding}, "extraInitContainers": [init],
+        "monitoring.rules.enabled": False,
+        # vLLM's CPU worker dies of a seeded request whose prompt it has to split.
+        "engine.extraArgs": ["--max-num-batched-tokens=2048"],
+    }  # fmt: skip
+
+
+def judge(parent: dict[str, str], namespace: str, host: str) -> dict[str, Any]:
+    """Values of the controller."""
+    arms = {
+        name: {"service": f"{release}-moe-serve", "label": release, "replicas": 1}
+        for name, release in (("stable", STABLE), ("canary", CANARY))
+    }
+    plan = {
+        "name": JUDGE, "route": {"gateway": parent, "hostnames": [host]}, "arms": arms,
+        "steps": [{"canary": 50, "hold_minutes": 0.5, "needs": "promote"}],
+        "promotion": {"replicas": 1, "warm_replicas": 1, "weights": [100]},
+        "capacity": {"pods_for_all_traffic": 1}, "watch_hours": 0,
+    }  # fmt: skip
+    return {
+        "mode": "controller", "controller.plan": plan, "controller.shadow": False,
+        "controller.lookSeconds": 2, "comparison.everySeconds": 5,
+        "source.prometheus.selector": f'namespace="{namespace}"',
+        "policy.validity.canary_share": 0.5,
+    }  # fmt: skip
+
+
+class Load:
+    """Requests through the gateway, as many at once all the time, each told."""
+
+    def __init__(self, url: str, host: str) -> None:
+        self.failed: list[str] = []
+        self.answered = 0
+        self._url, self._host = url, host
+        self._end = threading.Event()
+        self._threads = [threading.Thread(target=self._ask) for _ in range(IN_FLIGHT)]
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        self._end.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _ask(self) -> None:
+        body = {
+            "model": MODEL, "prompt": "Write 79, 25, 83 reversed as one JSON list.\n",
+            "max_tokens": TOKENS, "ignore_eos": True, "temperature": 0,
+        }  # fmt: skip
+        # A connection is kept for a while, then made anew, as clients do.
+        while not self._end.is_set():
+            with httpx.Client(headers={"Host": self._host}, timeout=120, trust_env=False) as client:
+                for _ in range(10):
+                    if not self._end.is_set():
+                        self._one(client, body)
+
+    def _one(self, client: httpx.Client, body: dict[str, Any]) -> None:
+        try:
+            answer = client.post(f"{self._url}/v1/completions", json=body)
+            tokens = answer.json()["usage"]["completion_tokens"] if answer.is_success else 0
+        except httpx.HTTPError as error:
+            self.failed.append(f"{time.time():.0f} {type(error).__name__}: {error}")
+            return
+        if tokens == TOKENS:
+            self.answered += 1
+        else:
+            self.failed.append(f"{time.time():.0f} {answer.status_code} {answer.text[:200]}")
+
+
+@dataclass(slots=True)
+class Watch:
+    """Every set of weights that the route had, with what both servers had answered by then."""
+
+    cluster: Cluster
+    namespace: str
+    seen: list[tuple[dict[str, int], dict[str, int]]] = field(default_factory=list)
+
+    def look(self) -> None:
+        try:
+            route = self.cluster.get("httproute", JUDGE, "--namespace", self.namespace)
+        except CommandFailed:
+            return
+        refs = route["spec"]["rules"][0]["backendRefs"]
+        weights = {ref["name"].removesuffix("-moe-serve"): ref.get("weight", 1) for ref in refs}
+        if not self.seen or self.seen[-1][0] != weights:
+            self.seen.append((weights, self.counts()))
+
+    def counts(self) -> dict[str, int]:
+        """Requests that each arm's server has answered since its start."""
+        return {
+            release: served(self.cluster, self.namespace, release) for release in (STABLE, CANARY)
+        }
+
+    def shares(self) -> list[tuple[dict[str, int], int, float]]:
+        """For each set of weights: requests, and the canary's share of them."""
+        ends = [*(counts for _, counts in self.seen[1:]), self.counts()]
+        told = []
+        for (weights, begun), end in zip(self.seen, ends, strict=True):
+            made = {release: end[release] - begun[release] for release in begun}
+            told.append((weights, sum(made.values()), made[CANARY] / max(1, sum(made.values()))))
+        return told
+
+
+def served(cluster: Cluster, namespace: str, release: str) -> int:
+    [pod] = pods(cluster, namespace, release)
+    path = f"/api/v1/namespaces/{namespace}/pods/{pod['metadata']['name']}:8000/proxy/metrics"
+    text = cluster.kubectl("get", "--raw", path)
+    lines = [line for line in text.splitlines() if line.startswith("vllm:request_success_total{")]
+    return int(sum(float(line.rsplit(" ", 1)[1]) for line in lines))
+
+
+@pytest.fixture(scope="module")
+def place(cluster: Cluster) -> Iterator[str]:
+    """A namespace with the stable arm, ready, and a client."""
+    if cluster.own:
+        for image in (IMAGE, OPS_IMAGE):
+            cluster.require_image(image)
+    with cluster.namespace("rollout") as namespace:
+        cluster.apply(client_pod(), "--namespace", namespace)
+        with installed(cluster, namespace, *LOCAL, release=STABLE, values=arm("zero", "stable")):
+            settled(cluster, namespace, STABLE)
+            yield namespace
+
+
+def answers(cluster: Cluster, namespace: str) -> dict[str, Any]:
+    """What `moe-serve quality probe` says of the two arms, and where the judge reads it."""
+    arms = {"stable": STABLE, "canary": CANARY}
+    words = ["moe-serve", "quality", "probe"]
+    for name, release in arms.items():
+        words += [f"--{name}", f"http://{release}-moe-serve:8000"]
+    ending = "; test $? -ne 2"  # 10 and 20 are answers too
+    said = cluster.kubectl(
+        *("exec", "client", "--namespace", namespace, "--", "sh", "-c"),
+        " ".join([*words, *PROBE]) + ending,
+        seconds=400,
+    )
+    found: dict[str, Any] = json.loads(said)
+    cluster.apply(
+        json.dumps({
+            "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "gptoss-quality"},
+            "data": {"quality.json": said},
+        }),
+        "--namespace", namespace,
+    )  # fmt: skip
+    return found
+
+
+@contextlib.contextmanager
+def rollout(
+    cluster: Cluster, namespace: str, gateway: tuple[dict[str, str], str]
+) -> Iterator[tuple[Watch, Load]]:
+    """The controller at work, and requests from before it touches anything until the end."""
+    parent, url = gateway
+    host = f"{secrets.token_hex(3)}.example"
+    load, watch = Load(url, host), Watch(cluster, namespace)
+    values = judge(parent, namespace, host)
+    with installed(
+        cluster, namespace, *JUDGE_FILES, release=JUDGE, chart="moe-canary", values=values
+    ):
+        wait(lambda: watch.look() or watch.seen, "the controller's route", seconds=120)
+        wait(lambda: reached(url, host), "the gateway to have the route", seconds=30)
+        load.start()
+        try:
+            yield watch, load
+        finally:
+            load.stop()
+    # The route is the controller's, not the release's.
+    cluster.kubectl("delete", "httproute", JUDGE, "--namespace", namespace)
+    cluster.kubectl("delete", "configmap", f"{JUDGE}-rollout", "--namespace", namespace)
+
+
+def reached(url: str, host: str) -> bool:
+    answer = httpx.get(f"{url}/health", headers={"Host": host}, timeout=10, trust_env=False)
+    return answer.is_success
+
+
+def state(cluster: Cluster, namespace: str) -> dict[str, Any]:
+    kept = cluster.get("configmap", f"{JUDGE}-rollout", "--namespace", namespace)
+    found: dict[str, Any] = json.loads(kept["data"]["state"])
+    return found
+
+
+def ended(cluster: Cluster, namespace: str, watch: Watch, phase: str) -> dict[str, Any]:
+    """The rollout's state, once it is in its last phase."""
+
+    def look() -> dict[str, Any] | None:
+        watch.look()
+        found = state(cluster, namespace)
+        assert found["phase"] != "held", found
+        return found if found["phase"] in ("done", "rolled_back") else None
+
+    found = wait(look, phase, seconds=900, every=1)
+    assert found["phase"] == phase, found
+    return found
+
+
+def checks(cluster: Cluster, namespace: str) -> dict[str, dict[str, Any]]:
+    """The checks of the last verdict that the controller's own audit has."""
+    text = cluster.kubectl(
+        *("exec", f"deployment/{JUDGE}-moe-canary", "--namespace", namespace, "--"),
+        *("cat", "/var/lib/moe-serve/audit.jsonl"),
+    )
+    verdicts = [found for line in text.splitlines() if (found := json.loads(line).get("verdict"))]
+    return {check["name"]: check for check in verdicts[-1]["checks"]}
+
+
+def test_lossless_pads_against_none_are_promoted_under_load_and_no_request_is_lost(
+    cluster: Cluster, place: str, gateway: tuple[dict[str, str], str]
+) -> None:
+    with installed(cluster, place, *LOCAL, release=CANARY, values=arm("aligned", "canary")):
+        settled(cluster, place, CANARY)
+        assert answers(cluster, place)["outcome"] == "passed"
+        with rollout(cluster, place, gateway) as (watch, load):
+            ended(cluster, place, watch, "done")
+            split = checks(cluster, place)["traffic_split"]
+            wait(lambda: load.answered > 0 and quiet(watch), "the last weights at work")
+        shares = watch.shares()
+
+    assert load.failed == []
+    assert [weights for weights, _, _ in shares] == [
+        {STABLE: 100}, {STABLE: 50, CANARY: 50}, {CANARY: 100},
+    ]  # fmt: skip
+    assert split["passed"] and split["number"] is not None
+    none, half, whole = (share for _, _, share in shares)
+    assert none == 0.0
+    assert 0.4 < half < 0.6
+    assert whole > 0.9
+
+
+def quiet(watch: Watch) -> bool:
+    """Whether the servers have answered something since the route's last change."""
+    return watch.counts()[CANARY] > watch.seen[-1][1][CANARY] + 20
+
+
+def test_vllms_own_pads_that_lose_neurons_never_get_a_request(
+    cluster: Cluster, place: str, gateway: tuple[dict[str, str], str]
+) -> None:
+    values = arm("upstream", "canary", maxNeuronLoss=0.3)
+    with installed(cluster, place, *LOCAL, release=CANARY, values=values):
+        settled(cluster, place, CANARY)
+        assert answers(cluster, place)["outcome"] == "failed"
+        probed = served(cluster, place, CANARY)
+        with rollout(cluster, place, gateway) as (watch, load):
+            found = ended(cluster, place, watch, "rolled_back")
+            wait(lambda: load.answered > 20, "requests to stable")
+        assert served(cluster, place, CANARY) == probed
+
+    assert load.failed == []
+    assert [weights for weights, _ in watch.seen] == [{STABLE: 100}]
+    assert "answers" in json.dumps(found["history"])
