@@ -256,6 +256,13 @@ class Watch:
     def __init__(self, cluster: Cluster, namespace: str) -> None:
         self._cluster, self._namespace = cluster, namespace
         self._found: dict[str, tuple[str, float, Traffic]] = {}
+        # Pods of an earlier step that are on their way out already; nobody saw them told.
+        self._before = {
+            pod["metadata"]["name"]
+            for release in (RELEASE, OTHER)
+            for pod in pods(cluster, namespace, release)
+            if "deletionTimestamp" in pod["metadata"]
+        }
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch)
 
@@ -284,7 +291,8 @@ class Watch:
 
     def _note(self, release: str, pod: dict[str, Any]) -> None:
         metadata = pod["metadata"]
-        if "deletionTimestamp" not in metadata or metadata["name"] in self._found:
+        known = {*self._before, *self._found}
+        if "deletionTimestamp" not in metadata or metadata["name"] in known:
             return
         end = datetime.fromisoformat(metadata["deletionTimestamp"]).timestamp()
         sigterm = end - float(metadata["deletionGracePeriodSeconds"]) + PRE_STOP_SECONDS
