@@ -339,11 +339,13 @@ def update(cluster: Cluster, two: str) -> Update:
     return Update(requests=asked.end().told(), stopped=stopped)
 
 
+@pytest.mark.long
 def test_an_upgrade_and_its_rollback_lose_no_request(update: Update) -> None:
     assert [each for each in update.requests if each["error"]] == []
     assert len(update.requests) > 200
 
 
+@pytest.mark.long
 def test_streams_that_decode_when_their_pod_is_told_to_stop_end_whole(
     cluster: Cluster, two: str, update: Update
 ) -> None:
@@ -357,6 +359,7 @@ def test_streams_that_decode_when_their_pod_is_told_to_stop_end_whole(
     assert sum(len(each.caught()) for each in stopped) >= STREAMS
 
 
+@pytest.mark.long
 def test_without_a_drain_streams_are_cut_and_a_short_drain_cuts_the_longer_ones(
     cluster: Cluster, two: str
 ) -> None:
