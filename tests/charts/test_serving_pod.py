@@ -145,6 +145,7 @@ def test_the_recipe_is_whole() -> None:
         "--tensor-parallel-size=1",
         "--shutdown-timeout=120",
         "--disable-access-log-for-endpoints=/health,/metrics,/v1/models",
+        "--middleware=moe_serve.vllm_plugin.draining.Draining",
         "--attention-backend=ROCM_AITER_UNIFIED_ATTN",
         "-cc.pass_config.fuse_rope_kvcache=True",
         "-cc.use_inductor_graph_partition=True",

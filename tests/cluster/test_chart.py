@@ -30,12 +30,12 @@ TWO: dict[str, Any] = {
     "rollout": {"allowDowntime": False, "maxSurge": 1, "maxUnavailable": 1},
     "monitoring.rules.enabled": False,
     # Streams of many seconds: so those of a moment are under way, and not between two.
-    "drain.seconds": 90,
+    "drain.seconds": 120,
     "engine.extraArgs": ["--max-model-len=2048", "--stream-interval=10"],
 }
 CHANGED = {**TWO, "engine.extraArgs": [*TWO["engine.extraArgs"], "--seed=1"]}
 # As many streams at once as the profile's server takes, each of as many tokens as its model does.
-THREADS, TOKENS = 32, 1200
+THREADS, TOKENS = 32, 1600
 SHORT_DRAIN_SECONDS = 2
 DELETIONS, STREAMS = 10, 200
 
@@ -300,7 +300,7 @@ class Watch:
         where = f"{pod['status']['podIP']}:8000"
         streams = Traffic(
             self._cluster, self._namespace, "streams", where,
-            threads=THREADS, tokens=TOKENS, seconds=90,
+            threads=THREADS, tokens=TOKENS, seconds=60,
         )  # fmt: skip
         self._found[metadata["name"]] = (release, sigterm, streams)
 
