@@ -51,11 +51,25 @@ def verdict_page(note: str) -> str:
             "",
         ]
     lines += _rivals(_load("verdict_rivals.json"))
+    lines += _cost(_load("judge_cost.json"))
     return "\n".join([*lines, *_replays(_load("demo_replays.json")), *_READING])
 
 
 def _load(name: str) -> dict[str, Any]:
     return dict(json.loads((_RESULTS / name).read_text("utf-8")))
+
+
+def _cost(found: dict[str, Any]) -> list[str]:
+    return [
+        "## What a verdict costs",
+        "",
+        f"`python -m benchmarks.judge_cost --output FILE`: {found['hours']:g} h of {found['pods']} "
+        f"pods and {found['cells']} cells, scraped every 15 s and in memory, are judged in "
+        f"{found['cpu_seconds']:g} s of one core of a shared machine; the process held "
+        f"{found['peak_mib']} MiB at most, the samples included. Reading them from Prometheus or "
+        "a file comes on top.",
+        "",
+    ]
 
 
 def _rivals(found: dict[str, Any]) -> list[str]:
