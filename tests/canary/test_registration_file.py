@@ -41,6 +41,16 @@ def test_a_calibration_allows_earlier_looks() -> None:
         ({"weights": [{"batch": 8, "share": 0.5}]}, r"^p.yaml: weights: the shares sum to 0.5"),
         ({"weights": [{"batch": 8, "share": 0.5}] * 2}, r"weights: a batch size .* there twice"),
         ({"weights": [{"batch": 8, "share": 1, "layer": 0}]}, r"weights: a kernel's weight needs"),
+        (
+            {"blocks": {"seconds": 10, "window_seconds": 600}},
+            r"^p.yaml: blocks: blocks of 10 s are not made of whole windows of 600 s",
+        ),
+        ({"blocks": {"seconds": 600, "window_seconds": 45}}, r"a multiple of window_seconds"),
+        ({"design": "crossover"}, r"^p.yaml: spread.start_sd: a crossover takes out"),
+        (
+            {"design": "crossover", "spread": {"start_sd": 0}},
+            r"^p.yaml: spread.start_sd: .*above 0",
+        ),
         ([], r"^p.yaml: document:"),
     ],
 )
