@@ -146,14 +146,17 @@ cluster: $(VENV)/.ready ## a one-node Kubernetes, built from source (root, no Do
 cluster-down: $(VENV)/.ready ## end it, and leave nothing
 	@$(NODE) down --cache $(CACHE)
 
+# Which of the cluster's tests: all of them, or SOME="not long".
+SOME ?= cluster
+
 .PHONY: test-cluster
 test-cluster: $(VENV)/.ready $(if $(KUBECONFIG)$(MOE_SERVE_SKIP_CLUSTER),,images) ## the built images on a real cluster
 ifeq ($(MOE_SERVE_SKIP_CLUSTER),1)
 	$(call say,no tests on a cluster: MOE_SERVE_SKIP_CLUSTER=1)
 else
 	$(call say,tests on a cluster)
-	$(NODE) with --cache $(CACHE) --nodes 30 -- \
-	  $(BIN)/python -m pytest -v --durations=10 -m cluster tests/cluster
+	$(NODE) with --cache $(CACHE) --nodes 100 -- \
+	  $(BIN)/python -m pytest -v --durations=10 -m "cluster and ($(SOME))" tests/cluster
 endif
 
 .PHONY: test-rollouts
@@ -161,7 +164,8 @@ test-rollouts: $(VENV)/.ready $(PROMETHEUS) ## Argo Rollouts and Flagger, their 
 	$(call say,engines and judge)
 	MOE_SERVE_PROMETHEUS=$(PROMETHEUS) MOE_SERVE_PROMTOOL=$(CACHE)/bin/promtool \
 	  $(NODE) with --cache $(CACHE) --nodes 2 -- \
-	  $(BIN)/python -m pytest -m rollouts --timeout 1200 --durations=8 tests/rollouts
+	  $(BIN)/python -m pytest -m "rollouts or cluster" --timeout 1200 --durations=8 \
+	  tests/rollouts tests/canary
 
 EACH ?= 20
 OUTAGE ?= 300

@@ -34,11 +34,12 @@ class Lives:
     audit: Path
     webhook: Path
     log: Path
+    listen: str = "127.0.0.1:0"
     started: list["Life"] = field(default_factory=list)
 
     def start(self, failpoint: str = "", identity: str = "chaos-0", every: int = 1) -> "Life":
         flags = ["canary", "run", "--active", "--plan", self.plan, "--namespace", self.namespace]
-        flags += ["--judge", self.judge, "--every", every, "--listen", "127.0.0.1:0"]
+        flags += ["--judge", self.judge, "--every", every, "--listen", self.listen]
         flags += ["--identity", identity]
         if identity == "chaos-0":
             flags += ["--audit", self.audit, "--webhook-file", self.webhook]

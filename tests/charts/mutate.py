@@ -50,7 +50,8 @@ _SWAPS = {
         (r"\bScheduleAnyway\b", "DoNotSchedule"), (r"\baligned\b", "zero"),
     ),
 }  # fmt: skip
-_NUMBER = re.compile(r"(?<![\w.:/$\"-])(\d+)(?![\w.:/\"-])")
+# Not how far a block is set in: one column more is the same YAML, or none.
+_NUMBER = re.compile(r"(?<![\w.:/$\"-])(?<!indent )(\d+)(?![\w.:/\"-])")
 _CONTROL = re.compile(r"^\s*\{\{-?\s*(end|else|define|if|with|range|/\*)")
 
 

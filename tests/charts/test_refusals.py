@@ -402,7 +402,7 @@ def test_nothing_of_the_defaults_needs_a_custom_resource() -> None:
 
 
 @pytest.mark.parametrize("chart", ["moe-serve", "moe-canary"])
-def test_a_cluster_older_than_the_sleeping_hook_is_refused(chart: str) -> None:
+def test_a_cluster_older_than_the_oldest_tested_is_refused(chart: str) -> None:
     with pytest.raises(Refused, match="kubeVersion"):
         render(chart, set=JUDGE if chart == "moe-canary" else {}, kube_version="1.29.9")
     render(chart, set=JUDGE if chart == "moe-canary" else {}, kube_version="1.30.0")

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from moe_serve.vllm_plugin.draining import MARK
 from tests.charts.environments import DEFAULTS, ENVIRONMENTS, PROFILES, Offer
 from tests.charts.rendering import Rendered, render
 
@@ -144,6 +145,7 @@ def test_the_recipe_is_whole() -> None:
         "--tensor-parallel-size=1",
         "--shutdown-timeout=120",
         "--disable-access-log-for-endpoints=/health,/metrics,/v1/models",
+        "--middleware=moe_serve.vllm_plugin.draining.Draining",
         "--attention-backend=ROCM_AITER_UNIFIED_ATTN",
         "-cc.pass_config.fuse_rope_kvcache=True",
         "-cc.use_inductor_graph_partition=True",
@@ -336,7 +338,12 @@ def test_the_deadline_of_an_update_covers_the_longest_step(
 @pytest.mark.parametrize("drain", [0, 120, 600])
 def test_one_number_says_how_long_streams_may_run_on(drain: int) -> None:
     objects = render("moe-serve", set={"drain.seconds": drain})
-    sleep = objects.server["lifecycle"]["preStop"]["sleep"]["seconds"]
+    [*shell, line] = objects.server["lifecycle"]["preStop"]["exec"]["command"]
+    mark, _, wait = line.partition("; ")
+    assert (shell, mark) == (["sh", "-c"], f"touch {MARK}")
+    assert "--middleware=moe_serve.vllm_plugin.draining.Draining" in objects.server["args"]
+    assert "/tmp" in {mount["mountPath"] for mount in objects.server["volumeMounts"]}
+    sleep = int(wait.removeprefix("sleep "))
     assert argument(objects.server, "--shutdown-timeout") == str(drain)
     assert sleep == 15
     assert objects.spec["terminationGracePeriodSeconds"] == sleep + drain + 15

@@ -25,14 +25,17 @@ START_SECONDS = 580
 CLIENT = Path(__file__).with_name("traffic_client.py").read_text("utf-8")
 PRE_STOP_SECONDS = 15
 # An update replaces one of two pods while both new ones start: starts are what takes time here.
-TWO = {
+TWO: dict[str, Any] = {
     "replicas": 2,
     "rollout": {"allowDowntime": False, "maxSurge": 1, "maxUnavailable": 1},
     "monitoring.rules.enabled": False,
+    # Streams of many seconds: so those of a moment are under way, and not between two.
+    "drain.seconds": 120,
+    "engine.extraArgs": ["--max-model-len=2048", "--stream-interval=10"],
 }
-CHANGED = {**TWO, "engine.extraArgs": ["--seed=1"]}
+CHANGED = {**TWO, "engine.extraArgs": [*TWO["engine.extraArgs"], "--seed=1"]}
 # As many streams at once as the profile's server takes, each of as many tokens as its model does.
-THREADS, TOKENS = 24, 200
+THREADS, TOKENS = 32, 1600
 SHORT_DRAIN_SECONDS = 2
 DELETIONS, STREAMS = 10, 200
 
@@ -120,6 +123,8 @@ def place(cluster: Cluster) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def local(cluster: Cluster, place: str) -> Iterator[str]:
+    # Before the release: the operator's Prometheus may take minutes to see one more change.
+    cluster.apply(plain_scrape(), "--namespace", place)
     with installed(cluster, place, *LOCAL):
         settled(cluster, place)
         yield place
@@ -153,7 +158,6 @@ def test_prometheus_has_both_ports_series_with_the_labels_that_the_judge_reads(
 def test_a_prometheus_without_the_operator_finds_the_same_targets_and_labels(
     cluster: Cluster, local: str
 ) -> None:
-    cluster.apply(plain_scrape(), "--namespace", local)
     names = ("namespace", "pod", "node", "model", "arm", "track")
     found = []
     for job in (f"scrapeConfig/{local}/plain", f"{local}/{SERVER}"):
@@ -223,22 +227,24 @@ class Stopped:
     streams: list[dict[str, Any]]
 
     def caught(self) -> list[dict[str, Any]]:
-        """Those that had begun to answer before SIGTERM, and had not ended a second after it."""
-        return [
-            each
-            for each in self.streams
-            if each["first"] and each["first"] < self.sigterm and each["ended"] > self.sigterm + 1
-        ]
+        """Those that had begun to answer before SIGTERM, and had not ended a second after it.
+
+        The second is what the API server rounds a pod's deletion to.
+        """
+        return [each for each in self._begun() if each["ended"] > self.sigterm + 1]
 
     def broken(self) -> list[dict[str, Any]]:
-        """Those of them that did not end whole."""
+        """Those that had begun before SIGTERM and did not end whole."""
         return [
             each
-            for each in self.caught()
+            for each in self._begun()
             if each["error"]
             or not each["done"]
             or (each["finish"], each["tokens"]) != ("length", TOKENS)
         ]
+
+    def _begun(self) -> list[dict[str, Any]]:
+        return [each for each in self.streams if each["first"] and each["first"] < self.sigterm]
 
 
 class Watch:
@@ -251,6 +257,13 @@ class Watch:
     def __init__(self, cluster: Cluster, namespace: str) -> None:
         self._cluster, self._namespace = cluster, namespace
         self._found: dict[str, tuple[str, float, Traffic]] = {}
+        # Pods of an earlier step that are on their way out already; nobody saw them told.
+        self._before = {
+            pod["metadata"]["name"]
+            for release in (RELEASE, OTHER)
+            for pod in pods(cluster, namespace, release)
+            if "deletionTimestamp" in pod["metadata"]
+        }
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch)
 
@@ -279,14 +292,15 @@ class Watch:
 
     def _note(self, release: str, pod: dict[str, Any]) -> None:
         metadata = pod["metadata"]
-        if "deletionTimestamp" not in metadata or metadata["name"] in self._found:
+        known = {*self._before, *self._found}
+        if "deletionTimestamp" not in metadata or metadata["name"] in known:
             return
         end = datetime.fromisoformat(metadata["deletionTimestamp"]).timestamp()
         sigterm = end - float(metadata["deletionGracePeriodSeconds"]) + PRE_STOP_SECONDS
         where = f"{pod['status']['podIP']}:8000"
         streams = Traffic(
             self._cluster, self._namespace, "streams", where,
-            threads=THREADS, tokens=TOKENS, seconds=90,
+            threads=THREADS, tokens=TOKENS, seconds=60,
         )  # fmt: skip
         self._found[metadata["name"]] = (release, sigterm, streams)
 
@@ -325,11 +339,13 @@ def update(cluster: Cluster, two: str) -> Update:
     return Update(requests=asked.end().told(), stopped=stopped)
 
 
+@pytest.mark.long
 def test_an_upgrade_and_its_rollback_lose_no_request(update: Update) -> None:
     assert [each for each in update.requests if each["error"]] == []
     assert len(update.requests) > 200
 
 
+@pytest.mark.long
 def test_streams_that_decode_when_their_pod_is_told_to_stop_end_whole(
     cluster: Cluster, two: str, update: Update
 ) -> None:
@@ -343,6 +359,7 @@ def test_streams_that_decode_when_their_pod_is_told_to_stop_end_whole(
     assert sum(len(each.caught()) for each in stopped) >= STREAMS
 
 
+@pytest.mark.long
 def test_without_a_drain_streams_are_cut_and_a_short_drain_cuts_the_longer_ones(
     cluster: Cluster, two: str
 ) -> None:

@@ -24,7 +24,7 @@ from tests.cluster.node.errors import CommandFailed
 from tests.cluster.node.waiting import wait
 from tests.cluster.test_chart import LOCAL, MODEL, client_pod, settled
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.cluster, pytest.mark.long, pytest.mark.timeout(1800)]
 
 STABLE, CANARY, JUDGE = "gptoss-1", "gptoss-2", "gptoss"
 JUDGE_FILES = ("deploy/local/moe-canary.yaml",)
@@ -46,14 +46,14 @@ def arm(policy: str, track: str, **padding: Any) -> dict[str, Any]:
         "track": track, "padding": {"policy": policy, **padding}, "extraInitContainers": [init],
         "monitoring.rules.enabled": False,
         # vLLM's CPU worker dies of a seeded request whose prompt it has to split.
-        "engine.extraArgs": ["--max-num-batched-tokens=2048"],
+        "engine.extraArgs": ["--max-num-batched-tokens=8192", "--max-model-len=1024"],
     }  # fmt: skip
 
 
 def judge(parent: dict[str, str], namespace: str, host: str) -> dict[str, Any]:
     """Values of the controller."""
     arms = {
-        name: {"service": f"{release}-moe-serve", "label": release, "replicas": 1}
+        name: {"service": f"{release}-moe-serve", "label": release, "port": 80, "replicas": 1}
         for name, release in (("stable", STABLE), ("canary", CANARY))
     }
     plan = {
@@ -174,7 +174,7 @@ def answers(cluster: Cluster, namespace: str) -> dict[str, Any]:
     arms = {"stable": STABLE, "canary": CANARY}
     words = ["moe-serve", "quality", "probe"]
     for name, release in arms.items():
-        words += [f"--{name}", f"http://{release}-moe-serve:8000"]
+        words += [f"--{name}", f"http://{release}-moe-serve"]
     ending = "; test $? -ne 2"  # 10 and 20 are answers too
     said = cluster.kubectl(
         *("exec", "client", "--namespace", namespace, "--", "sh", "-c"),

@@ -50,8 +50,10 @@
     failureThreshold: 6
   lifecycle:
     preStop:
-      sleep:
-        seconds: {{ include "moe-serve.preStopSeconds" . }}
+      # While load balancers forget the pod, each answer closes its connection: one that a client keeps would stay here
+      # until vLLM, once it drains, answers 500 on it.
+      exec:
+        command: [sh, -c, "touch /tmp/moe-serve-draining; sleep {{ include "moe-serve.preStopSeconds" . }}"]
   volumeMounts:
     {{- include "moe-serve.mounts" . | trim | nindent 4 }}
 {{- end -}}

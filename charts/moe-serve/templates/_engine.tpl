@@ -61,6 +61,7 @@
 {{- end }}
 - --shutdown-timeout={{ .Values.drain.seconds }}
 - --disable-access-log-for-endpoints=/health,/metrics,/v1/models
+- --middleware=moe_serve.vllm_plugin.draining.Draining
 {{- range concat $engine.args $engine.extraArgs }}
 - {{ . | quote }}
 {{- end }}

@@ -35,9 +35,15 @@ class Route:
             self._read = self.api.get(self._path)
         except ClusterError as error:
             self._read = None
-            # A missing CRD is a 404, too, with another message.
-            if error.status != 404 or "could not find the requested resource" in str(error):
+            if error.status != 404:
                 raise
+            # Without the definitions every name is a 404, with another text.
+            if f'"{self.plan.route.name}" not found' not in str(error):
+                raise ClusterError(
+                    "this API server knows no HTTPRoute (gateway.networking.k8s.io/v1): install "
+                    "the Gateway API's definitions",
+                    status=404,
+                ) from error
             if ours:
                 return RouteAbsent()
             return RouteForeign(detail=f"there is no HTTPRoute {self.plan.route.name}")
