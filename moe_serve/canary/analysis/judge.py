@@ -164,6 +164,7 @@ def _wanting(
             f"cells with {1 - primary.covered_weight:.0%} of the busy time lack data: load their "
             f"batch sizes (at least {policy.min_covered_weight:.0%} must be covered)"
         )
+        wanting += [check.detail for check in speed if check.name == "coverage"]
     own = ("every_cell", "mixed_no_harm", "configuration_known")
     wanting += [check.detail for check in speed if check.name in own and not check.passed]
     if not (isinstance(quality, QualityFinding) and quality.outcome is Outcome.PASSED):
