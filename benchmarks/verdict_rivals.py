@@ -84,7 +84,9 @@ def demand(gain: float, hours: float = 4.0) -> dict[str, float]:
     stable, raw_stable = queue(1.0, hours, 1)
     canary, raw_canary = queue(gain, hours, 2)
     history = History(
-        cells=tuple(Cell(kind=CellKind.STEP, layer=None, bucket=n) for n in range(1, 129)),
+        cells=tuple(
+            Cell(kind=CellKind.STEP, layer=None, bucket=n, mode="full") for n in range(1, 129)
+        ),
         stable=ArmHistory(name="stable", pods=(stable,)),
         canary=ArmHistory(name="canary", pods=(canary,)),
         start=0.0,

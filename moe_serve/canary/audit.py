@@ -159,6 +159,7 @@ def inputs(found: Findings) -> dict[str, Any]:
             "canary": asdict(seen.canary),
             "stable_pods": seen.stable_pods,
             "canary_pods": seen.canary_pods,
+            "canary_neurons": seen.canary_neurons,
             "validity": asdict(seen.validity),
             "start": seen.start,
             "end": seen.end,
@@ -209,8 +210,9 @@ def _table_in(body: dict[str, Any]) -> BlockTable:
 def _observed(body: dict[str, Any]) -> Observed:
     validity = dict(body["validity"])
     requests = validity.pop("requests")
-    for name in ("void_reasons", "config_differences", "dead_arms"):
+    for name in ("void_reasons", "config_differences", "config_unknown", "declared", "dead_arms"):
         validity[name] = tuple(validity[name])
+    neurons = body["canary_neurons"]
     validity["evidence"] = Evidence(validity["evidence"])
     return Observed(
         tables={CellKind(kind): _table_in(table) for kind, table in body["tables"].items()},
@@ -229,6 +231,7 @@ def _observed(body: dict[str, Any]) -> Observed:
         canary=Windows(**body["canary"]),
         stable_pods=body["stable_pods"],
         canary_pods=body["canary_pods"],
+        canary_neurons=None if neurons is None else (neurons[0], neurons[1]),
         validity=Validity(requests=Requests(**requests) if requests else None, **validity),
         start=body["start"],
         end=body["end"],
@@ -274,9 +277,9 @@ def _weights_in(body: list[list[Any]] | None) -> dict[Cell, float] | None:
 
 
 def _cell_out(cell: Cell) -> list[Any]:
-    return [cell.kind.value, cell.layer, cell.bucket, cell.phase]
+    return [cell.kind.value, cell.layer, cell.bucket, cell.phase, cell.mode]
 
 
 def _cell_in(body: list[Any]) -> Cell:
-    kind, layer, bucket, phase = body
-    return Cell(kind=CellKind(kind), layer=layer, bucket=bucket, phase=phase)
+    kind, layer, bucket, phase, mode = body
+    return Cell(kind=CellKind(kind), layer=layer, bucket=bucket, phase=phase, mode=mode)

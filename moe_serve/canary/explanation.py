@@ -27,7 +27,7 @@ def explain(found: Findings) -> str:
         *_estimate("kernel rate, the site's own mix", found.kernel),
         *_explained(found),
         *_estimate("equal weights over cells (the published claim's)", found.equal),
-        *_estimate("batches with prefill in them (told, decides nothing)", found.mixed),
+        *_estimate("batches with prefill in them (a clear loss forbids a promotion)", found.mixed),
         "arms",
         *(f"  {name}: {_facts(facts)}" for name, facts in seen.facts.items()),
         "",

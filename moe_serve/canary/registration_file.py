@@ -84,7 +84,7 @@ class _Validity(_Part):
         1000, gt=1, description="how much better another split must explain the requests"
     )
     under_test: tuple[Fact, ...] = Field(
-        ("policy", "hidden_pad", "intermediate_pad", "config_digest"),
+        ("policy", "hidden_pad", "intermediate_pad"),
         description="facts in which the arms may differ",
     )
 
@@ -164,6 +164,11 @@ def parse(document: Any, name: str) -> Registration:
     except ValidationError as error:
         raise UsageError(f"{name}: {first_fault(error, _Document)}") from error
     spread, known = found.spread, found.calibration
+    if found.design is Design.CROSSOVER and not spread.start_sd > 0:
+        raise UsageError(
+            f"{name}: spread.start_sd: a crossover takes out the GPUs' part alone; state how far "
+            "process starts lie apart (above 0), from an A/A run with restarts"
+        )
     return Registration(
         policy=Policy(
             **found.speed.model_dump(),
@@ -174,11 +179,7 @@ def parse(document: Any, name: str) -> Registration:
             quality_epsilon_nats=found.quality.epsilon_nats,
             quality_margin=found.quality.margin,
         ),
-        cut=Cut(
-            block_seconds=found.blocks.seconds,
-            window_seconds=found.blocks.window_seconds,
-            min_count=found.blocks.min_count,
-        ),
+        cut=_cut(found.blocks, name),
         deadline_seconds=found.deadline_hours * 3600,
         design=found.design,
         spread=Spread(
@@ -204,6 +205,17 @@ def parse(document: Any, name: str) -> Registration:
         ),
         weights=_weights(found, name),
     )
+
+
+def _cut(blocks: _Blocks, name: str) -> Cut:
+    try:
+        return Cut(
+            block_seconds=blocks.seconds,
+            window_seconds=blocks.window_seconds,
+            min_count=blocks.min_count,
+        )
+    except UsageError as error:
+        raise UsageError(f"{name}: blocks: {error}") from error
 
 
 def _weights(found: _Document, name: str) -> dict[Cell, float] | None:

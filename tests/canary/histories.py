@@ -28,6 +28,7 @@ class Fleet:
     silent: str = ""
     policies: tuple[str, str] = ("zero", "aligned")
     versions: tuple[str, str] = ("0.32.0", "0.32.0")
+    digests: tuple[str, str] = ("0123456789abcdef", "0123456789abcdef")
     buckets: Sequence[int] = BUCKETS
     seed: int = 0
     users: "Users | None" = None
@@ -72,7 +73,7 @@ def _pod(
     if fleet.users:
         _users(made, fleet.users, source, labels, times, index)
     _series(made, "moe_serve_source_start_timestamp_seconds", labels, times, lives)
-    facts = {"policy": fleet.policies[index]}
+    facts = {"policy": fleet.policies[index], "config_digest": fleet.digests[index]}
     _series(made, "moe_serve_config_info", {**labels, **facts}, times, np.ones(scrapes))
     facts = {"vllm": fleet.versions[index]}
     for which, value in (("lost", 0.0), ("live", 2880.0)):

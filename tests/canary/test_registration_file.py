@@ -50,6 +50,16 @@ def test_a_calibration_allows_earlier_looks() -> None:
             {"validity": {"under_test": ["polciy"]}},
             r"^p.yaml: validity.under_test.0: .*'policy', 'path'",
         ),
+        (
+            {"blocks": {"seconds": 10, "window_seconds": 600}},
+            r"^p.yaml: blocks: blocks of 10 s are not made of whole windows of 600 s",
+        ),
+        ({"blocks": {"seconds": 600, "window_seconds": 45}}, r"a multiple of window_seconds"),
+        ({"design": "crossover"}, r"^p.yaml: spread.start_sd: a crossover takes out"),
+        (
+            {"design": "crossover", "spread": {"start_sd": 0}},
+            r"^p.yaml: spread.start_sd: .*above 0",
+        ),
     ],
 )
 def test_a_mistake_is_named_with_its_path(document: object, message: str) -> None:

@@ -111,7 +111,7 @@ def test_prometheus_has_the_exporters_and_vllms_metrics_with_the_labels_that_the
 
     for metric in ("moe_serve_kernel_invocations_total", "vllm:num_requests_running"):
         query = f'{{__name__="{metric}", namespace="{arm}"}}'
-        series = wait(lambda query=query: cluster.prometheus(query), query, seconds=90, every=1)  # type: ignore[misc]
+        series = wait(lambda query=query: cluster.prometheus(query), query, seconds=240, every=1)  # type: ignore[misc]
         labels = series[0]["metric"]
         assert {**labels, **wanted, "pod": pod} == labels
 

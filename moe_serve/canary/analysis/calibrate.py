@@ -87,6 +87,7 @@ def _pooled(table: BlockTable) -> Floats:
 
 def _spread(history: History, table: BlockTable, width: float) -> Spread | None:
     """Log SD between pods, over the cells that all of them ran, weighted by busy time."""
+    exact = np.array([cell.exact for cell in table.cells], dtype=bool)
     columns = [history.cells.index(cell) for cell in table.cells]
     count = int((history.end - history.start) // width)
     rows = []
@@ -96,7 +97,7 @@ def _spread(history: History, table: BlockTable, width: float) -> Spread | None:
             runs, busy, _ = arm_windows(alone, columns, history.start, width, count)
             rows.append(_log_rates(runs.sum(axis=0), busy.sum(axis=0)))
     rates = np.array(rows)
-    common = np.isfinite(rates).all(axis=0)
+    common = np.isfinite(rates).all(axis=0) & exact
     weights = as_array(table.cells, table.shares()) * common
     if len(rates) < 2 or not weights.sum() > 0:
         return None

@@ -217,6 +217,61 @@ def speed_checks(policy: Policy, primary: Estimate | NoEstimate) -> tuple[Check,
     )
 
 
+def known_check(validity: Validity) -> Check:
+    """Whether both arms say what they are; that nothing is known to differ is not sameness."""
+    return _listed(
+        "configuration_known",
+        validity.config_unknown,
+        "the arms' configuration is not known",
+        "every pod states its configuration",
+    )
+
+
+def declared_checks(validity: Validity) -> tuple[Check, ...]:
+    """What rests on the operator's word alone; a warning each."""
+    return tuple(
+        Check(
+            name="design",
+            number=None,
+            threshold=None,
+            passed=False,
+            detail=detail,
+            severity=Severity.WARNING,
+        )
+        for detail in validity.declared
+    )
+
+
+def mixed_check(policy: Policy, mixed: Estimate | NoEstimate | None) -> tuple[Check, ...]:
+    """Whether batches with prefill are clearly slower; a gain of them would earn nothing."""
+    if mixed is None:
+        return ()
+    name, threshold = "mixed_no_harm", math.log1p(-policy.cell_harm)
+    if isinstance(mixed, NoEstimate):
+        return (
+            Check(
+                name=name,
+                number=None,
+                threshold=threshold,
+                passed=True,
+                detail=f"not checked: batches with prefill: {mixed.reason}",
+                severity=Severity.WARNING,
+            ),
+        )
+    slower = mixed.hi < threshold
+    return (
+        Check(
+            name=name,
+            number=mixed.hi,
+            threshold=threshold,
+            passed=not slower,
+            detail=f"clearly slower: batches with prefill ({math.expm1(mixed.theta):+.1%})"
+            if slower
+            else "upper end of the log ratio of batches with prefill, must not lie below",
+        ),
+    )
+
+
 def _cells_check(policy: Policy, primary: Estimate | NoEstimate) -> Check:
     """No cell that matters may be clearly slower, however good the whole is."""
     found = primary.cells if isinstance(primary, Estimate) else ()

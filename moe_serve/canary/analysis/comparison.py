@@ -13,7 +13,7 @@ from moe_serve.canary.analysis.guards import (
     conclude_guard,
     observe_guard,
 )
-from moe_serve.canary.analysis.history import History
+from moe_serve.canary.analysis.history import DIGEST, UNKNOWN, History
 from moe_serve.canary.analysis.judge import judge
 from moe_serve.canary.analysis.noise import (
     FIRST_LOOK,
@@ -32,6 +32,8 @@ from moe_serve.canary.quality.finding import QualityFinding, about
 from moe_serve.canary.quality.result import NoQuality
 from moe_serve.errors import UsageError
 
+# No series tells which GPU a pod had, so nothing shows that any was swapped.
+_DECLARED = ("crossover: that the arms swap their GPUs is declared, not seen",)
 # What tells two arms apart by design, whatever the comparison is about.
 _NAMES = ("pod", "instance")
 
@@ -98,8 +100,9 @@ class Registration:
 class Findings:
     """A judgement with the estimates beside it, and all that it rests on.
 
-    `equal` weights all cells alike, as the claim was published; `mixed` is of batches with prefill
-    in them, which no batch size alone describes: both are told and decide nothing.
+    `equal` weights all cells alike, as the claim was published; it is told and decides nothing.
+    `mixed` is of batches with prefill in them, which no batch size alone describes: a loss there
+    forbids a promotion, a gain earns none.
     """
 
     judgement: Judgement
@@ -156,7 +159,8 @@ class Observed:
     the registration and the answers' comparison.
 
     `tables` are of pure decode batches, `mixed` of those with prefill, of the primary kind.
-    `facts` are what each arm's pods say of their configuration, by arm and name.
+    `facts` are what each arm's pods say of their configuration, by arm and name;
+    `canary_neurons` the canary's lost and live ones, None where none says.
     """
 
     tables: Mapping[CellKind, BlockTable]
@@ -168,6 +172,7 @@ class Observed:
     canary: Windows
     stable_pods: int
     canary_pods: int
+    canary_neurons: tuple[int, int] | None
     validity: Validity
     start: float
     end: float
@@ -193,6 +198,8 @@ def observe(history: History, registered: Registration) -> Observed:
         void_share=_void_share(stable, canary),
         void_reasons=_void_reasons(("stable", stable), ("canary", canary)),
         config_differences=differences(history, registered.under_test),
+        config_unknown=_unknown(history),
+        declared=_DECLARED if registered.design is Design.CROSSOVER else (),
         dead_arms=_silent(history),
         requests=_requests(history, registered.canary_share),
         blind_seconds=_blind(history, stable, canary),
@@ -220,6 +227,7 @@ def observe(history: History, registered: Registration) -> Observed:
         canary=canary,
         stable_pods=len(history.stable.pods),
         canary_pods=len(history.canary.pods),
+        canary_neurons=history.canary.neurons,
         validity=validity,
         start=history.start,
         end=history.end,
@@ -243,6 +251,7 @@ def conclude(
         for kind in (CellKind.STEP, CellKind.KERNEL)
     )
     table = seen.tables[policy.primary]
+    mixed = estimate(seen.mixed, policy.primary, replace(terms, weights=None))
     return Findings(
         judgement=judge(
             policy,
@@ -251,13 +260,15 @@ def conclude(
             quality,
             seen.validity,
             terms=terms,
+            mixed=mixed,
             guards=[conclude_guard(guard, terms) for guard in seen.guards],
+            neurons=seen.canary_neurons,
         ),
         terms=terms,
         step=step,
         kernel=kernel,
         equal=estimate(table, policy.primary, terms, estimand=Estimand.EQUAL),
-        mixed=estimate(seen.mixed, policy.primary, replace(terms, weights=None)),
+        mixed=mixed,
         observed=seen,
         quality=quality,
         registered=registered,
@@ -287,6 +298,14 @@ def differences(history: History, under_test: tuple[str, ...]) -> tuple[str, ...
         f"{name}: {stable.get(name, 'unknown')} and {canary.get(name, 'unknown')}"
         for name in sorted(stable.keys() | canary.keys())
         if name not in left_out and stable.get(name) != canary.get(name)
+    )
+
+
+def _unknown(history: History) -> tuple[str, ...]:
+    return tuple(
+        f"{arm.name}: not every pod states its {DIGEST}"
+        for arm in (history.stable, history.canary)
+        if UNKNOWN in arm.facts.get(DIGEST, UNKNOWN).split(" | ")
     )
 
 

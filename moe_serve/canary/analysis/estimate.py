@@ -37,6 +37,7 @@ class CellEstimate:
             "kind": self.cell.kind.value,
             "layer": self.cell.layer,
             "bucket": self.cell.bucket,
+            "mode": self.cell.mode,
             "weight": self.weight,
             "theta": self.theta,
             # Too few blocks have no ends, and JSON has no infinity.

@@ -34,7 +34,8 @@ from moe_serve.errors import UsageError
 class Terms:
     """What a comparison's numbers rest on, fixed before its start.
 
-    `weights` are shares of the stable arm's busy time by cell (None: this run's own). `alpha_low`
+    `weights` are shares of the stable arm's busy time by cell (None: this run's own); one without
+    a mode is of all modes of its batch size, in this run's own proportions. `alpha_low`
     is the chance of ever promoting at the margin, `alpha_high` that of ever calling a gain absent.
     """
 
@@ -118,29 +119,51 @@ def estimate(
         covered_weight=float(covered.sum()),
         cells=_estimates(table, weights, own, terms, estimand),
         buckets=_estimates(table, weights, _by_bucket(table.cells, covered), terms, estimand),
-        uncovered=tuple(
-            UncoveredCell(cell=cell, weight=float(weight), blocks=int(count))
-            for cell, weight, count in zip(table.cells, weights, seen, strict=True)
-            if weight > 0 and count < MIN_BLOCKS
+        uncovered=(
+            *(
+                UncoveredCell(cell=cell, weight=float(weight), blocks=int(count))
+                for cell, weight, count in zip(table.cells, weights, seen, strict=True)
+                if weight > 0 and count < MIN_BLOCKS
+            ),
+            *(
+                UncoveredCell(cell=cell, weight=weight, blocks=0)
+                for cell, weight in _given(table, terms, estimand).items()
+                if weight > 0 and cell not in table.cells
+            ),
         ),
         series=_series(table, weights, looked, estimand),
     )
 
 
 def _weights(table: BlockTable, terms: Terms, estimand: Estimand) -> Floats:
+    """In the order of the table's cells; what lacks to 1 is of cells that it does not have."""
+    return as_array(table.cells, _given(table, terms, estimand))
+
+
+def _given(table: BlockTable, terms: Terms, estimand: Estimand) -> dict[Cell, float]:
     """Shares that sum to 1 over the table's cells and those that are in the weights alone."""
-    given = terms.weights if terms.weights is not None else table.shares()
+    shares = table.shares()
+    given = dict(shares if terms.weights is None else _by_mode(terms.weights, shares))
     if estimand is Estimand.EQUAL:
         given = dict.fromkeys(given, 1.0)
     whole = math.fsum(given.values())
-    found = as_array(table.cells, given)
-    return found / whole if whole > 0 else found
+    return {cell: weight / whole for cell, weight in given.items()} if whole > 0 else given
+
+
+def _by_mode(weights: Mapping[Cell, float], shares: Mapping[Cell, float]) -> dict[Cell, float]:
+    found: dict[Cell, float] = {}
+    for cell, weight in weights.items():
+        ran = {own: busy for own, busy in shares.items() if replace(own, mode="") == cell}
+        whole = math.fsum(ran.values())
+        found |= {own: weight * busy / whole for own, busy in ran.items()} or {cell: weight}
+    return found
 
 
 def _by_bucket(cells: Sequence[Cell], covered: Floats) -> list[list[int]]:
-    buckets: dict[tuple[str, int], list[int]] = {}
+    buckets: dict[tuple[str, int, str], list[int]] = {}
     for number in np.flatnonzero(covered).tolist():
-        buckets.setdefault((cells[number].phase, cells[number].bucket), []).append(number)
+        cell = cells[number]
+        buckets.setdefault((cell.phase, cell.bucket, cell.mode), []).append(number)
     return list(buckets.values())
 
 

@@ -6,10 +6,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moe_serve.canary.analysis.series import Cell
-from moe_serve.canary.analysis.service import CounterSeries
+from moe_serve.canary.analysis.service import CounterSeries, Measure
 from moe_serve.errors import UsageError
 
 Floats = NDArray[np.float64]
+# The fact that stands for all of an arm's configuration but its pads and their policy.
+DIGEST = "config_digest"
+# The value of a fact that a pod does not state.
+UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,19 +45,29 @@ class PodSeries:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArmHistory:
     """One arm. `facts` are what its pods say of their configuration, by name; a fact on which its
-    own pods disagree holds all values, sorted and joined by ` | `. `requests` is how many requests
-    it finished in the window, None where no metric tells. `service` is what its servers count of
-    requests, for the guards. `neurons` are those lost and those live of an expert on one rank, as
-    the worst pod says; `moe_layers` is how many the served model has on a rank. None: none says.
+    own pods disagree holds all values, sorted and joined by ` | `. `service` is what its servers
+    count of requests, for the guards and the traffic split. `neurons` are those lost and those live
+    of an expert on one rank, as the worst pod says; `moe_layers` is how many the served model has
+    on a rank. None: none says.
     """
 
     name: str
     pods: tuple[PodSeries, ...]
     facts: dict[str, str] = field(default_factory=dict)
-    requests: int | None = None
     service: tuple[CounterSeries, ...] = ()
     neurons: tuple[int, int] | None = None
     moe_layers: int | None = None
+
+    @property
+    def requests(self) -> int | None:
+        """How many requests it finished in the window, None where no metric tells: growth, counted
+        anew after each fall.
+        """
+        found = [one.values for one in self.service if one.measure is Measure.FINISHED]
+        if not found:
+            return None
+        finite = [values[np.isfinite(values)] for values in found]
+        return round(sum(float(np.clip(np.diff(values), 0, None).sum()) for values in finite))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +98,7 @@ class History:
             raise UsageError("a history needs a start before its end")
 
     def until(self, end: float) -> "History":
-        """The same as it stood at an earlier moment; what counts requests is not known of it."""
+        """The same as it stood at an earlier moment."""
         return replace(
             self, stable=_arm_until(self.stable, end), canary=_arm_until(self.canary, end), end=end
         )
@@ -104,4 +118,4 @@ def _arm_until(arm: ArmHistory, end: float) -> ArmHistory:
             )
         )
     service = tuple(one.until(end) for one in arm.service)
-    return replace(arm, pods=tuple(pods), requests=None, service=service)
+    return replace(arm, pods=tuple(pods), service=service)

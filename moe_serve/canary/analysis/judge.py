@@ -8,6 +8,9 @@ from collections.abc import Sequence
 
 from moe_serve.canary.analysis.checks import (
     bound_check,
+    declared_checks,
+    known_check,
+    mixed_check,
     quality_check,
     speed_checks,
     validity_checks,
@@ -31,20 +34,25 @@ def judge(
     validity: Validity,
     *,
     terms: Terms,
+    mixed: Estimate | NoEstimate | None = None,
     byte_bound: float | None = None,
     guards: Sequence[GuardFinding] = (),
+    neurons: tuple[int, int] | None = None,
 ) -> Judgement:
     """What to do with the canary, with every check behind it.
 
-    `terms` are those that the estimates were made under. `byte_bound` is log(bytes fetched by
-    stable / by canary): the most that the kernel can gain.
+    `terms` are those that the estimates were made under. `mixed` is the primary rate of batches
+    with prefill (None: nobody asked). `neurons` are the canary's lost and live ones. `byte_bound`
+    is log(bytes fetched by stable / by canary): the most that the kernel can gain.
     """
     quality = under(policy.quality_mode, policy.quality_allowed, quality)
     primary = step if policy.primary is CellKind.STEP else kernel
     valid = validity_checks(policy, validity, primary, terms.calibration)
-    speed = speed_checks(policy, primary)
+    speed = (*speed_checks(policy, primary), *mixed_check(policy, mixed), known_check(validity))
     same, bound = quality_check(quality), bound_check(kernel, byte_bound)
     verdict, reason = _decide(policy, terms, primary, quality, validity, valid, speed, guards)
+    if neurons is not None and neurons[0] > 0:
+        reason = f"{reason}; the canary loses {neurons[0]} of {neurons[1]} neurons"
     if not bound.passed:
         reason = f"{reason}. Warning: {bound.detail}"
     found = primary if isinstance(primary, Estimate) else None
@@ -64,7 +72,14 @@ def judge(
         quality=quality.to_json(),
         evidence=validity.evidence,
         config_digest=validity.config_digest,
-        checks=(*valid, same, *(guard.check for guard in guards), *speed, bound),
+        checks=(
+            *valid,
+            *declared_checks(validity),
+            same,
+            *(guard.check for guard in guards),
+            *speed,
+            bound,
+        ),
         above_bound=not bound.passed,
     )
 
@@ -149,7 +164,9 @@ def _wanting(
             f"cells with {1 - primary.covered_weight:.0%} of the busy time lack data: load their "
             f"batch sizes (at least {policy.min_covered_weight:.0%} must be covered)"
         )
-    wanting += [check.detail for check in speed if check.name == "every_cell" and not check.passed]
+        wanting += [check.detail for check in speed if check.name == "coverage"]
+    own = ("every_cell", "mixed_no_harm", "configuration_known")
+    wanting += [check.detail for check in speed if check.name in own and not check.passed]
     if not (isinstance(quality, QualityFinding) and quality.outcome is Outcome.PASSED):
         wanting.append(f"the answers are not shown to be the same: {quality.reason}")
     return wanting

@@ -1,7 +1,7 @@
 """What was measured: per block, how often each cell ran in each arm and how long it took.
 
-A cell is a kernel (one layer) or a whole step, at one exact batch size. A block is void rather
-than patched up whenever a counter did anything but grow.
+A cell is a kernel (one layer) or a whole step, at one batch size and in one mode. A block is
+void rather than patched up whenever a counter did anything but grow.
 """
 
 import math
@@ -14,6 +14,12 @@ from typing import Protocol
 from moe_serve.errors import UsageError
 
 DECODE, MIXED = "decode", "mixed"
+# Batches above the largest eager bucket, as the record has them; the exporter says `+Inf`.
+OVERFLOW = 0
+# Up to here an eager call's bucket is its exact batch size, above it a power of two.
+EXACT_ROWS = 64
+# A captured graph always runs at the size that it was captured for.
+_GRAPHS = ("full", "piecewise")
 
 
 class CellKind(StrEnum):
@@ -32,28 +38,46 @@ class Placement(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """One thing that is compared like with like: `bucket` is the exact batch size.
+    """One thing that is compared like with like.
 
-    `layer` is None for steps, and for what is pooled over layers; `phase` is the exporter's:
-    pure decode batches, or mixed ones.
+    `layer` is None for steps, and for what is pooled over layers; `phase` and `mode` are the
+    exporter's: pure decode batches, mixed ones or both; a graph or eager calls. Whole steps have no
+    mode, and their buckets are those of eager calls.
     """
 
     kind: CellKind
     layer: int | None
     bucket: int
     phase: str = DECODE
+    mode: str = ""
 
     @property
-    def order(self) -> tuple[str, str, int, int]:
-        """A sort key: kind, phase, batch size, layer."""
+    def exact(self) -> bool:
+        """Whether all that it counts is decode at one batch size: else a mix within it could differ
+        between the arms, and look like a gain.
+        """
+        sized = self.mode in _GRAPHS or self.bucket <= EXACT_ROWS
+        return self.phase == DECODE and self.bucket != OVERFLOW and sized
+
+    @property
+    def order(self) -> tuple[str, str, int, int, str]:
+        """A sort key: kind, phase, batch size, layer, mode."""
         layer = -1 if self.layer is None else self.layer
-        return (self.kind.value, self.phase, self.bucket, layer)
+        return (self.kind.value, self.phase, self.bucket, layer, self.mode)
 
     def __str__(self) -> str:
-        """`kernel, layer 3, batch 8`."""
+        """`kernel, layer 3, batch 8, full graph`."""
         layer = "" if self.layer is None else f", layer {self.layer}"
-        phase = "" if self.phase == DECODE else f", {self.phase}"
-        return f"{self.kind.value}{layer}{phase}, batch {self.bucket}"
+        phase = "" if self.phase == DECODE else f", phase {self.phase or 'unknown'}"
+        if self.phase == MIXED:
+            phase = ", mixed"
+        size = f"batch {self.bucket}"
+        if self.bucket == OVERFLOW:
+            size = "batch of unknown size"
+        elif self.mode not in _GRAPHS and self.bucket > EXACT_ROWS:
+            size = f"batch {self.bucket // 2 + 1} to {self.bucket}"
+        mode = f", {self.mode} graph" if self.mode in _GRAPHS else f", {self.mode}"
+        return f"{self.kind.value}{layer}{phase}, {size}{mode if self.mode else ''}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,15 +106,20 @@ def moe_share(kernel: BlockTable, step: BlockTable, layers: int | None) -> float
 
     Some of the `layers` are timed; they stand for all. None where nothing tells.
     """
-    steps = {cell.bucket: busy for cell, busy in zip(step.cells, step.busy.tolist(), strict=True)}
-    timed: dict[int, list[float]] = {}
+    steps: dict[int, float] = {}
+    for cell, busy in zip(step.cells, step.busy.tolist(), strict=True):
+        if cell.exact and busy > 0:
+            steps[cell.bucket] = steps.get(cell.bucket, 0.0) + busy
+    timed: dict[int, dict[int | None, float]] = {}
     for cell, busy in zip(kernel.cells, kernel.busy.tolist(), strict=True):
-        if busy > 0 and steps.get(cell.bucket, 0.0) > 0:
-            timed.setdefault(cell.bucket, []).append(busy)
+        if cell.exact and busy > 0 and cell.bucket in steps:
+            # A step has all modes of its batch size in it.
+            of_layer = timed.setdefault(cell.bucket, {})
+            of_layer[cell.layer] = of_layer.get(cell.layer, 0.0) + busy
     whole = sum(steps[bucket] for bucket in timed)
     if layers is None or whole <= 0:
         return None
-    share = layers * sum(sum(found) / len(found) for found in timed.values()) / whole
+    share = layers * sum(sum(found.values()) / len(found) for found in timed.values()) / whole
     return share if share <= 1 else None
 
 

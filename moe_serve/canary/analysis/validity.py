@@ -64,7 +64,9 @@ class Validity:
     `deadline_blocks` is the horizon that was declared up front, `seen_blocks` how many blocks are
     over (void ones included). `void_share` is None before anything was expected; `void_reasons`
     say what is void, most telling first. `config_differences` names what differs between the arms
-    and is not under test. `blind_seconds` is the age of the older arm's last data.
+    and is not under test, `config_unknown` the arms of which it is not known. `declared` is what
+    the operator says and the data cannot show. `blind_seconds` is the age of the older arm's last
+    data.
     """
 
     deadline_blocks: int
@@ -73,6 +75,8 @@ class Validity:
     void_share: float | None = None
     void_reasons: tuple[str, ...] = ()
     config_differences: tuple[str, ...] = ()
+    config_unknown: tuple[str, ...] = ()
+    declared: tuple[str, ...] = ()
     dead_arms: tuple[str, ...] = ()
     requests: Requests | None = None
     blind_seconds: float | None = None

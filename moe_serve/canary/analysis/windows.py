@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moe_serve.canary.analysis.history import ArmHistory, Floats, History, PodSeries
-from moe_serve.canary.analysis.series import CellKind
+from moe_serve.canary.analysis.series import DECODE, MIXED, Cell, CellKind
 from moe_serve.canary.analysis.table import BlockTable
+from moe_serve.errors import UsageError
 
 # A gap longer than this many usual intervals is no window: what happened in it is not known.
 _MAX_GAP = 2.5
@@ -26,6 +27,15 @@ class Cut:
     block_seconds: float = 600.0
     window_seconds: float = 60.0
     min_count: int = 200
+
+    def __post_init__(self) -> None:
+        """Refuse blocks that no windows make up."""
+        windows = self.block_seconds / self.window_seconds
+        if windows < 1 or not windows.is_integer():
+            raise UsageError(
+                f"blocks of {self.block_seconds:g} s are not made of whole windows of "
+                f"{self.window_seconds:g} s: make seconds a multiple of window_seconds"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,18 +56,22 @@ class Windows:
 
 
 def tabulate(
-    history: History, kind: CellKind, cut: Cut, *, phase: str | None = None
+    history: History, kind: CellKind, cut: Cut, *, phase: str = DECODE
 ) -> tuple[BlockTable, Windows, Windows]:
     """The blocks of one kind of cell, with what was left out of each arm.
 
     Blocks start at the history's start; the last one is left out until it is whole. A cell counts
     in a window only if both arms ran it there, so that what drifts with time drifts in both.
+
+    Of `decode`, a cell that is not exact has busy time and no ratio: it weighs, and is not covered.
+    `mixed` takes every mixed batch, whose size alone does not describe it anyway.
     """
     columns = [
         number
         for number, cell in enumerate(history.cells)
-        if cell.kind is kind and (phase is None or cell.phase == phase)
+        if cell.kind is kind and (cell.phase == MIXED) is (phase == MIXED)
     ]
+    comparable = _comparable([history.cells[number] for number in columns])
     per_block = max(1, round(cut.block_seconds / cut.window_seconds))
     # A scrape interval past the end, the last block is as whole as it will be.
     blocks = int((history.end - history.start + _TINY) // (per_block * cut.window_seconds))
@@ -76,7 +90,7 @@ def tabulate(
 
     runs = summed(stable_runs), summed(canary_runs)
     busy = summed(stable_busy), summed(canary_busy)
-    enough = np.minimum(*runs) >= max(1, cut.min_count)
+    enough = (np.minimum(*runs) >= max(1, cut.min_count)) & comparable
     logs = [
         np.log(np.divide(r, b, out=np.ones_like(r), where=enough))
         for r, b in zip(runs, busy, strict=True)
@@ -88,6 +102,10 @@ def tabulate(
         busy=stable_busy.sum(axis=0),
     )
     return table, stable_void, canary_void
+
+
+def _comparable(cells: list[Cell]) -> NDArray[np.bool_]:
+    return np.array([cell.exact or cell.phase == MIXED for cell in cells], dtype=bool)
 
 
 def arm_windows(
@@ -107,9 +125,12 @@ def arm_windows(
         place = np.floor((middle - start) / width).astype(int)
         inside = (place >= 0) & (place < count)
         for reason, at in faults.items():
+            # A window is void once, whatever else happened in it: under its first reason.
             lost = np.unique(place[at & inside])
-            void[reason] = void.get(reason, 0) + len(lost)
+            lost = lost[~seen[number, lost]]
             seen[number, lost] = True
+            if len(lost):
+                void[reason] = void.get(reason, 0) + len(lost)
         bad = np.logical_or.reduce([np.zeros(len(middle), bool), *faults.values()])
         # One bad interval voids its window: half a window would weigh the arms differently.
         spoiled = np.isin(place, place[bad & inside])

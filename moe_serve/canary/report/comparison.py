@@ -79,7 +79,7 @@ def _comparison(found: Findings) -> Facts:
     ]
     return (
         ("source", seen.origin),
-        ("design", "crossover of GPUs" if crossover else "parallel arms"),
+        ("design", "crossover of GPUs (declared, not seen)" if crossover else "parallel arms"),
         ("pods", f"{seen.stable_pods} stable, {seen.canary_pods} canary"),
         ("cost of the canary", f"{seen.canary_pods * hours:.1f} pod-hours"),
         ("deadline", duration(rules.deadline_seconds)),

@@ -5,8 +5,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from moe_serve.canary.analysis.history import ArmHistory, Floats, History, PodSeries
-from moe_serve.canary.analysis.series import Cell, CellKind
+from moe_serve.canary.analysis.history import (
+    DIGEST,
+    UNKNOWN,
+    ArmHistory,
+    Floats,
+    History,
+    PodSeries,
+)
+from moe_serve.canary.analysis.series import OVERFLOW, Cell, CellKind
 from moe_serve.canary.analysis.service import CounterSeries, Measure
 from moe_serve.canary.sources.streams import Stream, Streams
 from moe_serve.errors import SourceError
@@ -85,17 +92,20 @@ def _cells(
 
 
 def _cell(kind: CellKind, labels: Mapping[str, str]) -> Cell | None:
-    """The cell of a series; None for what is no exact batch size, or a drafter's."""
+    """The cell of a series, None for a drafter's. What has no batch size (`+Inf`) keeps its busy
+    time, so that it is named as not covered.
+    """
     bucket, layer = labels.get("bucket", ""), labels.get("layer", "")
-    if not bucket.isdecimal() or labels.get("role", "target") != "target":
+    if labels.get("role", "target") != "target":
         return None
     if kind is CellKind.KERNEL and not layer.isdecimal():
         return None
     return Cell(
         kind=kind,
         layer=int(layer) if kind is CellKind.KERNEL else None,
-        bucket=int(bucket),
+        bucket=int(bucket) if bucket.isdecimal() else OVERFLOW,
         phase=labels.get("phase", ""),
+        mode=labels.get("mode", ""),
     )
 
 
@@ -114,8 +124,7 @@ def _arm(
     return ArmHistory(
         name=name,
         pods=tuple(_pod_series(pod, by_pod[pod], place, measures) for pod in sorted(by_pod)),
-        facts=_facts(streams, {*_WHERE, label}),
-        requests=_requests(streams),
+        facts=_facts(streams, {*_WHERE, label}, by_pod.values()),
         service=tuple(_service(streams)),
         neurons=_neurons(streams),
         moe_layers=_largest(streams, "moe_layers"),
@@ -150,7 +159,7 @@ def _pod_series(
         rank = ranks.index(stream.labels.get("rank", ""))
         column = into[rank, :, place[cell]]
         at = np.searchsorted(times, np.frombuffer(stream.times))
-        # One cell may have several series: a call is launched eagerly or from a graph.
+        # One cell may have several series: exporters of one pod, sizes that are not known.
         column[at] = np.nan_to_num(column[at]) + np.frombuffer(stream.values)
     return PodSeries(
         pod=pod,
@@ -184,12 +193,19 @@ def _lives(streams: Iterable[Stream], times: Floats) -> Floats:
     return life.reshape(-1).astype(np.float64)
 
 
-def _facts(streams: Sequence[Stream], left_out: set[str]) -> dict[str, str]:
+def _facts(
+    streams: Sequence[Stream], left_out: set[str], pods: Iterable[Sequence[Stream]]
+) -> dict[str, str]:
+    """What the pods say of themselves; a digest that one of them lacks is a value of its own."""
     found: dict[str, set[str]] = {}
+    for pod in pods:
+        if not any(stream.labels.get(DIGEST) for stream in pod):
+            found.setdefault(DIGEST, set()).add(UNKNOWN)
     for stream in streams:
         if stream.name in {_PREFIX + name for name in _FACTS}:
             for label, value in stream.labels.items():
-                if label not in left_out:
+                # A label without a value is none, as Prometheus has it.
+                if label not in left_out and value:
                     found.setdefault(label, set()).add(value)
     return {label: " | ".join(sorted(values)) for label, values in found.items()}
 
@@ -227,16 +243,6 @@ def _edge(stream: Stream) -> float:
     if np.isnan(edge):
         raise SourceError(f"{stream.name}: le={text[:40]!r} is no bucket's edge; who exports it?")
     return edge
-
-
-def _requests(streams: Sequence[Stream]) -> int | None:
-    """How many requests finished: growth, counted anew after each fall; None: no number tells."""
-    found = [np.frombuffer(s.values) for s in streams if s.name == _REQUESTS]
-    known = [values[np.isfinite(values)] for values in found]
-    if not any(len(values) for values in known):
-        return None
-    grown = sum(float(np.clip(np.diff(values), 0, None).sum()) for values in known)
-    return round(grown) if np.isfinite(grown) else None
 
 
 def _void(streams: Iterable[Stream]) -> str:

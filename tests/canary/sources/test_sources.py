@@ -55,7 +55,11 @@ def test_a_recorded_fleet_gives_its_true_gain(recorded: Path) -> None:
     start, end = source.span()
     history = source.history(start, end)
     assert {cell.kind for cell in history.cells} == set(CellKind)
-    assert history.canary.facts == {"policy": "aligned", "vllm": "0.32.0"}
+    assert history.canary.facts == {
+        "policy": "aligned",
+        "vllm": "0.32.0",
+        "config_digest": "0123456789abcdef",
+    }
     found = examine(history, Registration(spread=Spread()), NoQuality(reason="none"))
     assert isinstance(found.step, Estimate)
     assert found.step.lo < np.log(1.08) < found.step.hi

@@ -1,0 +1,232 @@
+"""What must never earn a promotion: fleets that look faster, and are not shown to be."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from moe_serve.canary.analysis.comparison import Findings, Registration, examine
+from moe_serve.canary.analysis.estimate import Estimate
+from moe_serve.canary.analysis.history import History
+from moe_serve.canary.analysis.noise import Design, Spread
+from moe_serve.canary.analysis.series import EXACT_ROWS, OVERFLOW, Cell, CellKind
+from moe_serve.canary.explanation import explain
+from moe_serve.canary.registration_file import parse
+from moe_serve.canary.sources.assemble import Arms, assemble
+from moe_serve.canary.sources.streams import Stream, Streams
+from moe_serve.telemetry import slots
+from tests.canary.histories import START, Fleet, Users, streams
+from tests.canary.test_audit import RULES, SAME
+
+HOURS = 3.0
+FLEET = Fleet(hours=HOURS, interval=30)
+
+
+def history(made: Streams) -> History:
+    return assemble(made, Arms(), START, START + HOURS * 3600, "memory")
+
+
+def judged(made: Streams, rules: Registration = RULES) -> Findings:
+    return examine(history(made), rules, SAME)
+
+
+def fleet(change: Callable[[Stream], None] = lambda _: None, **options: object) -> Streams:
+    made = streams(replace(FLEET, **options))  # type: ignore[arg-type]
+    for stream in list(made):
+        change(stream)
+    return made
+
+
+def copied(made: Streams, stream: Stream, values: "np.ndarray", **labels: str) -> None:
+    own = {**stream.labels, **labels}
+    copy = made.add(stream.name + repr(sorted(own.items())), stream.name, own)
+    copy.times.extend(stream.times)
+    copy.values.extend(values.tolist())
+
+
+def counts(stream: Stream, *, kind: str = "step") -> bool:
+    return f"_{kind}" in stream.name and "bucket" in stream.labels
+
+
+def passed(found: Findings, name: str) -> bool:
+    (check,) = (c for c in found.judgement.checks if c.name == name)
+    return check.passed
+
+
+def test_the_untouched_fleet_is_promoted() -> None:
+    assert judged(fleet()).judgement.verdict.value == "PROMOTE"
+
+
+def test_fewer_eager_steps_are_no_gain() -> None:
+    """Both arms are equal in each mode; stable runs eagerly four times as often."""
+    made = fleet(gain=1.0, noise=0.01)
+    for stream in [s for s in made if counts(s)]:
+        share = 0.1 if stream.labels["track"] == "canary" else 0.4
+        slow = 1.5 if "seconds" in stream.name else 1.0
+        values = np.array(stream.values)
+        copied(made, stream, values * share * slow, mode="eager")
+        copied(made, stream, values * (1 - share), mode="full")
+        stream.values[:] = type(stream.values)("d", [0.0] * len(values))
+    found = judged(made)
+    assert isinstance(found.step, Estimate)
+    assert found.step.theta == pytest.approx(0, abs=0.01)
+    assert {cell.cell.mode for cell in found.step.cells} == {"eager", "full"}
+    assert found.judgement.verdict.value != "PROMOTE"
+
+
+@pytest.mark.parametrize(
+    ("labels", "named"),
+    [
+        ({"bucket": "+Inf"}, "step, batch of unknown size"),
+        ({"phase": "any"}, "step, phase any, batch 64"),
+        ({"bucket": "128"}, "step, batch 65 to 128"),
+        ({"bucket": "128", "mode": "eager"}, "step, batch 65 to 128, eager"),
+    ],
+)
+def test_busy_time_that_is_of_no_exact_size_is_not_covered(
+    labels: dict[str, str], named: str
+) -> None:
+    def change(stream: Stream) -> None:
+        if stream.labels.get("bucket") == "64":
+            stream.labels.update(labels)  # type: ignore[attr-defined]
+
+    found = judged(fleet(change))
+    assert found.judgement.covered_weight == pytest.approx(0.58, abs=0.02)
+    assert found.judgement.verdict.value == "KEEP_GOING"
+    assert f"not covered: {named}" in " ".join(c.detail for c in found.judgement.checks)
+
+
+def test_a_graph_above_the_eager_sizes_is_exact() -> None:
+    def change(stream: Stream) -> None:
+        if stream.labels.get("bucket") == "64":
+            stream.labels.update(bucket="128", mode="full")  # type: ignore[attr-defined]
+
+    assert judged(fleet(change)).judgement.covered_weight == pytest.approx(1)
+
+
+def test_exact_sizes_are_the_records_own() -> None:
+    assert slots.eager_bucket(EXACT_ROWS) == EXACT_ROWS
+    assert slots.eager_bucket(EXACT_ROWS + 1) > EXACT_ROWS + 1
+    assert slots.OVERFLOW == OVERFLOW
+
+
+@pytest.mark.parametrize("silent", [("stable", "canary"), ("canary",)])
+def test_arms_that_state_no_configuration_are_not_promoted(silent: tuple[str, ...]) -> None:
+    def change(stream: Stream) -> None:
+        if stream.name.endswith("_info") and stream.labels["track"] in silent:
+            for name in ("policy", "vllm", "config_digest"):
+                stream.labels.pop(name, None)  # type: ignore[attr-defined]
+
+    rules = replace(RULES, under_test=("policy", "vllm", "config_digest"))
+    found = judged(fleet(change), rules)
+    assert found.judgement.verdict.value == "KEEP_GOING"
+    assert "configuration is not known" in found.judgement.reason
+    assert not passed(found, "configuration_known")
+
+
+def test_one_silent_pod_leaves_its_arms_configuration_unknown() -> None:
+    def change(stream: Stream) -> None:
+        if stream.labels["pod"] == "canary-1":
+            stream.labels.pop("config_digest", None)  # type: ignore[attr-defined]
+
+    found = judged(fleet(change))
+    assert found.judgement.verdict.value == "INVALID"
+    assert "0123456789abcdef | unknown" in found.judgement.reason
+
+
+def test_another_digest_is_no_padding_canary_unless_it_is_declared() -> None:
+    other = fleet(digests=("a" * 16, "b" * 16), versions=("0.32.0", "0.33.0"))
+    plain = parse({"spread": {"gpu_sd": 0.003}}, "p")
+    assert judged(other, plain).judgement.verdict.value == "INVALID"
+    upgrade = {"under_test": ["policy", "vllm", "config_digest"]}
+    declared = parse({"spread": {"gpu_sd": 0.003}, "validity": upgrade}, "p")
+    assert judged(other, declared).judgement.verdict.value == "PROMOTE"
+    assert judged(fleet(), plain).judgement.verdict.value == "PROMOTE"
+
+
+def test_a_crossover_is_told_as_declared() -> None:
+    rules = replace(RULES, design=Design.CROSSOVER, spread=Spread(start_sd=0.003))
+    found = judged(fleet(), rules)
+    assert not passed(found, "design")
+    assert "declared, not seen" in explain(found)
+
+
+def test_an_earlier_look_knows_its_own_traffic_split() -> None:
+    made = fleet(users=Users())
+    for stream in made:
+        if stream.name == "vllm:request_success_total" and stream.labels["track"] == "canary":
+            stream.values[:] = type(stream.values)("d", [v * 3 for v in stream.values])
+    rules = replace(RULES, canary_share=0.5)
+    whole = history(made)
+    assert examine(whole, rules, SAME).judgement.verdict.value == "INVALID"
+    early = examine(whole.until(START + 2 * 3600), rules, SAME)
+    assert "sample-ratio mismatch" in early.judgement.reason
+    assert early.judgement.verdict.value == "INVALID"
+    assert 0 < (early.observed.validity.requests or pytest.fail()).canary < whole.canary.requests
+
+
+def test_a_registered_cell_that_never_ran_is_named_with_its_share() -> None:
+    weights = {
+        Cell(kind=CellKind.STEP, layer=None, bucket=bucket): share
+        for bucket, share in ((8, 0.5), (64, 0.35), (512, 0.15))
+    }
+    found = judged(fleet(), replace(RULES, weights=weights))
+    assert isinstance(found.step, Estimate)
+    assert [(str(u.cell), u.weight) for u in found.step.uncovered] == [
+        ("step, batch 257 to 512", pytest.approx(0.15))
+    ]
+    assert found.step.covered_weight == pytest.approx(0.85)
+
+
+def test_a_registered_batch_size_is_of_all_its_modes() -> None:
+    made = fleet()
+    for stream in [s for s in made if counts(s)]:
+        values = np.array(stream.values)
+        copied(made, stream, values / 4, mode="eager")
+        copied(made, stream, values * 3 / 4, mode="full")
+        stream.values[:] = type(stream.values)("d", [0.0] * len(values))
+    weights = {Cell(kind=CellKind.STEP, layer=None, bucket=8): 1.0}
+    found = judged(made, replace(RULES, weights=weights))
+    assert isinstance(found.step, Estimate)
+    assert {c.cell.mode: c.weight for c in found.step.cells} == {
+        "eager": pytest.approx(0.25),
+        "full": pytest.approx(0.75),
+    }
+
+
+@pytest.mark.parametrize(("slower", "verdict"), [(1.6, "KEEP_GOING"), (1.0, "PROMOTE")])
+def test_a_clear_loss_with_prefill_forbids_a_promotion(slower: float, verdict: str) -> None:
+    made = fleet()
+    for stream in [s for s in made if counts(s) and s.labels["bucket"] == "64"]:
+        worse = slower if stream.labels["track"] == "canary" and "seconds" in stream.name else 1
+        copied(made, stream, np.array(stream.values) * worse, phase="mixed", bucket="2048")
+    found = judged(made)
+    assert found.judgement.verdict.value == verdict
+    assert passed(found, "mixed_no_harm") is (slower == 1)
+    assert ("clearly slower: batches with prefill" in found.judgement.reason) is (slower > 1)
+
+
+def test_lost_neurons_stand_in_the_reason() -> None:
+    def change(stream: Stream) -> None:
+        if "lost_neurons" in stream.name and stream.labels["track"] == "canary":
+            stream.values[:] = type(stream.values)("d", [576.0] * len(stream.values))
+
+    assert judged(fleet(change)).judgement.reason.endswith("; the canary loses 576 of 2880 neurons")
+    assert "neurons" not in judged(fleet()).judgement.reason
+
+
+def test_a_window_is_void_once_whatever_happened_in_it() -> None:
+    """A process that restarts at every scrape, with a time that is no number."""
+    made = fleet()
+    for stream in made:
+        if stream.labels["track"] == "canary":
+            if stream.name.endswith("source_start_timestamp_seconds"):
+                stream.values[:] = type(stream.values)("d", map(float, range(len(stream.values))))
+            if counts(stream):
+                stream.values[::3] = type(stream.values)("d", [math.inf] * len(stream.values[::3]))
+    found = judged(made)
+    assert found.judgement.verdict.value == "INVALID"
+    assert found.observed.canary.void_share is not None
+    assert 0.9 < found.observed.canary.void_share <= 1
