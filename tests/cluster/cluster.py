@@ -48,11 +48,11 @@ class Cluster:
         program = binaries.built(self.layout, name)
         return run([program, *words], seconds=seconds, env=direct(self.kubernetes.kubeconfig))
 
-    def require_image(self, image: str) -> None:
-        """Raise `NodeError` unless the node of `make cluster` has the image."""
-        space = namespaces.find(self.layout)
-        if space is not None:
-            images.require(space, image)
+    def require_images(self) -> None:
+        """Raise `NodeError` if this is the node of `make cluster` and lacks one of the images."""
+        if self.own and (space := namespaces.find(self.layout)):
+            for image in (IMAGE, OPS_IMAGE):
+                images.require(space, image)
 
     @contextlib.contextmanager
     def namespace(self, purpose: str, *, enforce: str = "restricted") -> Iterator[str]:

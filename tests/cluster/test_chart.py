@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from tests.cluster.charts import RELEASE, ROOT, SERVER, installed, pods, ready, upgrade
-from tests.cluster.cluster import IMAGE, OPS_IMAGE, Cluster
+from tests.cluster.cluster import OPS_IMAGE, Cluster
 from tests.cluster.node.waiting import wait
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(3600)]
@@ -105,9 +105,7 @@ class Traffic:
 @pytest.fixture(scope="module")
 def place(cluster: Cluster) -> Iterator[str]:
     """A namespace that enforces `restricted`, with a client in it."""
-    if cluster.own:
-        for image in (IMAGE, OPS_IMAGE):
-            cluster.require_image(image)
+    cluster.require_images()
     with cluster.namespace("chart") as namespace:
         cluster.apply(client_pod(), "--namespace", namespace)
         cluster.kubectl(

@@ -19,7 +19,7 @@ import pytest
 import yaml
 
 from tests.cluster.charts import ROOT, installed, pods
-from tests.cluster.cluster import IMAGE, OPS_IMAGE, Cluster
+from tests.cluster.cluster import Cluster
 from tests.cluster.node.errors import CommandFailed
 from tests.cluster.node.waiting import wait
 from tests.cluster.test_chart import LOCAL, MODEL, client_pod, settled
@@ -159,9 +159,7 @@ def served(cluster: Cluster, namespace: str, release: str) -> int:
 @pytest.fixture(scope="module")
 def place(cluster: Cluster) -> Iterator[str]:
     """A namespace with the stable arm, ready, and a client."""
-    if cluster.own:
-        for image in (IMAGE, OPS_IMAGE):
-            cluster.require_image(image)
+    cluster.require_images()
     with cluster.namespace("rollout") as namespace:
         cluster.apply(client_pod(), "--namespace", namespace)
         with installed(cluster, namespace, *LOCAL, release=STABLE, values=arm("zero", "stable")):

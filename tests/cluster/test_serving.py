@@ -18,8 +18,8 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 def arm(cluster: Cluster, gateway: tuple[dict[str, str], str]) -> Iterator[str]:
     """The namespace of one arm that is ready."""
     parent, _ = gateway
+    cluster.require_images()
     if cluster.own:
-        cluster.require_image(IMAGE)
         assert not [*lacking_memory(6 * GIB, "a server on a CPU")]
     with cluster.namespace("serving") as namespace:
         cluster.apply(serving.manifest(parent), "--namespace", namespace)
