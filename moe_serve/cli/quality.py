@@ -4,19 +4,29 @@ import argparse
 import asyncio
 import json
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from moe_serve.cli.parsing import add_output, at_least, fraction
+from moe_serve.cli.quality_inputs import (
+    TRAFFIC,
+    asked_flags,
+    concurrencies,
+    positive,
+    sizes,
+    task,
+    texts,
+)
 from moe_serve.errors import ProbeError, UsageError
 
 if TYPE_CHECKING:
-    from moe_serve.canary.quality.prober.run import Gate, Texts
-    from moe_serve.canary.quality.tasks import Task
+    from moe_serve.canary.quality.prober.run import Gate
+    from moe_serve.canary.quality.prober.server import Server
 
 EXIT_CODES = {"passed": 0, "failed": 10, "undecided": 20}
-TASKS = ("arithmetic", "format", "gsm8k")
-_SEED = 20
+_ARMS = ("stable", "canary")
 
 
 def add_verbs(parser: argparse.ArgumentParser) -> None:
@@ -34,6 +44,18 @@ def _add_probe(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--stable", required=True, metavar="URL", help="the arm that serves now")
     parser.add_argument("--canary", required=True, metavar="URL", help="the arm under test")
+    for arm in _ARMS:
+        parser.add_argument(
+            f"--{arm}-exporter",
+            metavar="URL",
+            help=f"/metrics of the exporter beside {arm}'s server (port 9400): the judge takes a "
+            "pass only of arms whose configuration is known",
+        )
+    parser.add_argument(
+        "--traffic-exporter",
+        metavar="URL",
+        help="of a pod that serves users, for `--concurrency traffic` (default: stable's)",
+    )
     parser.add_argument(
         "--mode", choices=("identical", "non-inferior"), default="identical", help="what to show"
     )
@@ -45,17 +67,18 @@ def _add_probe(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--concurrency",
-        type=_sizes,
+        type=sizes,
         default=(1, 4, 16, 64),
         metavar="N,N",
-        help="requests in flight an arm; mode non-inferior takes the last (default: 1,4,16,64)",
+        help="requests in flight an arm; `traffic` is the batch size that a pod with traffic is "
+        "busiest with; mode non-inferior takes the last (default: 1,4,16,64)",
     )
     parser.add_argument("--rounds", type=at_least(1), default=8, metavar="N", help="at most")
     parser.add_argument(
         "--per-round", type=at_least(2), default=128, metavar="N", help="texts a round and cell"
     )
     parser.add_argument(
-        "--epsilon", type=_positive, default=0.005, metavar="NATS", help="a token's; still the same"
+        "--epsilon", type=positive, default=0.005, metavar="NATS", help="a token's; still the same"
     )
     parser.add_argument(
         "--alpha", type=fraction, metavar="P", help="level (identical: 0.01, non-inferior: 0.05)"
@@ -69,7 +92,7 @@ def _add_probe(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="stored answers of an arm that is known to be bad: it must fail",
     )
-    _add_asked(parser)
+    asked_flags(parser)
     add_output(parser)
     parser.set_defaults(run=_probe)
 
@@ -87,38 +110,13 @@ def _add_record(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--concurrency", type=at_least(1), default=16, metavar="N", help="requests in flight"
     )
-    _add_asked(parser)
+    asked_flags(parser)
     parser.set_defaults(run=_record)
-
-
-def _add_asked(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--prompts", type=Path, metavar="FILE", help="JSON lines with `prompt` (default: built in)"
-    )
-    parser.add_argument("--texts", type=at_least(2), default=512, metavar="N", help="how many")
-    parser.add_argument(
-        "--tokens", type=at_least(1), default=128, metavar="N", help="of a sampled continuation"
-    )
-    parser.add_argument(
-        "--greedy-tokens", type=at_least(1), default=64, metavar="N", help="of a greedy one"
-    )
-    parser.add_argument(
-        "--top", type=at_least(1), default=20, metavar="K", help="log-probabilities a position"
-    )
-    parser.add_argument("--chat", action="store_true", help="ask in the model's chat format")
-    parser.add_argument("--task", choices=TASKS, default="gsm8k", help="for mode non-inferior")
-    parser.add_argument(
-        "--task-file", type=Path, metavar="FILE", help="GSM8K's test.jsonl, for --task gsm8k"
-    )
-    parser.add_argument(
-        "--items", type=at_least(1), default=1319, metavar="N", help="questions, fixed beforehand"
-    )
 
 
 def _probe(args: argparse.Namespace) -> int:
     _require_installed()
-    asked = _identical(args) if args.mode == "identical" else _non_inferior(args)
-    gate = asyncio.run(asked)
+    gate = asyncio.run(_asked(args))
     if args.output == "json":
         sys.stdout.write(json.dumps(gate.to_json(), indent=2, allow_nan=False) + "\n")
     else:
@@ -127,63 +125,90 @@ def _probe(args: argparse.Namespace) -> int:
     return EXIT_CODES[gate.outcome.value]
 
 
-async def _identical(args: argparse.Namespace) -> "Gate":
+async def _asked(args: argparse.Namespace) -> "Gate":
+    from moe_serve.canary.quality.prober.exporter import Exporter
+    from moe_serve.canary.quality.prober.server import Server
+
+    named = {
+        arm: Exporter(f"--{arm}-exporter", url)
+        if (url := getattr(args, f"{arm}_exporter"))
+        else None
+        for arm in (*_ARMS, "traffic")
+    }
+    if lacking := [f"--{arm}-exporter" for arm in _ARMS if named[arm] is None]:
+        _tell(f"no {' and no '.join(lacking)}: the judge takes no pass of pods that are not known")
+    traffic = None
+    if TRAFFIC in args.concurrency:
+        exporter = named["traffic"] or named["stable"]
+        if exporter is None:
+            raise UsageError("--concurrency traffic: needs --traffic-exporter or --stable-exporter")
+        traffic = await exporter.traffic()
+        _tell(f"traffic: batch {traffic.batch} has {traffic.busy_share:.0%} of the busy time")
+    elif named["traffic"] is not None:
+        raise UsageError("--traffic-exporter: belongs to `traffic` in --concurrency")
+    found = concurrencies(args.concurrency, traffic.batch if traffic else None)
+    async with (
+        Server("--stable", args.stable, top=args.top, exporter=named["stable"]) as stable,
+        Server("--canary", args.canary, top=args.top, exporter=named["canary"]) as canary,
+    ):
+        ask = _identical if args.mode == "identical" else _non_inferior
+        gate = await ask(args, stable, canary, found)
+    return replace(
+        gate, details={**gate.details, "traffic": traffic.to_json() if traffic else None}
+    )
+
+
+async def _identical(
+    args: argparse.Namespace, stable: "Server", canary: "Server", concurrency: Sequence[int]
+) -> "Gate":
     from moe_serve.canary.quality.identical import Plan
     from moe_serve.canary.quality.prober import reference, rounds, run
-    from moe_serve.canary.quality.prober.server import Server
 
-    plan = Plan(
-        cells=rounds.cells(args.concurrency),
-        rounds=args.rounds,
-        epsilon_nats=args.epsilon,
-        alpha=0.01 if args.alpha is None else args.alpha,
+    return await run.identical(
+        stable,
+        canary,
+        Plan(
+            cells=rounds.cells(concurrency),
+            rounds=args.rounds,
+            epsilon_nats=args.epsilon,
+            alpha=0.01 if args.alpha is None else args.alpha,
+        ),
+        gold=reference.read(args.gold) if args.gold else None,
+        texts=texts(args),
+        per_round=args.per_round,
+        told=_tell,
     )
-    gold = reference.read(args.gold) if args.gold else None
-    texts = _texts(args)
-    async with (
-        Server("--stable", args.stable, top=args.top) as stable,
-        Server("--canary", args.canary, top=args.top) as canary,
-    ):
-        return await run.identical(
-            stable,
-            canary,
-            plan,
-            gold=gold,
-            texts=texts,
-            per_round=args.per_round,
-            told=lambda line: print(line, file=sys.stderr, flush=True),  # noqa: T201
-        )
 
 
-async def _non_inferior(args: argparse.Namespace) -> "Gate":
+async def _non_inferior(
+    args: argparse.Namespace, stable: "Server", canary: "Server", concurrency: Sequence[int]
+) -> "Gate":
     from moe_serve.canary.quality.noninferior import TaskPlan
     from moe_serve.canary.quality.prober import exams, run
-    from moe_serve.canary.quality.prober.server import Server
 
-    task = _task(args)
-    plan = TaskPlan(
-        task=task.name,
-        items=len(task.items),
-        margin=args.margin,
-        alpha=0.05 if args.alpha is None else args.alpha,
-    )
+    asked = task(args)
     gold, known_bad = (
-        exams.read(path, task) if path else None for path in (args.gold, args.known_bad)
+        exams.read(path, asked) if path else None for path in (args.gold, args.known_bad)
     )
-    async with (
-        Server("--stable", args.stable, top=args.top) as stable,
-        Server("--canary", args.canary, top=args.top) as canary,
-    ):
-        return await run.non_inferior(
-            stable,
-            canary,
-            task,
-            plan,
-            gold=gold,
-            known_bad=known_bad,
-            concurrency=args.concurrency[-1],
-            chat=args.chat,
-        )
+    return await run.non_inferior(
+        stable,
+        canary,
+        asked,
+        TaskPlan(
+            task=asked.name,
+            items=len(asked.items),
+            margin=args.margin,
+            alpha=0.05 if args.alpha is None else args.alpha,
+        ),
+        gold=gold,
+        known_bad=known_bad,
+        concurrency=concurrency[-1],
+        chat=args.chat,
+    )
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)  # noqa: T201
 
 
 def _record(args: argparse.Namespace) -> int:
@@ -200,49 +225,18 @@ async def _store(args: argparse.Namespace) -> str:
         raise UsageError(f"--file {args.file}: exists; a reference is made once, name another")
     async with Server("--server", args.server, top=args.top) as server:
         if args.mode == "identical":
-            made = await run.record(server, _texts(args), source=server.url)
+            made = await run.record(server, texts(args), source=server.url)
             reference.write(args.file, made)
             return f"{args.file}: {len(made.texts)} texts of {server.model}, {made.digest}"
-        task = _task(args)
-        marked = await exams.mark(server, task, concurrency=args.concurrency, chat=args.chat)
+        asked = task(args)
+        marked = await exams.mark(server, asked, concurrency=args.concurrency, chat=args.chat)
     if marked.accuracy is None:
         raise ProbeError(f"--server {args.server}: no item was answered")
-    exams.write(args.file, task, marked)
+    exams.write(args.file, asked, marked)
     return (
-        f"{args.file}: {len(marked.answers)} of {len(task.items)} items answered, "
-        f"{marked.accuracy:.1%} right, {task.digest}"
+        f"{args.file}: {len(marked.answers)} of {len(asked.items)} items answered, "
+        f"{marked.accuracy:.1%} right, {asked.digest}"
     )
-
-
-def _texts(args: argparse.Namespace) -> "Texts":
-    from moe_serve.canary.quality.prober import prompts, run
-
-    found = prompts.from_file(args.prompts) if args.prompts else None
-    if found is not None and len(found) < args.texts:
-        raise UsageError(f"--prompts {args.prompts}: {len(found)} prompts, --texts is {args.texts}")
-    kept = dict(list(found.items())[: args.texts]) if found else None
-    return run.Texts(
-        prompts=kept or prompts.built_in(args.texts, seed=_SEED),
-        sampled_tokens=args.tokens,
-        greedy_tokens=args.greedy_tokens,
-        chat=args.chat,
-    )
-
-
-def _task(args: argparse.Namespace) -> "Task":
-    from moe_serve.canary.quality import tasks
-
-    if (args.task == "gsm8k") != bool(args.task_file):
-        raise UsageError("--task-file: belongs to --task gsm8k, and is needed for it")
-    if args.task == "arithmetic":
-        return tasks.arithmetic(args.items, seed=_SEED)
-    if args.task == "format":
-        return tasks.formats(args.items, seed=_SEED)
-    try:
-        lines = args.task_file.read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"--task-file {args.task_file}: cannot be read ({error})") from error
-    return tasks.gsm8k(lines, source=str(args.task_file), limit=args.items)
 
 
 def _require_installed() -> None:
@@ -252,24 +246,3 @@ def _require_installed() -> None:
         import scipy  # type: ignore[import-untyped]  # noqa: F401  # it ships no types
     except ImportError as error:
         raise UsageError(f"{error.name} is not installed; install moe-serve[quality]") from error
-
-
-def _sizes(text: str) -> tuple[int, ...]:
-    parts = text.split(",")
-    if not all(part.isdecimal() and int(part) > 0 for part in parts) or len(set(parts)) < len(
-        parts
-    ):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not allowed; give different whole numbers above 0, as in 1,4,16"
-        )
-    return tuple(int(part) for part in parts)
-
-
-def _positive(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not allowed; give a number above 0")
-    return value

@@ -6,7 +6,7 @@ import math
 import random
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -20,12 +20,14 @@ class Behaviour:
     """`off` moves the logits; `fail` answers 500 to every n-th request; `broken` gives no numbers.
 
     `answer` is what it says to a question; None echoes the sum that the question asks for.
+    `on_first` happens when it is first asked to complete something.
     """
 
     off: float = 0.0
     fail: int = 0
     broken: bool = False
     answer: str | None = None
+    on_first: Callable[[], None] | None = None
     salts: list[str] = field(default_factory=list)
     asked: int = 0
 
@@ -110,6 +112,8 @@ class Handler(BaseHTTPRequestHandler):
             ]
             self._say(200, {"tokens": digits})
             return
+        if behaviour.on_first and not behaviour.salts:
+            behaviour.on_first()
         behaviour.salts.append(body["cache_salt"])
         if body.get("logprobs", body.get("prompt_logprobs", 0)) > VOCABULARY:
             self._say(400, {"error": {"message": f"at most {VOCABULARY} logprobs"}})

@@ -7,12 +7,25 @@ from moe_serve.canary.quality.cells import Cell, Path
 from moe_serve.canary.quality.identical import CellResult, IdenticalResult, Plan
 from moe_serve.canary.quality.prober.run import Gate
 from moe_serve.canary.quality.result import NoQuality, Outcome
+from tests.canary.histories import Fleet
 
+Told = dict[str, str]
+Facts = tuple[Told | None, Told | None]
 _CELLS = tuple(Cell(path, 4) for path in Path)
 
 
-def probed(outcome: Outcome, *, digests: tuple[str | None, str | None] = (None, None)) -> Any:
-    """The document; `digests` are stable's and the canary's configuration."""
+def facts() -> tuple[Told, Told]:
+    """What the usual fleet's pods say, stable's and the canary's."""
+    made = Fleet()
+    stable, canary = (
+        {"policy": policy, "config_digest": digest, "vllm": version}
+        for policy, digest, version in zip(made.policies, made.digests, made.versions, strict=True)
+    )
+    return stable, canary
+
+
+def probed(outcome: Outcome, *, known: Facts | None = None) -> Any:
+    """The document; `known` is what both arms' exporters told, of the usual fleet by default."""
     apart = 0.001 if outcome is Outcome.PASSED else 0.02
     cells = tuple(
         CellResult(
@@ -34,14 +47,20 @@ def probed(outcome: Outcome, *, digests: tuple[str | None, str | None] = (None, 
         details={
             "at": 1_780_000_000.0,
             "arms": {
-                arm: {"url": f"http://{arm}:8000", "model": "gpt-oss-120b", "config_digest": digest}
-                for arm, digest in zip(("stable", "canary"), digests, strict=True)
+                arm: {
+                    "url": f"http://{arm}:8000",
+                    "model": "gpt-oss-120b",
+                    "exporter": f"http://{arm}:9400/metrics" if told else None,
+                    "facts": told,
+                }
+                for arm, told in zip(("stable", "canary"), known or facts(), strict=True)
             },
             "mode": "identical",
             "allowed": 0.005,
             "reference": {"source": "gold", "model": "gpt-oss-120b", "digest": "ab12"},
             "seconds": 12.5,
             "requests_an_arm": 128,
+            "traffic": None,
         },
     )
     return gate.to_json()

@@ -9,10 +9,10 @@ import pytest
 
 from moe_serve.canary.analysis.verdict import Verdict
 from moe_serve.canary.quality.file import read
-from moe_serve.canary.quality.finding import QualityFinding, about
+from moe_serve.canary.quality.finding import QualityFinding, about, bound
 from moe_serve.canary.quality.result import NoQuality, Outcome
 from moe_serve.errors import UsageError
-from tests.canary.probed import probed
+from tests.canary.probed import Facts, facts, probed
 from tests.canary.test_audit import findings
 
 PASSED = probed(Outcome.PASSED)
@@ -47,6 +47,8 @@ def test_what_the_probe_writes_is_taken(outcome: Outcome, tmp_path: Path) -> Non
         (lambda body: body | {"outcome": None}, "outcome: "),
         (lambda body: {k: v for k, v in body.items() if k != "arms"}, "arms: Field required"),
         (lambda body: {k: v for k, v in body.items() if k != "at"}, "at: Field required"),
+        (lambda body: {k: v for k, v in body.items() if k != "traffic"}, "traffic: Field required"),
+        (lambda body: body | {"traffic": {"batch": 0}}, "traffic.exporter: Field required"),
         (lambda body: body | {"mode": "non-inferior"}, "not all planned items were answered"),
         (lambda _: {}, "Field required"),
         (lambda _: [], "document: must be a mapping"),
@@ -97,14 +99,71 @@ def test_no_file_yet_is_no_comparison(tmp_path: Path) -> None:
     assert isinstance(read(tmp_path / "none.json"), NoQuality)
 
 
-def test_answers_of_servers_that_are_not_the_judged_ones_count_for_nothing(tmp_path: Path) -> None:
-    document = json.dumps(probed(Outcome.PASSED, digests=("aa", "bb")))
-    told = read(written(tmp_path, document))
-    same = {"stable": {"config_digest": "aa"}, "canary": {"config_digest": "bb | cc"}}
-    assert about(told, same) is told
-    other = about(told, {**same, "canary": {"config_digest": "dd"}})
+def taken(tmp_path: Path, outcome: Outcome, known: Facts | None = None) -> QualityFinding:
+    found = read(written(tmp_path, json.dumps(probed(outcome, known=known))))
+    assert isinstance(found, QualityFinding)
+    return found
+
+
+STABLE, CANARY = facts()
+JUDGED = {"stable": {**STABLE, "track": "a"}, "canary": {**CANARY, "track": "b"}}
+
+
+def test_answers_of_the_judged_pods_count(tmp_path: Path) -> None:
+    told = taken(tmp_path, Outcome.PASSED)
+    assert about(told, JUDGED) is told
+    assert findings(told).judgement.verdict is Verdict.PROMOTE
+
+
+@pytest.mark.parametrize(
+    ("judged", "says"),
+    [
+        ({"config_digest": "dd"}, "canary had config_digest 0123456789abcdef then, dd is judged"),
+        # Only some of its pods were asked.
+        ({"config_digest": "0123456789abcdef | dd"}, "0123456789abcdef | dd is judged"),
+        # The digest leaves the pads out.
+        ({"policy": "rounded"}, "canary had policy aligned then, rounded is judged"),
+        ({"config_digest": "unknown"}, "unknown is judged"),
+    ],
+)
+@pytest.mark.parametrize("outcome", [Outcome.PASSED, Outcome.FAILED])
+def test_answers_of_other_pods_count_for_nothing(
+    outcome: Outcome, judged: dict[str, str], says: str, tmp_path: Path
+) -> None:
+    changed = {**JUDGED, "canary": {**JUDGED["canary"], **judged}}
+    other = about(taken(tmp_path, outcome), changed)
     assert isinstance(other, NoQuality)
-    assert "canary had config_digest bb then, dd is judged" in other.reason
-    # The probed servers said nothing of a digest: the answers stand.
-    silent = read(written(tmp_path, json.dumps(probed(Outcome.PASSED))))
-    assert findings(silent).judgement.verdict is Verdict.PROMOTE
+    assert says in other.reason
+
+
+def test_pods_that_tell_no_digest_are_not_those_that_were_asked(tmp_path: Path) -> None:
+    told = taken(tmp_path, Outcome.PASSED)
+    assert isinstance(about(told, {**JUDGED, "stable": {}}), NoQuality)
+
+
+UNASKED = [(None, None), (None, CANARY), (STABLE, {"policy": "aligned"})]
+
+
+@pytest.mark.parametrize("known", UNASKED)
+def test_a_pass_of_pods_that_nobody_asked_promotes_nothing_and_says_so(
+    known: Facts, tmp_path: Path
+) -> None:
+    judged = findings(taken(tmp_path, Outcome.PASSED, known)).judgement
+    assert judged.verdict is Verdict.KEEP_GOING
+    lacking = " and ".join(
+        arm
+        for arm, told in zip(("stable", "canary"), known, strict=True)
+        if not told or "config_digest" not in told
+    )
+    assert f"not known to be of these pods: no config_digest of {lacking};" in judged.reason
+    assert "(passed: answers passed)" in judged.reason
+
+
+def test_answers_that_differ_roll_back_and_say_that_nobody_asked(tmp_path: Path) -> None:
+    failed = taken(tmp_path, Outcome.FAILED, (None, None))
+    found = findings(failed)
+    assert found.judgement.verdict is Verdict.ROLLBACK
+    assert "not known to be of these pods" in found.judgement.reason
+    assert "not known to be of these pods" in str(found.judgement.quality["reason"])
+    # What an audit keeps of it is judged the same again.
+    assert bound(found.quality) == found.quality

@@ -13,11 +13,14 @@ from moe_serve.canary.analysis.history import History
 from moe_serve.canary.analysis.noise import Design, Spread
 from moe_serve.canary.analysis.series import EXACT_ROWS, OVERFLOW, Cell, CellKind
 from moe_serve.canary.explanation import explain
+from moe_serve.canary.quality.finding import finding
+from moe_serve.canary.quality.result import Outcome
 from moe_serve.canary.registration_file import parse
 from moe_serve.canary.sources.assemble import Arms, assemble
 from moe_serve.canary.sources.streams import Stream, Streams
 from moe_serve.telemetry import slots
 from tests.canary.histories import START, Fleet, Users, streams
+from tests.canary.probed import probed
 from tests.canary.test_audit import RULES, SAME
 
 HOURS = 3.0
@@ -142,7 +145,9 @@ def test_another_digest_is_no_padding_canary_unless_it_is_declared() -> None:
     assert judged(other, plain).judgement.verdict.value == "INVALID"
     upgrade = {"under_test": ["policy", "vllm", "config_digest"]}
     declared = parse({"spread": {"gpu_sd": 0.003}, "validity": upgrade}, "p")
-    assert judged(other, declared).judgement.verdict.value == "PROMOTE"
+    told = {"config_digest": "a" * 16}, {"config_digest": "b" * 16}
+    same = finding(probed(Outcome.PASSED, known=told))
+    assert examine(history(other), declared, same).judgement.verdict.value == "PROMOTE"
     assert judged(fleet(), plain).judgement.verdict.value == "PROMOTE"
 
 

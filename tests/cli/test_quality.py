@@ -7,9 +7,12 @@ from typing import Any
 import pytest
 
 from moe_serve.canary.quality.file import read
-from moe_serve.canary.quality.finding import QualityFinding
+from moe_serve.canary.quality.finding import QualityFinding, about, bound
+from moe_serve.canary.quality.result import NoQuality
 from moe_serve.cli.main import main
+from moe_serve.telemetry.record import Phase
 from tests.canary.answering import VOCABULARY, Behaviour, serving
+from tests.canary.exporters import exporting, stepped, worker
 
 STABLE, CANARY = Behaviour(), Behaviour()
 
@@ -42,14 +45,18 @@ def probed(
 ) -> tuple[int, dict[str, Any]]:
     code = main(arguments)
     said = json.loads(capsys.readouterr().out)
-    # What the judge reads of the same output.
+    assert taken(said).outcome.value == said["outcome"]
+    return code, said
+
+
+def taken(said: dict[str, Any]) -> QualityFinding:
+    """What the judge reads of the same output."""
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
         json.dump(said, file)
         file.flush()
-        taken = read(Path(file.name))
-    assert isinstance(taken, QualityFinding)
-    assert taken.outcome.value == said["outcome"]
-    return code, said
+        found = read(Path(file.name))
+    assert isinstance(found, QualityFinding)
+    return found
 
 
 def test_equal_arms_pass(
@@ -215,3 +222,126 @@ def test_built_in_prompts_are_used_where_there_is_no_file(
     arguments += ["--per-round", "64", "--tokens", "4", "--greedy-tokens", "2", "--top", "5"]
     assert main([*arguments, "--concurrency", "8", "--rounds", "2"]) == 0
     assert capsys.readouterr().out.startswith("passed: excess divergence below 0.005")
+
+
+@pytest.fixture
+def exporters(tmp_path: Path) -> Iterator[tuple[str, str]]:
+    writer = worker(tmp_path / "stable", policy="raw")
+    stepped(writer, Phase.DECODE, 6, 0.3)
+    stepped(writer, Phase.DECODE, 1, 0.1)
+    worker(tmp_path / "canary", policy="aligned")
+    with exporting(tmp_path / "stable") as stable, exporting(tmp_path / "canary") as canary:
+        yield stable, canary
+
+
+def beside(exporters: tuple[str, str]) -> list[str]:
+    return ["--stable-exporter", exporters[0], "--canary-exporter", exporters[1]]
+
+
+def test_a_pass_is_bound_to_the_pods_that_were_probed(
+    arms: tuple[str, str],
+    exporters: tuple[str, str],
+    prompts: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    _, said = probed(capsys, words(arms, prompts, *beside(exporters)))
+    assert [arm["exporter"] for arm in said["arms"].values()] == list(exporters)
+    judged = {name: dict(arm["facts"]) for name, arm in said["arms"].items()}
+    assert [facts["policy"] for facts in judged.values()] == ["raw", "aligned"]
+    found = taken(said)
+    assert about(found, judged) is found
+    judged["canary"]["policy"] = "rounded"
+    assert isinstance(about(found, judged), NoQuality)
+
+
+def test_a_pass_without_exporters_is_of_no_known_pods_and_said_before_the_first_text(
+    arms: tuple[str, str],
+    exporters: tuple[str, str],
+    prompts: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(words(arms, prompts, *beside(exporters)[:2])) == 0
+    shown = capsys.readouterr()
+    assert shown.err.startswith("no --canary-exporter: the judge takes no pass of pods")
+    said = json.loads(shown.out)
+    assert (said["arms"]["canary"]["exporter"], said["arms"]["canary"]["facts"]) == (None, None)
+    assert isinstance(bound(taken(said)), NoQuality)
+
+
+def test_pods_that_change_under_the_probe_are_no_arm(
+    arms: tuple[str, str],
+    exporters: tuple[str, str],
+    prompts: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def restart() -> None:
+        worker(tmp_path / "canary", policy="rounded")
+
+    CANARY.on_first = restart
+    assert main(words(arms, prompts, *beside(exporters))) == 2
+    shown = capsys.readouterr()
+    assert "policy was aligned when the probe began and is rounded" in shown.err.splitlines()[-1]
+    assert shown.out == ""
+
+
+@pytest.mark.parametrize(
+    ("named", "cells"),
+    [("1,traffic", [1, 6]), ("traffic,1", [6, 1]), ("traffic", [6]), ("6,traffic", [6])],
+)
+def test_the_size_found_under_traffic_is_a_cell_and_named(
+    arms: tuple[str, str],
+    exporters: tuple[str, str],
+    prompts: Path,
+    named: str,
+    cells: list[int],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    arguments = words(arms, prompts, *beside(exporters), "--concurrency", named)
+    code, said = probed(capsys, arguments)
+    assert code == 0
+    assert said["traffic"] == {"exporter": exporters[0], "batch": 6, "busy_share": 0.75}
+    assert [cell["concurrency"] for cell in said["cells"]] == cells * 2
+
+
+def test_traffic_may_be_that_of_another_pod_than_those_that_are_probed(
+    arms: tuple[str, str],
+    exporters: tuple[str, str],
+    prompts: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    stepped(worker(tmp_path / "serving"), Phase.DECODE, 3, 1)
+    with exporting(tmp_path / "serving") as url:
+        more = ["--traffic-exporter", url, "--concurrency", "traffic"]
+        _, said = probed(capsys, words(arms, prompts, *more))
+    assert said["traffic"] == {"exporter": url, "batch": 3, "busy_share": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--concurrency", "1,traffic"], "needs --traffic-exporter or --stable-exporter"),
+        (["--concurrency", "traffic,traffic"], "--concurrency"),
+        (["--traffic-exporter", "CANARY"], "belongs to `traffic` in --concurrency"),
+        (
+            ["--traffic-exporter", "CANARY", "--concurrency", "traffic"],
+            "has timed no batch without prefill, so traffic has no size",
+        ),
+        (["--stable-exporter", "http://127.0.0.1:1/metrics"], "no answer"),
+        (["--canary-exporter", "ARM"], "HTTP 404; an exporter's is"),
+    ],
+)
+def test_exporters_that_cannot_help_are_one_line_and_code_2(
+    arms: tuple[str, str],
+    exporters: tuple[str, str],
+    prompts: Path,
+    more: Sequence[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    known = {"CANARY": exporters[1], "ARM": f"{arms[1]}/metrics"}
+    assert main(words(arms, prompts, *(known.get(word, word) for word in more))) == 2
+    told = capsys.readouterr().err
+    assert message in told.splitlines()[-1]
+    assert "Traceback" not in told, told

@@ -11,7 +11,7 @@ import httpx
 from moe_serve.canary.analysis.comparison import Findings, Registration
 from moe_serve.canary.analysis.verdict import Verdict
 from moe_serve.canary.controller.words import word_of
-from moe_serve.canary.quality.finding import QualityFinding, under
+from moe_serve.canary.quality.finding import QualityFinding, bound, under
 from moe_serve.canary.quality.result import NoQuality
 from moe_serve.canary.rollout.observation import NoWord, Word
 from moe_serve.canary.rollout.state import Phase, State
@@ -124,7 +124,7 @@ class Judging:
     def _answers(self) -> Word | NoWord:
         policy = self.registered.policy
         try:
-            found = under(policy.quality_mode, policy.quality_allowed, self.quality())
+            found = under(policy.quality_mode, policy.quality_allowed, bound(self.quality()))
         except MoeServeError as error:
             return NoWord(reason=str(error))
         return Word(

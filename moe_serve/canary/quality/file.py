@@ -23,7 +23,8 @@ class _Part(BaseModel):
 class _Arm(_Part):
     url: str = Field(min_length=1)
     model: str = Field(min_length=1)
-    config_digest: str | None
+    exporter: str | None
+    facts: dict[str, str] | None
 
 
 class _Arms(_Part):
@@ -35,6 +36,12 @@ class _Reference(_Part):
     source: str
     digest: str
     model: str | None = None
+
+
+class _Traffic(_Part):
+    exporter: str
+    batch: int = Field(ge=1)
+    busy_share: float = Field(gt=0, le=1)
 
 
 class _Cell(_Part):
@@ -76,6 +83,7 @@ class _Document(_Part):
     number: float | None
     allowed: float = Field(gt=0)
     reference: _Reference
+    traffic: _Traffic | None = Field(description="the batch size found under traffic, if asked")
     seconds: float = Field(ge=0)
     counters: dict[str, Any]
     requests_an_arm: int | None = Field(None, ge=0)

@@ -2,12 +2,16 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
+from moe_serve.canary.analysis.history import DIGEST, UNKNOWN
 from moe_serve.canary.quality.result import NoQuality, Outcome
 from moe_serve.errors import UsageError
+
+_ARMS = ("stable", "canary")
+_UNBOUND = "not known to be of these pods"
 
 
 class Mode(StrEnum):
@@ -83,22 +87,56 @@ def _finite(name: str, value: object) -> float:
     return number
 
 
+def bound(found: QualityFinding | NoQuality) -> QualityFinding | NoQuality:
+    """The finding as far as it says of which pods it is.
+
+    A pass of servers whose configuration was not asked for may be of any, so it is none. Answers
+    that differ still count: they can only do harm. Idempotent, as an audit's replay reads them.
+    """
+    if isinstance(found, NoQuality) or _UNBOUND in found.reason or not (lacking := _unknown(found)):
+        return found
+    told = f"{_UNBOUND}: no {DIGEST} of {' and '.join(lacking)}"
+    if found.outcome is Outcome.PASSED:
+        return NoQuality(
+            reason=f"the answers are {told}; name each arm's exporter to `quality probe` "
+            f"({found.outcome.value}: {found.reason})"
+        )
+    reason = f"{found.reason} ({told})"
+    return replace(found, reason=reason, body={**found.body, "reason": reason})
+
+
 def about(
-    found: QualityFinding | NoQuality, facts: Mapping[str, Mapping[str, str]]
+    found: QualityFinding | NoQuality, judged: Mapping[str, Mapping[str, str]]
 ) -> QualityFinding | NoQuality:
-    """The finding as far as it is of these arms: a digest that it tells must be theirs."""
+    """The finding as far as it is of these arms: what it tells of each must be so of all its pods.
+
+    `judged` are the arms' facts, by arm and name.
+    """
+    found = bound(found)
     if isinstance(found, NoQuality):
         return found
-    arms = found.body.get("arms")
-    for arm, told in arms.items() if isinstance(arms, Mapping) else ():
-        digest = told.get("config_digest")
-        judged = facts.get(arm, {}).get("config_digest")
-        if digest and judged and digest not in judged.split(" | "):
-            return NoQuality(
-                reason=f"the answers compared are of other servers: {arm} had config_digest "
-                f"{digest} then, {judged} is judged"
-            )
+    for arm in _ARMS:
+        known, told = judged.get(arm, {}), _facts(found, arm)
+        for name in sorted(told):
+            # A fact that the judged pods do not tell says nothing, except for the digest.
+            now = known.get(name, UNKNOWN if name == DIGEST else told[name])
+            if now != told[name]:
+                return NoQuality(
+                    reason=f"the answers compared are of other pods: {arm} had {name} "
+                    f"{told[name]} then, {now} is judged"
+                )
     return found
+
+
+def _unknown(found: QualityFinding) -> list[str]:
+    return [arm for arm in _ARMS if not _facts(found, arm).get(DIGEST)]
+
+
+def _facts(found: QualityFinding, arm: str) -> Mapping[str, str]:
+    arms = found.body.get("arms")
+    told = arms.get(arm) if isinstance(arms, Mapping) else None
+    facts = told.get("facts") if isinstance(told, Mapping) else None
+    return facts if isinstance(facts, Mapping) else {}
 
 
 def under(

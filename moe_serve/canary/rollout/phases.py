@@ -93,7 +93,8 @@ def _quality(plan: Plan, state: State, seen: Observation, now: float) -> State:
         return replace(
             state,
             waits_for="the comparison of answers to pass before any traffic (moe-serve quality "
-            f"probe): {'none yet' if word.quality is None else 'undecided'}",
+            f"probe): {'none yet' if word.quality is None else 'undecided'} "
+            f"({word.quality_reason})",
         )
     state = replace(state, quality_passed=True, step=0, comparison_since=None, rules="")
     return _entered(state, Phase.STEPS, f"the answers are the same: {word.quality_reason}", now)

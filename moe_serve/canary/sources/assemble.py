@@ -5,16 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from moe_serve.canary.analysis.history import (
-    DIGEST,
-    UNKNOWN,
-    ArmHistory,
-    Floats,
-    History,
-    PodSeries,
-)
+from moe_serve.canary.analysis.history import ArmHistory, Floats, History, PodSeries
 from moe_serve.canary.analysis.series import OVERFLOW, Cell, CellKind
 from moe_serve.canary.analysis.service import CounterSeries, Measure
+from moe_serve.canary.sources.facts import facts
 from moe_serve.canary.sources.streams import Stream, Streams
 from moe_serve.errors import SourceError
 
@@ -22,8 +16,8 @@ _PREFIX = "moe_serve_"
 _STEP = ("steps_timed_total", "step_seconds_total")
 _WINDOW = ("forward_windows_total", "forward_window_seconds_total")
 _KERNEL = ("kernel_invocations_total", "kernel_seconds_total")
+STEP_SECONDS, WINDOW_SECONDS = (_PREFIX + measure[1] for measure in (_STEP, _WINDOW))
 _LIFE = ("source_start_timestamp_seconds", "graph_recaptures")
-_FACTS = ("config_info", "build_info")
 _REQUESTS = "vllm:request_success_total"
 # Finished counts every reason, `error` included.
 _MEASURES = {
@@ -32,10 +26,6 @@ _MEASURES = {
     "vllm:num_preemptions_total": (Measure.PREEMPTED,),
     _REQUESTS: (Measure.FINISHED, Measure.FAILED),
 }
-# Labels that a scrape or the cluster adds; they say where, not what.
-_WHERE = {
-    "rank", "pod", "instance", "job", "namespace", "container", "endpoint", "service", "node",
-}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,12 +76,12 @@ def _cells(
         for streams in by_arm.values()
         for stream in streams
         for kind, (count, _) in measures.items()
-        if stream.name == _PREFIX + count and (cell := _cell(kind, stream.labels)) is not None
+        if stream.name == _PREFIX + count and (cell := cell_of(kind, stream.labels)) is not None
     }
     return tuple(sorted(found, key=lambda cell: cell.order))
 
 
-def _cell(kind: CellKind, labels: Mapping[str, str]) -> Cell | None:
+def cell_of(kind: CellKind, labels: Mapping[str, str]) -> Cell | None:
     """The cell of a series, None for a drafter's. What has no batch size (`+Inf`) keeps its busy
     time, so that it is named as not covered.
     """
@@ -124,7 +114,7 @@ def _arm(
     return ArmHistory(
         name=name,
         pods=tuple(_pod_series(pod, by_pod[pod], place, measures) for pod in sorted(by_pod)),
-        facts=_facts(streams, {*_WHERE, label}, by_pod.values()),
+        facts=facts(by_pod.values(), arm_label=label),
         service=tuple(_service(streams)),
         neurons=_neurons(streams),
         moe_layers=_largest(streams, "moe_layers"),
@@ -153,7 +143,7 @@ def _pod_series(
     }
     for stream in streams:
         kind, into = targets.get(stream.name, (None, None))
-        cell = _cell(kind, stream.labels) if kind is not None else None
+        cell = cell_of(kind, stream.labels) if kind is not None else None
         if cell is None or into is None or cell not in place:
             continue
         rank = ranks.index(stream.labels.get("rank", ""))
@@ -191,23 +181,6 @@ def _lives(streams: Iterable[Stream], times: Floats) -> Floats:
         return np.zeros(len(times))
     _, life = np.unique(np.stack(rows, axis=1), axis=0, return_inverse=True)
     return life.reshape(-1).astype(np.float64)
-
-
-def _facts(
-    streams: Sequence[Stream], left_out: set[str], pods: Iterable[Sequence[Stream]]
-) -> dict[str, str]:
-    """What the pods say of themselves; a digest that one of them lacks is a value of its own."""
-    found: dict[str, set[str]] = {}
-    for pod in pods:
-        if not any(stream.labels.get(DIGEST) for stream in pod):
-            found.setdefault(DIGEST, set()).add(UNKNOWN)
-    for stream in streams:
-        if stream.name in {_PREFIX + name for name in _FACTS}:
-            for label, value in stream.labels.items():
-                # A label without a value is none, as Prometheus has it.
-                if label not in left_out and value:
-                    found.setdefault(label, set()).add(value)
-    return {label: " | ".join(sorted(values)) for label, values in found.items()}
 
 
 def _neurons(streams: Sequence[Stream]) -> tuple[int, int] | None:

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -10,10 +10,8 @@ import httpx
 
 from moe_serve.canary.analysis.history import History
 from moe_serve.canary.sources.assemble import Arms, assemble
-from moe_serve.canary.sources.streams import NAMES, Streams, append, parse_key
+from moe_serve.canary.sources.streams import Streams, append, parse_key, samples
 from moe_serve.errors import SourceError
-
-_KNOWN = frozenset(NAMES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +86,7 @@ class Scraper:
     def _keep(self, target: Target, at: float, text: str) -> None:
         """All samples of one answer, or none: half an answer would look like a restart."""
         value = {"stable": self.arms.stable, "canary": self.arms.canary}[target.arm]
-        for key, sample in list(_samples(text)):
+        for key, sample in list(samples(text)):
             own = f"{target.arm} {target.pod} {key}"
             stream = self._streams.stream(own)
             if stream is None:
@@ -96,14 +94,3 @@ class Scraper:
                 labels |= {self.arms.label: value, "pod": target.pod}
                 stream = self._streams.add(own, name, labels)
             append(stream, at, sample)
-
-
-def _samples(text: str) -> Iterator[tuple[str, float]]:
-    for number, line in enumerate(text.splitlines(), start=1):
-        key, space, value = line.rpartition(" ")
-        if not space or line.startswith("#") or parse_key(key)[0] not in _KNOWN:
-            continue
-        try:
-            yield key, float(value)
-        except ValueError as error:
-            raise SourceError(f"line {number}: {value[:40]!r} is no number") from error

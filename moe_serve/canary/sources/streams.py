@@ -5,6 +5,8 @@ from array import array
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from moe_serve.errors import SourceError
+
 # What the judge reads; a source asks for nothing else.
 NAMES = (
     "moe_serve_steps_timed_total",
@@ -25,6 +27,7 @@ NAMES = (
     "vllm:time_to_first_token_seconds_bucket",
     "vllm:inter_token_latency_seconds_bucket",
 )
+_KNOWN = frozenset(NAMES)
 _LABEL = re.compile(r'([a-zA-Z_][a-zA-Z0-9_]*)="((?:[^"\\]|\\.)*)"')
 _ESCAPED = re.compile(r"\\(.)")
 
@@ -74,6 +77,22 @@ def append(stream: Stream, time: float, value: float) -> None:
     if not stream.times or time > stream.times[-1]:
         stream.times.append(time)
         stream.values.append(value)
+
+
+def samples(text: str) -> Iterator[tuple[str, float]]:
+    """The judge's samples in an exporter's answer: key and value.
+
+    Raises:
+        SourceError: a value is no number.
+    """
+    for number, line in enumerate(text.splitlines(), start=1):
+        key, space, value = line.rpartition(" ")
+        if not space or line.startswith("#") or parse_key(key)[0] not in _KNOWN:
+            continue
+        try:
+            yield key, float(value)
+        except ValueError as error:
+            raise SourceError(f"line {number}: {value[:40]!r} is no number") from error
 
 
 def parse_key(key: str) -> tuple[str, dict[str, str]]:

@@ -161,28 +161,21 @@ async def non_inferior(
 
 
 async def _asked(stable: Server, canary: Server) -> dict[str, object]:
-    """When, and of which servers: the judge refuses answers of others where it can tell."""
+    """When, and of which servers: the judge takes a pass only of those that it judges."""
+    for server in (stable, canary):
+        await server.unchanged()
     return {
         "at": time.time(),
         "arms": {
             name: {
                 "url": server.url,
                 "model": server.model,
-                "config_digest": await _digest(server),
+                "exporter": server.exporter.url if server.exporter else None,
+                "facts": dict(server.facts) if server.facts is not None else None,
             }
             for name, server in (("stable", stable), ("canary", canary))
         },
     }
-
-
-async def _digest(server: Server) -> str | None:
-    """As the server's own metrics tell it; None where they do not, or differ by rank."""
-    found = {
-        labels["config_digest"]
-        for name, labels, _ in await _samples(server)
-        if name == "moe_serve_config_info" and labels.get("config_digest")
-    }
-    return found.pop() if len(found) == 1 else None
 
 
 async def _samples(server: Server) -> list[Sample]:

@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 
 from moe_serve.canary.quality.divergence import Position, Text
+from moe_serve.canary.quality.prober.exporter import Exporter
 from moe_serve.errors import ProbeError, UsageError
 
 _RESET_SECONDS = 0.5
@@ -17,11 +18,21 @@ _RESET_SECONDS = 0.5
 class Server:
     """An arm, or the gold; a context manager over its connections.
 
-    Every request carries a cache salt of its own, so that no prefix cache answers for a kernel.
+    `facts` are what its exporter says of its configuration; None where no exporter was named. Every
+    request carries a cache salt of its own, so that no prefix cache answers for a kernel.
     """
 
-    def __init__(self, name: str, url: str, *, top: int, timeout: float = 300.0) -> None:
-        self.name, self.url, self.top = name, url.rstrip("/"), top
+    def __init__(
+        self,
+        name: str,
+        url: str,
+        *,
+        top: int,
+        exporter: Exporter | None = None,
+        timeout: float = 300.0,
+    ) -> None:
+        self.name, self.url, self.top, self.exporter = name, url.rstrip("/"), top, exporter
+        self.facts: Mapping[str, str] | None = None
         self.model = ""
         self.context = 0
         # A probe at concurrency 64 needs as many connections.
@@ -29,11 +40,12 @@ class Server:
         self._client = httpx.AsyncClient(timeout=timeout, limits=limits, trust_env=False)
 
     async def __aenter__(self) -> "Server":
-        """Learn the served model's name.
+        """Learn the served model's name, and the configuration that its exporter tells.
 
         Raises:
-            ProbeError: the server does not answer.
-            UsageError: the address is none, or is not an OpenAI-compatible server's.
+            ProbeError: the server or its exporter does not answer.
+            UsageError: the address is none, or is not an OpenAI-compatible server's; or the
+                exporter's is none, or tells no one configuration.
         """
         try:
             answer = await self._client.get(f"{self.url}/v1/models")
@@ -45,11 +57,29 @@ class Server:
             raise ProbeError(f"{self.name} {self.url}: no answer ({_told(error)})") from error
         except (ValueError, LookupError, TypeError) as error:
             raise UsageError(f"{self.name} {self.url}/v1/models: not a list of models") from error
+        self.facts = await self.exporter.facts() if self.exporter else None
         return self
 
     async def __aexit__(self, *_: object) -> None:
         """Close the connections."""
         await self._client.aclose()
+
+    async def unchanged(self) -> None:
+        """Ask the exporter again.
+
+        Raises:
+            ProbeError: the exporter does not answer.
+            UsageError: the server is not what it was when the probe began.
+        """
+        if self.exporter is None or self.facts is None:
+            return
+        now = await self.exporter.facts()
+        for name in {**self.facts, **now}:
+            if now.get(name) != self.facts.get(name):
+                raise UsageError(
+                    f"{self.name} {self.url}: {name} was {self.facts.get(name)} when the probe "
+                    f"began and is {now.get(name)}; probe again once it stays as it is"
+                )
 
     async def score(self, prompt: Sequence[int], text: Text) -> Text | None:
         """The text's tokens as this server rates them after the prompt; None: no answer."""

@@ -1,0 +1,125 @@
+"""What an arm's exporter tells the probe: whose answers these are, and what its traffic is like."""
+
+from array import array
+from dataclasses import dataclass
+
+import httpx
+
+from moe_serve.canary.analysis.history import DIGEST, UNKNOWN
+from moe_serve.canary.analysis.series import OVERFLOW
+from moe_serve.canary.quality.prober.together import together
+from moe_serve.canary.sources.facts import INFOS, facts
+from moe_serve.canary.sources.streams import Stream, parse_key, samples
+from moe_serve.canary.sources.traffic import busy_by_batch
+from moe_serve.errors import ProbeError, SourceError, UsageError
+
+# Behind one address may be several pods, and each connection finds one of them. Of two pods that
+# share the connections evenly, both are met in all but 1 of 128 readings.
+_READINGS = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Traffic:
+    """The batch size with the most busy time, and its share of all time of batches without prefill,
+    since the server began.
+    """
+
+    exporter: str
+    batch: int
+    busy_share: float
+
+    def to_json(self) -> dict[str, object]:
+        """All figures by name."""
+        return {"exporter": self.exporter, "batch": self.batch, "busy_share": self.busy_share}
+
+
+class Exporter:
+    """A moe-serve exporter's `/metrics`; `name` is the flag that gave it."""
+
+    def __init__(self, name: str, url: str, *, timeout: float = 10.0) -> None:
+        try:
+            self._asked = httpx.URL(url)
+        except httpx.InvalidURL as error:
+            raise UsageError(f"{name} {url}: {error}") from error
+        # A password in it is used, and never told.
+        self.url = str(self._asked.copy_with(userinfo=b""))
+        self._name, self._timeout = f"{name} {self.url}", timeout
+
+    async def facts(self) -> dict[str, str]:
+        """What the pods behind it say of their configuration, as the judge reads it.
+
+        Raises:
+            ProbeError: it does not answer.
+            UsageError: it is no exporter, tells no configuration, or more than one.
+        """
+        readings = await together(self._read() for _ in range(_READINGS))
+        first, *others = [facts([reading]) for reading in readings]
+        for other in others:
+            for name in {**first, **other}:
+                if first.get(name) == other.get(name):
+                    continue
+                raise UsageError(
+                    f"{self._name}: {name} is once {first.get(name, UNKNOWN)}, once "
+                    f"{other.get(name, UNKNOWN)}: there are pods behind it that are not alike; "
+                    "name one pod's"
+                )
+        digest = first[DIGEST]
+        if digest == UNKNOWN:
+            raise UsageError(
+                f"{self._name}: tells no {DIGEST}; is a worker up, and its proof whole?"
+            )
+        if " | " in digest:
+            raise UsageError(f"{self._name}: {DIGEST} is {digest}: its workers are not alike")
+        return first
+
+    async def traffic(self) -> Traffic:
+        """What the pod behind it is busy with.
+
+        Raises:
+            ProbeError: it does not answer.
+            UsageError: it is no exporter, or its traffic has no batch size.
+        """
+        busy = busy_by_batch(await self._read())
+        if not busy:
+            raise UsageError(
+                f"{self._name}: has timed no batch without prefill, so traffic has no size; ask a "
+                "pod that serves, or leave `traffic` out"
+            )
+        batch = max(busy, key=lambda size: (busy[size], -size))
+        if batch == OVERFLOW:
+            raise UsageError(
+                f"{self._name}: is busiest with batches that are too large to have a size; leave "
+                "`traffic` out"
+            )
+        share = round(busy[batch] / sum(busy.values()), 3)
+        return Traffic(exporter=self.url, batch=batch, busy_share=share)
+
+    async def _read(self) -> list[Stream]:
+        try:
+            async with httpx.AsyncClient(timeout=self._timeout, trust_env=False) as client:
+                answer = await client.get(self._asked)
+        except httpx.UnsupportedProtocol as error:
+            raise UsageError(f"{self._name}: as http://HOST:9400/metrics") from error
+        except httpx.HTTPError as error:
+            told = str(error) or type(error).__name__
+            raise ProbeError(f"{self._name}: no answer ({told})") from error
+        if not answer.is_success:
+            raise UsageError(
+                f"{self._name}: HTTP {answer.status_code}; an exporter's is http://HOST:9400/metrics"
+            )
+        try:
+            found = [_stream(key, value) for key, value in samples(answer.text)]
+        except SourceError as error:
+            raise UsageError(f"{self._name}: not an exporter's metrics: {error}") from error
+        # Without a worker an exporter has no info of one; it still has its own.
+        if not any(stream.name in INFOS for stream in found):
+            raise UsageError(
+                f"{self._name}: tells of no moe-serve worker: no exporter's (port 9400), or none "
+                "is up"
+            )
+        return found
+
+
+def _stream(key: str, value: float) -> Stream:
+    name, labels = parse_key(key)
+    return Stream(name, labels, array("d", [0.0]), array("d", [value]))
