@@ -13,6 +13,7 @@ from moe_serve.cli.main import main
 from moe_serve.telemetry.record import Phase
 from tests.canary.answering import VOCABULARY, Behaviour, serving
 from tests.canary.exporters import exporting, stepped, worker
+from tests.exporter.workers import proof
 
 STABLE, CANARY = Behaviour(), Behaviour()
 
@@ -275,11 +276,10 @@ def test_pods_that_change_under_the_probe_are_no_arm(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def restart() -> None:
-        worker(tmp_path / "canary", policy="rounded")
-
-    CANARY.on_first = restart
-    assert main(words(arms, prompts, *beside(exporters))) == 2
+    writer = worker(tmp_path / "changing", policy="aligned")
+    CANARY.on_first = lambda: writer.prove(proof(policy="rounded"))
+    with exporting(tmp_path / "changing") as url:
+        assert main(words(arms, prompts, *beside((exporters[0], url)))) == 2
     shown = capsys.readouterr()
     assert "policy was aligned when the probe began and is rounded" in shown.err.splitlines()[-1]
     assert shown.out == ""
@@ -301,7 +301,7 @@ def test_the_size_found_under_traffic_is_a_cell_and_named(
     code, said = probed(capsys, arguments)
     assert code == 0
     assert said["traffic"] == {"exporter": exporters[0], "batch": 6, "busy_share": 0.75}
-    assert [cell["concurrency"] for cell in said["cells"]] == cells * 2
+    assert [cell["concurrency"] for cell in said["cells"]] == sorted(cells) * 2
 
 
 def test_traffic_may_be_that_of_another_pod_than_those_that_are_probed(

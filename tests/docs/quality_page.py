@@ -37,14 +37,41 @@ def _head(note: str) -> list[str]:
         "",
         "```text",
         "moe-serve quality record --server TRUSTED --file gold.jsonl       # once, never again",
-        "moe-serve quality probe --stable URL --canary URL --gold gold.jsonl",
+        "moe-serve quality probe --stable URL --canary URL --stable-exporter URL "
+        "--canary-exporter URL --gold gold.jsonl",
         "moe-serve quality record --mode non-inferior --server TRUSTED --task gsm8k "
         "--task-file test.jsonl --file gold.json",
         "moe-serve quality record --mode non-inferior --server KNOWN_BAD --task gsm8k "
         "--task-file test.jsonl --file bad.json",
-        "moe-serve quality probe --mode non-inferior --stable URL --canary URL --task gsm8k "
-        "--task-file test.jsonl --gold gold.json --known-bad bad.json",
+        "moe-serve quality probe --mode non-inferior --stable URL --canary URL "
+        "--stable-exporter URL --canary-exporter URL --task gsm8k --task-file test.jsonl "
+        "--gold gold.json --known-bad bad.json",
         "```",
+        "",
+        "## Whose answers they are",
+        "",
+        "vLLM's own port tells nothing of a server's configuration; the exporter beside it does. "
+        "`--stable-exporter` and `--canary-exporter` (as `http://POD:9400/metrics`) are asked "
+        "eight times before the first text and eight times after the last, each time over a new "
+        "connection. The result has what they said of each arm: versions, kernel, pads, policy, "
+        "and the `config_digest` of everything else. Pods behind one address that are not alike, "
+        "or that change while they are probed, end the probe in one line. Of two unlike pods that "
+        "share the connections evenly, one hides from it in 1 of 32,768 runs. Which server an "
+        "exporter belongs to, it takes from you.",
+        "",
+        "The judge takes a pass only where all judged pods say the same. A pass without exporters "
+        "is *not known to be of these pods* and promotes nothing; a failure without them still "
+        "rolls back, and says so.",
+        "",
+        "## At which sizes",
+        "",
+        "Each batch size can take another kernel. `--concurrency 1,4,16,64,traffic` adds the size "
+        "that stable's exporter, or `--traffic-exporter`, has the most busy seconds for since its "
+        "server began: whole steps, else forward passes, without those that hold prefill. A "
+        "graph's size is the one that it was captured for; above 64 eager rows it is the power of "
+        "two above. It is a number of rows: with a drafter a request has several. The probed "
+        "pods are dark, so name the exporter of one that serves. No such time is one line and no "
+        "probe.",
         "",
     ]
 

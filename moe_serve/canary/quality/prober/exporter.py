@@ -52,7 +52,8 @@ class Exporter:
             ProbeError: it does not answer.
             UsageError: it is no exporter, tells no configuration, or more than one.
         """
-        readings = await together(self._read() for _ in range(_READINGS))
+        async with self._connections() as client:
+            readings = await together(self._read(client) for _ in range(_READINGS))
         first, *others = [facts([reading]) for reading in readings]
         for other in others:
             for name in {**first, **other}:
@@ -79,7 +80,8 @@ class Exporter:
             ProbeError: it does not answer.
             UsageError: it is no exporter, or its traffic has no batch size.
         """
-        busy = busy_by_batch(await self._read())
+        async with self._connections() as client:
+            busy = busy_by_batch(await self._read(client))
         if not busy:
             raise UsageError(
                 f"{self._name}: has timed no batch without prefill, so traffic has no size; ask a "
@@ -94,10 +96,14 @@ class Exporter:
         share = round(busy[batch] / sum(busy.values()), 3)
         return Traffic(exporter=self.url, batch=batch, busy_share=share)
 
-    async def _read(self) -> list[Stream]:
+    def _connections(self) -> httpx.AsyncClient:
+        # None is kept: each reading has one of its own.
+        limits = httpx.Limits(max_keepalive_connections=0)
+        return httpx.AsyncClient(timeout=self._timeout, limits=limits, trust_env=False)
+
+    async def _read(self, client: httpx.AsyncClient) -> list[Stream]:
         try:
-            async with httpx.AsyncClient(timeout=self._timeout, trust_env=False) as client:
-                answer = await client.get(self._asked)
+            answer = await client.get(self._asked)
         except httpx.UnsupportedProtocol as error:
             raise UsageError(f"{self._name}: as http://HOST:9400/metrics") from error
         except httpx.HTTPError as error:

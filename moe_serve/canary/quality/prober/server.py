@@ -48,6 +48,14 @@ class Server:
                 exporter's is none, or tells no one configuration.
         """
         try:
+            await self._learn()
+        except BaseException:
+            await self._client.aclose()
+            raise
+        return self
+
+    async def _learn(self) -> None:
+        try:
             answer = await self._client.get(f"{self.url}/v1/models")
             found = answer.raise_for_status().json()["data"][0]
             self.model, self.context = str(found["id"]), int(found.get("max_model_len") or 0)
@@ -58,7 +66,6 @@ class Server:
         except (ValueError, LookupError, TypeError) as error:
             raise UsageError(f"{self.name} {self.url}/v1/models: not a list of models") from error
         self.facts = await self.exporter.facts() if self.exporter else None
-        return self
 
     async def __aexit__(self, *_: object) -> None:
         """Close the connections."""
