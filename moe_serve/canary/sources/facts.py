@@ -6,9 +6,11 @@ from moe_serve.canary.analysis.history import DIGEST, UNKNOWN
 from moe_serve.canary.sources.streams import Stream
 
 INFOS = ("moe_serve_config_info", "moe_serve_build_info")
-# Labels that a scrape or the cluster adds; they say where, not what.
+# Labels that a scrape or the cluster adds; they say where, not what. An arm's names are never its
+# configuration.
 _WHERE = {
     "rank", "pod", "instance", "job", "namespace", "container", "endpoint", "service", "node",
+    "arm", "track",
 }  # fmt: skip
 
 
