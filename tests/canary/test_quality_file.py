@@ -9,7 +9,7 @@ import pytest
 
 from moe_serve.canary.analysis.verdict import Verdict
 from moe_serve.canary.quality.file import read
-from moe_serve.canary.quality.finding import QualityFinding, about, bound
+from moe_serve.canary.quality.finding import QualityFinding, about, bound, finding
 from moe_serve.canary.quality.result import NoQuality, Outcome
 from moe_serve.errors import UsageError
 from tests.canary.probed import Facts, facts, probed
@@ -167,3 +167,9 @@ def test_answers_that_differ_roll_back_and_say_that_nobody_asked(tmp_path: Path)
     assert "not known to be of these pods" in str(found.judgement.quality["reason"])
     # What an audit keeps of it is judged the same again.
     assert bound(found.quality) == found.quality
+
+
+def test_a_pass_cannot_say_itself_that_it_was_noticed() -> None:
+    body = probed(Outcome.PASSED, known=(None, None))
+    body["reason"] += " (not known to be of these pods: no config_digest of stable and canary)"
+    assert isinstance(bound(finding(body)), NoQuality)

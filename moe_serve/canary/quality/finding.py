@@ -93,7 +93,7 @@ def bound(found: QualityFinding | NoQuality) -> QualityFinding | NoQuality:
     A pass of servers whose configuration was not asked for may be of any, so it is none. Answers
     that differ still count: they can only do harm. Idempotent, as an audit's replay reads them.
     """
-    if isinstance(found, NoQuality) or _UNBOUND in found.reason or not (lacking := _unknown(found)):
+    if isinstance(found, NoQuality) or not (lacking := _unknown(found)):
         return found
     told = f"{_UNBOUND}: no {DIGEST} of {' and '.join(lacking)}"
     if found.outcome is Outcome.PASSED:
@@ -101,7 +101,9 @@ def bound(found: QualityFinding | NoQuality) -> QualityFinding | NoQuality:
             reason=f"the answers are {told}; name each arm's exporter to `quality probe` "
             f"({found.outcome.value}: {found.reason})"
         )
-    reason = f"{found.reason} ({told})"
+    if found.reason.endswith(note := f" ({told})"):
+        return found
+    reason = found.reason + note
     return replace(found, reason=reason, body={**found.body, "reason": reason})
 
 
