@@ -179,7 +179,7 @@ def _faults(found: dict[str, Any]) -> list[str]:
         "texts of up to 32 sampled and 16 greedy tokens, prefill and decode at concurrency 1 and "
         f"8, at most 8 rounds. `non-inferior`: {found['items']:,} items of `arithmetic`, margin 2 "
         "points, an arm with swapped experts as the known bad one. Seconds hold both arms' "
-        "answers, on two cores that had other work to do.",
+        "answers, on two cores that had other work to do, at times nearly all of them.",
         "",
         "| fault | width | identical | texts an arm | s | non-inferior | right, stable and canary "
         "| items | s |",
