@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from moe_serve.canary.analysis.asked import Query, Subject
 from moe_serve.canary.analysis.comparison import Findings, Observed, Registration, conclude
 from moe_serve.canary.analysis.guards import Guard, GuardBlocks, GuardKind
 from moe_serve.canary.analysis.noise import Calibration, Design, Spread
@@ -164,6 +165,7 @@ def inputs(found: Findings) -> dict[str, Any]:
             "start": seen.start,
             "end": seen.end,
             "origin": seen.origin,
+            "queries": [asdict(query) for query in seen.queries],
         },
         "registered": {
             **_plain(asdict(replace(registered, weights=None))),
@@ -236,6 +238,11 @@ def _observed(body: dict[str, Any]) -> Observed:
         start=body["start"],
         end=body["end"],
         origin=body["origin"],
+        # Audits from before there were any have none.
+        queries=tuple(
+            Query(**{**query, "subject": Subject(query["subject"])})
+            for query in body.get("queries", ())
+        ),
     )
 
 

@@ -1,6 +1,7 @@
 """`moe-serve canary` as a person types it: exit codes, one-line errors, and what is printed."""
 
 import hashlib
+import html
 import json
 from pathlib import Path
 
@@ -85,6 +86,9 @@ def test_explaining_names_every_check(folder: Path, capsys: pytest.CaptureFixtur
     # Four layers of 1.16, 1.64 and 2.28 ms in steps of 8.8, 11.2 and 14.4 ms, all as often.
     assert "MoE is about 59% of stable's step: the kernel's gain alone would make +4." in out
     assert "canary: config_digest 0123456789abcdef, policy aligned, vllm 0.32.0" in out
+    assert f"queries, of recorded file {folder / 'good.om'} (sha256 " in out
+    assert "of 24 series, behind arms_alive, void_windows, data_fresh, " in out
+    assert f" {folder / 'good.om'} | awk '$NF >= " in out
 
 
 def test_a_calibration_is_the_policys_next_lines(
@@ -116,7 +120,11 @@ def test_a_report_has_the_verdict_its_plots_and_what_was_left_out(
         "not checked: no A/A run was given",
     ):
         assert text in shown
-    assert "no window" in (tmp_path / "summary.md").read_text("utf-8")
+    summary = (tmp_path / "summary.md").read_text("utf-8")
+    assert "no window" in summary
+    for text in (summary, html.unescape(shown)):
+        assert "# step, " in text
+        assert "grep -E '^(moe_serve_steps_timed_total|moe_serve_step_seconds_total)" in text
     silent = f"report --policy @rules.yaml --history @silent.om --out {tmp_path}"
     assert canary(folder, *silent.split()) == 30
     (tmp_path / "file").touch()

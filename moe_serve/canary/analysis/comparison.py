@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from moe_serve.canary.analysis.asked import Query, behind
 from moe_serve.canary.analysis.boundary import Looks
 from moe_serve.canary.analysis.estimate import Estimate, NoEstimate
 from moe_serve.canary.analysis.estimator import Terms, estimate
@@ -140,11 +141,19 @@ class Findings:
             "window": {"start": self.observed.start, "end": self.observed.end},
             "blocks": self.blocks,
             "origin": self.observed.origin,
+            **({"queries": self._queries()} if self.observed.queries else {}),
             "excluded": {
                 "stable": dict(self.observed.stable.void),
                 "canary": dict(self.observed.canary.void),
             },
         }
+
+    def behind(self, query: Query) -> tuple[str, ...]:
+        """The names of the checks whose number rests on a query's samples."""
+        return behind(query, self.judgement.checks, self.registered.policy.primary)
+
+    def _queries(self) -> list[dict[str, object]]:
+        return [query.to_json(self.behind(query)) for query in self.observed.queries]
 
 
 def _ends(found: Estimate | NoEstimate) -> dict[str, float | None]:
@@ -160,7 +169,8 @@ class Observed:
 
     `tables` are of pure decode batches, `mixed` of those with prefill, of the primary kind.
     `facts` are what each arm's pods say of their configuration, by arm and name;
-    `canary_neurons` the canary's lost and live ones, None where none says.
+    `canary_neurons` the canary's lost and live ones, None where none says. `queries` are what the
+    source was asked; none where there was no source, or an audit is of a version that kept none.
     """
 
     tables: Mapping[CellKind, BlockTable]
@@ -177,6 +187,7 @@ class Observed:
     start: float
     end: float
     origin: str
+    queries: tuple[Query, ...] = ()
 
 
 def examine(
@@ -232,6 +243,7 @@ def observe(history: History, registered: Registration) -> Observed:
         start=history.start,
         end=history.end,
         origin=history.origin,
+        queries=history.asked.queries(history.start, history.end) if history.asked else (),
     )
 
 
