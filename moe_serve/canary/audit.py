@@ -23,7 +23,7 @@ from moe_serve.canary.analysis.asked import Query, Subject
 from moe_serve.canary.analysis.comparison import Findings, Observed, Registration, conclude
 from moe_serve.canary.analysis.guards import Guard, GuardBlocks, GuardKind
 from moe_serve.canary.analysis.noise import Calibration, Design, Spread
-from moe_serve.canary.analysis.policy import OnNoGain, Policy
+from moe_serve.canary.analysis.policy import OnNoGain, Policy, Uncovered
 from moe_serve.canary.analysis.series import Cell, CellKind
 from moe_serve.canary.analysis.table import BlockTable, Floats
 from moe_serve.canary.analysis.validity import Evidence, Requests, Validity
@@ -254,6 +254,8 @@ def _registration(body: dict[str, Any]) -> Registration:
         policy=Policy(
             **{
                 **policy,
+                # An audit from before the policy said it was judged so.
+                "uncovered": Uncovered(policy.get("uncovered", "as_covered")),
                 "primary": CellKind(policy["primary"]),
                 "on_no_gain": OnNoGain(policy["on_no_gain"]),
                 "quality_mode": Mode(policy["quality_mode"]),
@@ -268,6 +270,7 @@ def _registration(body: dict[str, Any]) -> Registration:
         canary_share=rules["canary_share"],
         guards=tuple(_guard(guard) for guard in rules["guards"]),
         weights=_weights_in(rules["weights"]),
+        batches=None if rules.get("batches") is None else tuple(rules["batches"]),
     )
 
 

@@ -46,6 +46,7 @@ class Registration:
     `under_test` names the facts in which the arms may differ. `canary_share` is which share of
     both arms' requests the canary is to get; None leaves the split unchecked. `weights` are shares
     of busy time by cell of the primary kind; None takes the stable arm's in this comparison.
+    `batches` are the sizes that decide, each of which must be covered; None: all that are exact.
     """
 
     policy: Policy = field(default_factory=Policy)
@@ -58,6 +59,7 @@ class Registration:
     canary_share: float | None = None
     guards: tuple[Guard, ...] = ()
     weights: Mapping[Cell, float] | None = None
+    batches: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         """Refuse what could not be judged."""
@@ -91,6 +93,7 @@ class Registration:
             canary_pods=max(1, canary_pods),
             calibration=self.calibration,
             weights=self.weights,
+            batches=self.batches,
             alpha_low=self.policy.alpha_promote,
             # Speed and each guard may roll back, so they share the chance of doing so wrongly.
             alpha_high=self.policy.alpha_rollback / (1 + len(self.guards)),
@@ -263,7 +266,7 @@ def conclude(
         for kind in (CellKind.STEP, CellKind.KERNEL)
     )
     table = seen.tables[policy.primary]
-    mixed = estimate(seen.mixed, policy.primary, replace(terms, weights=None))
+    mixed = estimate(seen.mixed, policy.primary, replace(terms, weights=None, batches=None))
     return Findings(
         judgement=judge(
             policy,
@@ -360,4 +363,5 @@ def _registered(registered: Registration) -> dict[str, Any]:
         "canary_share": registered.canary_share,
         "guards": [[guard.name, guard.margin] for guard in registered.guards],
         "weights": {str(cell): share for cell, share in (registered.weights or {}).items()},
+        **({} if registered.batches is None else {"batches": list(registered.batches)}),
     }
