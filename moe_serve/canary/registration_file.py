@@ -19,12 +19,12 @@ from moe_serve.errors import UsageError
 
 _ROUNDING = 1e-6
 _Share = Annotated[float, Field(gt=0, lt=1)]
-# What the exporter tells of a pod (labels of its config_info and build_info), and the labels that
-# a scrape adds.
+# What the exporter tells of a pod (labels of its config_info and build_info), and the model, a
+# label that a scrape adds.
 Fact = Literal[
     "policy", "path", "quant", "hidden", "intermediate", "padded_hidden", "padded_intermediate",
     "hidden_pad", "intermediate_pad", "config_digest", "version", "vllm", "aiter", "torch",
-    "device", "model", "arm", "track",
+    "device", "model",
 ]  # fmt: skip
 
 

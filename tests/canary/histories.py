@@ -66,7 +66,10 @@ def _pod(
     scrapes = int(fleet.hours * 3600 / fleet.interval) + 1
     # Pods are not scraped at the same moment.
     times = START + float(source.integers(0, 10)) + fleet.interval * np.arange(scrapes)
-    labels = {"track": arm, "pod": pod, "instance": f"{pod}:9400", "rank": "0"}
+    # `arm` as the chart's pods have it: the release's name.
+    labels = {
+        "track": arm, "arm": f"gptoss-{arm}", "pod": pod, "instance": f"{pod}:9400", "rank": "0",
+    }  # fmt: skip
     half = scrapes // 2 if pod == fleet.restart else scrapes
     lives = np.where(np.arange(scrapes) < half, 1000.0, 2000.0)
     index = 0 if arm == "stable" else 1

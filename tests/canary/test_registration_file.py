@@ -188,4 +188,4 @@ def test_the_facts_under_test_are_those_that_the_exporter_tells() -> None:
         if name.removeprefix("moe_serve_") in ("config_info", "build_info")
         for label in metric.labels
     }
-    assert {*get_args(Fact)} == (told - {"rank"}) | {"model", "arm", "track"}
+    assert {*get_args(Fact)} == (told - {"rank"}) | {"model"}

@@ -41,6 +41,9 @@ def installed(cluster: Cluster, namespace: str, *files: str, **options: Any) -> 
     release = options.get("release", RELEASE)
     try:
         yield
+    except BaseException:
+        cluster.keep_evidence(namespace)
+        raise
     finally:
         cluster.helm("uninstall", release, "--namespace", namespace)
         wait(

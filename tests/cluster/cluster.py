@@ -78,8 +78,9 @@ class Cluster:
             ("get", "all,events,httproutes", "-o", "wide"),
             ("describe", "pods"),
             *(
-                ("logs", pod, f"--container={container}", "--tail=200")
+                ("logs", pod, f"--container={container}", "--tail=200", *again)
                 for pod, container in self._containers(namespace)
+                for again in ((), ("--previous",))
             ),
         ):
             try:

@@ -46,7 +46,8 @@ def arm(policy: str, track: str, **padding: Any) -> dict[str, Any]:
         "track": track, "padding": {"policy": policy, **padding}, "extraInitContainers": [init],
         "monitoring.rules.enabled": False,
         # vLLM's CPU worker dies of a seeded request whose prompt it has to split.
-        "engine.extraArgs": ["--max-num-batched-tokens=8192", "--max-model-len=1024"],
+        "engine.extraArgs": ["--max-num-batched-tokens=2048", "--max-model-len=1024"],
+        "resources.memoryGiB": 8,
     }  # fmt: skip
 
 
@@ -232,6 +233,9 @@ def ended(cluster: Cluster, namespace: str, watch: Watch, phase: str) -> dict[st
         watch.look()
         found = state(cluster, namespace)
         assert found["phase"] != "held", found
+        concern = found["concern"] or {"trouble": "", "since": 0}
+        lasts = time.time() - concern["since"] > 180
+        assert not (concern["trouble"] == "invalid" and lasts), concern
         return found if found["phase"] in ("done", "rolled_back") else None
 
     found = wait(look, phase, seconds=900, every=1)

@@ -19,6 +19,11 @@ from tests.rollouts.verdicts import free_port
 WAIT_SECONDS = 180.0
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What waits for minutes comes last: the others run meanwhile."""
+    items.sort(key=lambda item: item.get_closest_marker("last") is not None)
+
+
 @pytest.fixture(scope="session")
 def layout() -> Layout:
     return Layout(cache=Path(os.environ["MOE_SERVE_CACHE"]))

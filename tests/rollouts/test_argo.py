@@ -108,11 +108,11 @@ def test_without_a_decision_the_rollout_pauses_for_a_person(
     assert rollout.weights == [0, 10]
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(scope="session", autouse=True)
 def unanswered(
     cluster: Kubernetes, argo_rollouts: None, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Rollout, int, float]]:
-    """A canary whose judge does not answer, begun before the other tests so that all wait once."""
+    """A canary whose judge does not answer: begun before all tests, looked at after them."""
     port = free_port()
     with ExitStack() as stack:
         space = stack.enter_context(namespace(cluster))
@@ -121,6 +121,7 @@ def unanswered(
         yield rollout, port, time.monotonic()
 
 
+@pytest.mark.last
 def test_a_judge_that_is_down_neither_promotes_nor_aborts(
     unanswered: tuple[Rollout, int, float], tmp_path: Path
 ) -> None:

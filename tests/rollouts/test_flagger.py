@@ -77,6 +77,32 @@ def test_a_canary_whose_answers_differ_is_rolled_back_before_any_request(
     assert canary.weights == [0]
 
 
+def test_a_canary_without_gain_is_rolled_back(begin: Callable[[str], Canary]) -> None:
+    canary = begin("no gain")
+    canary.space.until("rolled back", lambda: canary.phase == "Failed")
+    canary.space.until("weight 0", lambda: canary.weights[-1] == 0)
+    assert canary.policy() == "zero"
+    assert max(canary.weights) <= 10
+
+
+def test_a_judge_that_is_down_holds_it_and_no_failure_is_counted(
+    space: Space, tmp_path: Path
+) -> None:
+    port = free_port()
+    with ExitStack() as stack:
+        canary = Canary(space, f"http://127.0.0.1:{port}", tmp_path, stack)
+        canary.space.until("begun", lambda: canary.phase == "Progressing")
+        # Longer than the threshold's five checks take.
+        until = time.monotonic() + 6 * objects.FLAGGER_SECONDS
+        while time.monotonic() < until:
+            status = canary.status
+            assert (status["phase"], status["failedChecks"]) == ("Progressing", 0)
+            time.sleep(0.5)
+        assert canary.weights == [0]
+        stack.enter_context(judge(CASES["faster"], tmp_path, port))
+        canary.space.until("promoted once it answers", lambda: canary.phase == "Succeeded")
+
+
 def test_without_a_decision_it_is_held_and_no_failure_is_counted(
     begin: Callable[[str], Canary],
 ) -> None:

@@ -47,9 +47,11 @@ _MEASURES = {
     "vllm:num_preemptions_total": (Measure.PREEMPTED,),
     _REQUESTS: (Measure.FINISHED, Measure.FAILED),
 }
-# Labels that a scrape or the cluster adds; they say where, not what.
+# Labels that a scrape or the cluster adds; they say where, not what. An arm's names are never its
+# configuration.
 _WHERE = {
     "rank", "pod", "instance", "job", "namespace", "container", "endpoint", "service", "node",
+    "arm", "track",
 }  # fmt: skip
 
 
