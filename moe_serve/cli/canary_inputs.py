@@ -116,7 +116,7 @@ def with_policy(args: argparse.Namespace) -> argparse.Namespace:
         if getattr(found, key) is None:
             setattr(found, key, value)
     if found.stable == found.canary:
-        raise UsageError(f"--stable and --canary are both {found.canary!r}: make them differ")
+        raise UsageError(f"--stable and --canary are both {found.canary!r}; name two arms")
     return found
 
 
