@@ -5,6 +5,7 @@ from typing import Any
 
 from moe_serve.canary.quality.cells import Cell, Path
 from moe_serve.canary.quality.identical import CellResult, IdenticalResult, Plan
+from moe_serve.canary.quality.noninferior import TaskPlan, TaskResult, decide
 from moe_serve.canary.quality.prober.run import Gate
 from moe_serve.canary.quality.result import NoQuality, Outcome
 
@@ -31,17 +32,32 @@ def probed(outcome: Outcome, *, digests: tuple[str | None, str | None] = (None, 
             cells=cells,
         ),
         drift=NoQuality(reason="no counters"),
-        details={
-            "at": 1_780_000_000.0,
-            "arms": {
-                arm: {"url": f"http://{arm}:8000", "model": "gpt-oss-120b", "config_digest": digest}
-                for arm, digest in zip(("stable", "canary"), digests, strict=True)
-            },
-            "mode": "identical",
-            "allowed": 0.005,
-            "reference": {"source": "gold", "model": "gpt-oss-120b", "digest": "ab12"},
-            "seconds": 12.5,
-            "requests_an_arm": 128,
-        },
+        details=_details("identical", 0.005, digests),
     )
     return gate.to_json()
+
+
+def examined(*, items: int, margin: float) -> Any:
+    """The document of a task that the canary passed, with as many right answers as the gold."""
+    gold = {f"{n}": n % 10 != 0 for n in range(items)}
+    bad = {f"{n}": n % 2 != 0 for n in range(items)}
+    result = decide(TaskPlan(task="t", items=items, margin=margin), gold, gold, known_bad=bad)
+    assert isinstance(result, TaskResult)
+    drift = NoQuality(reason="no counters")
+    details = _details("non-inferior", margin, (None, None))
+    return Gate(result=result, drift=drift, details=details).to_json()
+
+
+def _details(mode: str, allowed: float, digests: tuple[str | None, str | None]) -> dict[str, Any]:
+    return {
+        "at": 1_780_000_000.0,
+        "arms": {
+            arm: {"url": f"http://{arm}:8000", "model": "gpt-oss-120b", "config_digest": digest}
+            for arm, digest in zip(("stable", "canary"), digests, strict=True)
+        },
+        "mode": mode,
+        "allowed": allowed,
+        "reference": {"source": "gold", "model": "gpt-oss-120b", "digest": "ab12"},
+        "seconds": 12.5,
+        "requests_an_arm": 128,
+    }
