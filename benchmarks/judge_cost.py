@@ -13,7 +13,7 @@ from pathlib import Path
 from moe_serve.canary.analysis.comparison import Registration, examine
 from moe_serve.canary.analysis.noise import Spread
 from moe_serve.canary.quality.result import NoQuality
-from moe_serve.canary.sources.assemble import Arms, assemble
+from moe_serve.canary.sources.assemble import Arms, Way, assemble
 from tests.canary.histories import START, Fleet, streams
 
 PODS, HOURS, SIZES = 8, 12.0, 45
@@ -26,7 +26,8 @@ def main() -> None:
     fleet = Fleet(pods=PODS // 2, hours=HOURS, buckets=range(1, SIZES + 1))
     made = streams(fleet)
     began = time.process_time()
-    history = assemble(made, Arms(), START, START + HOURS * 3600, "memory")
+    way = Way(source="memory", words=lambda names, _start, _end: "|".join(names))
+    history = assemble(made, Arms(), START, START + HOURS * 3600, "memory", way)
     rules = Registration(spread=Spread(), under_test=("policy",))
     found = examine(history, rules, NoQuality(reason="none"))
     document = {

@@ -1,10 +1,9 @@
 """The judge's errors, by simulation on the judge's own code: `docs/verdict.md` shows the result.
 
-    python benchmarks/verdict_errors.py --output benchmarks/results/verdict_errors.json
+    python -m benchmarks.verdict_errors --output benchmarks/results/verdict_errors.json
 
-Each case simulates whole canaries: AR(1) noise a minute, arm and cell, lost windows, pods that lie
-apart for good, and an A/A run before each from which the judge takes its noise. Every run is looked
-at after every block; the first look that decides counts.
+Each case simulates whole canaries, and an A/A run before each from which the judge takes its noise.
+Every run is looked at after every block; the first look that decides counts.
 """
 
 import argparse
@@ -12,70 +11,46 @@ import json
 import math
 import sys
 import time
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 from scipy.stats import beta
 
+from benchmarks.simulated_canaries import (
+    MARGIN,
+    NOISE,
+    PUBLISHED,
+    Case,
+    Floats,
+    blocks,
+    gains,
+    offsets,
+    weights,
+)
 from moe_serve.canary.analysis.boundary import Looks
 from moe_serve.canary.analysis.checks import DRIFT_BLOCKS, RARE, noise_threshold
 from moe_serve.canary.analysis.noise import (
     FIRST_LOOK,
-    block_seconds,
     long_run_variance,
     plain_variance,
 )
+from moe_serve.canary.analysis.policy import Policy
 from moe_serve.canary.analysis.running import Rule, Running, running
-from moe_serve.canary.analysis.table import Estimand, pooled
+from moe_serve.canary.analysis.table import MIN_BLOCKS, Estimand, of_the_whole, pooled
 
-Floats = NDArray[np.float64]
-
-# vLLM pull request 42098, tokens/s a GPU, before and after: 1k1k, then 8k1k, 4 to 64 at once.
-BEFORE = np.array([1650, 2598, 4271, 6866, 10431, 6917, 10388, 15243, 22147, 30309.0])
-AFTER = np.array([1727, 2843, 4737, 7812, 12051, 6830, 10985, 16348, 23618, 31564.0])
-PUBLISHED = np.log(AFTER / BEFORE)
-CELLS = len(PUBLISHED)
-WEIGHTS = np.full(CELLS, 1 / CELLS)
-MARGIN = math.log(1.04)
-NOISE = 0.04
 ALPHA_PROMOTE, ALPHA_ROLLBACK = 0.05, 0.02
 AA_HOURS = 24
 NEVER = 10**6
+MIN_COVERED = Policy().min_covered_weight
 _AT_ONCE = 500
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Case:
-    """One kind of canary. `truth` is the pooled log gain, spread over cells as `shape` says."""
-
-    name: str
-    kind: str
-    truth: float
-    shape: str = "equal"
-    phi: float = 0.7
-    aa_phi: float | None = None
-    correlation: float = 0.0
-    gaps: str = "iid"
-    pods: int = 4
-    spread: float = 0.015
-    freedom: float | None = None
-    starts: int = 0
-    start_sd: float = 0.0
-    start_kept: bool = True
-    diurnal: bool = False
-    drift: str = ""
-    hours: int = 12
-    calibrated: bool = True
-    estimand: Estimand = Estimand.MIX
-
-    @property
-    def block_minutes(self) -> int:
-        """By the rule, from the A/A run's own memory."""
-        known = self.phi if self.aa_phi is None else self.aa_phi
-        return round(block_seconds(known) / 60)
+# Together as far apart as pods are elsewhere, half of the variance the start's.
+RESTARTS: dict[str, Any] = {
+    "restarts": 3.0, "spread": 0.015 / math.sqrt(2), "start_sd": 0.015 / math.sqrt(2),
+}  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -88,46 +63,6 @@ class Tally:
     invalid: int = 0
     uncovered: int = 0
     minutes: list[float] = field(default_factory=list)
-
-
-def noise(source: np.random.Generator, shape: tuple[int, ...], phi: float) -> Floats:
-    """Stationary AR(1) along the last axis: the difference of two arms, log SD a minute."""
-    shocks = source.standard_normal(shape) * NOISE * math.sqrt(2 * (1 - phi**2))
-    shocks[..., 0] /= math.sqrt(1 - phi**2)
-    for at in range(1, shape[-1]):
-        shocks[..., at] += phi * shocks[..., at - 1]
-    return shocks
-
-
-def blocks(source: np.random.Generator, case: Case, runs: int, hours: int, phi: float) -> Floats:
-    """Log ratios of blocks without any gain, (runs, blocks, cells)."""
-    minutes, length = hours * 60, case.block_minutes
-    own = noise(source, (runs, CELLS, minutes), phi)
-    if case.correlation:
-        shared = noise(source, (runs, 1, minutes), phi)
-        own = math.sqrt(1 - case.correlation) * own + math.sqrt(case.correlation) * shared
-    if case.diurnal:
-        own *= 1 + 0.5 * np.sin(2 * math.pi * np.arange(minutes) / (24 * 60))
-    if case.gaps == "hours":
-        lost = np.repeat(source.random((runs, 1, hours)) < 0.15, 60, axis=2)
-        keep = ~np.broadcast_to(lost, own.shape)
-    else:
-        keep = source.random(own.shape) >= 0.3
-    count = minutes // length
-    cut = (runs, CELLS, count, length)
-    whole = np.where(keep, own, 0.0)[..., : count * length].reshape(cut).sum(-1)
-    seen = keep[..., : count * length].reshape(cut).sum(-1)
-    found = np.divide(whole, seen, out=np.full(whole.shape, math.nan), where=seen > 0)
-    return np.moveaxis(found, 1, 2)
-
-
-def gains(case: Case) -> Floats:
-    """The cells' true log gains, whose pooled value is the case's truth."""
-    shape = PUBLISHED - PUBLISHED.mean() if case.shape == "published" else np.zeros(CELLS)
-    if case.estimand is Estimand.EQUAL:
-        return shape + case.truth
-    # The mix's value is not the mean of the logs: shift until it fits exactly.
-    return shape + case.truth + math.log(float(WEIGHTS @ np.exp(-shape)))
 
 
 def simulate(case: Case, runs: int, seed: int) -> Tally:
@@ -143,11 +78,13 @@ def _some(source: np.random.Generator, case: Case, runs: int, tally: Tally) -> N
     calibrated, aa_plain = None, None
     if case.calibrated:
         before = blocks(source, case, runs, AA_HOURS, aa_phi)
-        calibrated, aa_r = long_run_variance(pooled(before, WEIGHTS, case.estimand).influence)
+        # The whole day's mix, as a registration would have it.
+        whole = weights(case, (case.hours * 60 // case.block_minutes,))[0]
+        calibrated, aa_r = long_run_variance(pooled(before, whole, case.estimand).influence)
         aa_plain = plain_variance(calibrated, aa_r)
     table = blocks(source, case, runs, case.hours, case.phi) + gains(case)
     count = table.shape[1]
-    offset, variance, freedom = _offsets(source, case, runs)
+    offset, variance, freedom = offsets(source, case, runs)
     table += offset[:, None, None]
     if case.drift == "one arm":
         table += np.linspace(0.02, -0.02, count)[None, :, None]
@@ -159,10 +96,13 @@ def _some(source: np.random.Generator, case: Case, runs: int, tally: Tally) -> N
         alpha_low=ALPHA_PROMOTE,
         alpha_high=ALPHA_ROLLBACK,
     )
-    looked = running(table, WEIGHTS, rule, estimand=case.estimand)
-    invalid = _first(_noisy(looked, aa_plain) | _drifting(table, looked, case.estimand))
+    shares = weights(case, tuple(range(rule.looks.first, count + 1)))
+    looked = _looked(table, shares, rule, case)
+    invalid = _first(_noisy(looked, aa_plain) | _drifting(table, shares, looked, case.estimand))
+    lo = of_the_whole(looked.lo, looked.covered) if case.estimand is Estimand.MIX else looked.lo
+    gained = _first((lo > MARGIN) & (looked.covered >= MIN_COVERED))
     # A void comparison decides nothing, even at the look at which it would.
-    promoted = np.where(invalid <= _first(looked.lo > MARGIN), NEVER, _first(looked.lo > MARGIN))
+    promoted = np.where(invalid <= gained, NEVER, gained)
     rolled = np.where(invalid <= _first(looked.hi < MARGIN), NEVER, _first(looked.hi < MARGIN))
     decided = np.minimum(np.minimum(promoted, rolled), invalid)
     at = np.array([*looked.at, count])[np.minimum(decided, len(looked.at))]
@@ -170,9 +110,36 @@ def _some(source: np.random.Generator, case: Case, runs: int, tally: Tally) -> N
     tally.promoted += int((promoted < rolled).sum())
     tally.rolled_back += int((rolled < promoted).sum())
     tally.invalid += int((invalid < np.minimum(promoted, rolled)).sum())
-    outside = (looked.lo > case.truth) | (looked.hi < case.truth)
+    truth = _truth(case, table, shares, looked)
+    outside = (looked.lo > truth) | (looked.hi < truth)
     tally.uncovered += int(outside.any(axis=1).sum())
     tally.minutes += (at * case.block_minutes).tolist()
+
+
+def _truth(case: Case, table: Floats, shares: Floats, looked: Running) -> Floats:
+    """The gain of what each look speaks for: the cells that it covers, at its weights."""
+    if not case.ramp:
+        return np.full(looked.lo.shape, case.truth)
+    own = gains(case)
+    found = [(~np.isnan(table[:, :count])).sum(axis=1) >= MIN_BLOCKS for count in looked.at]
+    weight = np.stack(found, axis=1) * shares
+    weight /= np.maximum(weight.sum(axis=2, keepdims=True), 1e-12)
+    return np.asarray(-np.log(weight @ np.exp(-own)))
+
+
+def _looked(table: Floats, shares: Floats, rule: Rule, case: Case) -> Running:
+    """The judge's estimate at every look, with the weights that it has then."""
+    if not case.ramp:
+        return running(table, shares[0], rule, estimand=case.estimand)
+    found = [
+        running(table, own, rule, estimand=case.estimand, at=[count])
+        for count, own in enumerate(shares, start=rule.looks.first)
+    ]
+    parts = (field.name for field in fields(Running) if field.name != "at")
+    return Running(
+        at=tuple(look.at[0] for look in found),
+        **{name: np.concatenate([getattr(look, name) for look in found], -1) for name in parts},
+    )
 
 
 def _first(crossed: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -190,33 +157,19 @@ def _noisy(looked: Running, aa_plain: Floats | float | None) -> NDArray[np.bool_
     return np.asarray(plain > limits * np.asarray(aa_plain)[:, None])
 
 
-def _drifting(table: Floats, looked: Running, estimand: Estimand) -> NDArray[np.bool_]:
+def _drifting(
+    table: Floats, shares: Floats, looked: Running, estimand: Estimand
+) -> NDArray[np.bool_]:
     """Whether the judge would see one arm drift, at each look."""
     found = np.zeros(looked.theta.shape, dtype=bool)
     for number, count in enumerate(looked.at):
         if count < DRIFT_BLOCKS:
             continue
-        values, half = pooled(table[:, :count], WEIGHTS, estimand).influence, count // 2
+        values, half = pooled(table[:, :count], shares[number], estimand).influence, count // 2
         apart = values[:, -half:].mean(axis=1) - values[:, :half].mean(axis=1)
         error = np.sqrt(looked.used[:, number] * 2 / half)
         found[:, number] = np.abs(apart) / error > -ndtri(RARE / 2)
     return found
-
-
-def _offsets(source: np.random.Generator, case: Case, runs: int) -> tuple[Floats, Floats, float]:
-    """How far the arms lie apart in each run, what the judge believes of it, and how well."""
-    share = 2 / case.pods
-    kept = case.start_sd**2 / max(1, case.starts)
-    spread = 0.0 if case.starts else case.spread**2
-    pods = source.standard_normal((2, runs, case.pods)).mean(axis=2) * math.sqrt(spread)
-    starts = source.standard_normal((2, runs, case.pods)).mean(axis=2) * math.sqrt(kept)
-    offset = pods[1] - pods[0] + starts[1] - starts[0]
-    known = np.ones(runs)
-    if case.freedom is not None:
-        known = source.chisquare(case.freedom, runs) / case.freedom
-    believed = spread + (kept if case.start_kept else 0.0)
-    freedom = math.inf if case.freedom is None else case.freedom
-    return offset, share * believed * known, freedom
 
 
 def interval(hits: int, runs: int, error: float) -> tuple[float, float]:
@@ -229,7 +182,7 @@ def interval(hits: int, runs: int, error: float) -> tuple[float, float]:
 def cases() -> list[Case]:
     """The grid: on the boundary, at the published gain, and where the judge is known to be weak."""
     null = Case(name="reference", kind="boundary", truth=MARGIN)
-    gain = float(-np.log(WEIGHTS @ np.exp(-PUBLISHED)))
+    gain = float(-np.log(np.exp(-PUBLISHED).mean()))
     power = replace(null, kind="gain", truth=gain, shape="published")
     boundary = [
         null,
@@ -250,7 +203,21 @@ def cases() -> list[Case]:
         replace(null, name="no A/A run", calibrated=False),
         replace(null, name="no A/A run, pods alike", calibrated=False, spread=0.0),
         replace(null, name="crossover, starts .5 %", starts=2, start_sd=0.005, freedom=3.0),
-    ]
+        replace(null, name="pods restart 3 times a day", **RESTARTS),
+        replace(null, name="pods restart 12 times a day", **{**RESTARTS, "restarts": 12.0}),
+        replace(
+            null, name="pods restart 3 times a day, all spread theirs", restarts=3.0,
+            spread=0.0, start_sd=0.015,
+        ),
+        replace(null, name="1 pod an arm, restarts 3 times a day, 6 df", **RESTARTS, pods=1,
+                freedom=6.0),
+        replace(null, name="both arms drift together by 20 %", drift="both arms"),
+        replace(null, name="the mix moves, cells alike", ramp="own"),
+        replace(
+            null, name="the mix moves, weights registered", ramp="registered",
+            shape="small batches",
+        ),
+    ]  # fmt: skip
     weak = [
         replace(null, name="noisier than its A/A: .9 after .7", kind="weak", phi=0.9, aa_phi=0.7),
         replace(
@@ -258,6 +225,13 @@ def cases() -> list[Case]:
             start_kept=False,
         ),
         replace(null, name="one arm drifts by 4 %", kind="weak", drift="one arm"),
+        replace(
+            null, name="pods restart, starts forgotten", kind="weak", **RESTARTS, start_kept=False
+        ),
+        replace(
+            null, name="the mix moves, its own weights", kind="weak", ramp="own",
+            shape="small batches",
+        ),
     ]  # fmt: skip
     gained = [
         power,
@@ -277,6 +251,9 @@ def cases() -> list[Case]:
         *(replace(power, name=f"{n} pods an arm", pods=n) for n in (1, 2, 8)),
         replace(power, name="1 pod an arm, 6 df", pods=1, freedom=6.0),
         replace(power, name="no A/A run", calibrated=False),
+        replace(power, name="pods restart 3 times a day", **RESTARTS),
+        replace(power, name="both arms drift together by 20 %", drift="both arms"),
+        replace(power, name="the mix moves, weights registered", ramp="registered"),
         replace(power, name="a true +8 % in every cell", shape="equal", truth=math.log(1.08)),
     ]
     none = [
@@ -292,7 +269,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--runs", type=int, default=4000)
     args = parser.parse_args(argv)
-    grid, begun, rows = cases(), time.monotonic(), []
+    grid, begun, rows = cases(), time.process_time(), []
     # Bonferroni over the grid: all intervals hold together with 95 %.
     error = 0.05 / len(grid)
     for number, case in enumerate(grid):
@@ -321,7 +298,7 @@ def main(argv: list[str] | None = None) -> int:
         "margin": math.expm1(MARGIN),
         "noise": NOISE,
         "aa_hours": AA_HOURS,
-        "seconds": round(time.monotonic() - begun),
+        "cpu_seconds": round(time.process_time() - begun),
         "rows": rows,
     }
     args.output.write_text(json.dumps(document, indent=1) + "\n", "utf-8")

@@ -13,7 +13,8 @@ import httpx
 from moe_serve.bench.wire import WireError, post
 from moe_serve.errors import BenchError
 
-_LOOK_SECONDS = 10
+# To be connected is quick; a server, or a client, that is busy may take long to say its models.
+_LOOK = httpx.Timeout(120, connect=10)
 _REQUEST_SECONDS = 1800
 
 
@@ -66,7 +67,7 @@ class Endpoint:
         """
         try:
             # No proxy of the environment gets between: the streams know none either.
-            async with httpx.AsyncClient(timeout=_LOOK_SECONDS, trust_env=False) as client:
+            async with httpx.AsyncClient(timeout=_LOOK, trust_env=False) as client:
                 reply = await client.get(f"{self.url}/v1/models", headers=self.headers())
             reply.raise_for_status()
             found = {one["id"]: one.get("max_model_len") for one in reply.json()["data"]}

@@ -19,10 +19,11 @@ from typing import Any
 
 import numpy as np
 
+from moe_serve.canary.analysis.asked import Query, Subject
 from moe_serve.canary.analysis.comparison import Findings, Observed, Registration, conclude
 from moe_serve.canary.analysis.guards import Guard, GuardBlocks, GuardKind
 from moe_serve.canary.analysis.noise import Calibration, Design, Spread
-from moe_serve.canary.analysis.policy import OnNoGain, Policy
+from moe_serve.canary.analysis.policy import OnNoGain, Policy, Uncovered
 from moe_serve.canary.analysis.series import Cell, CellKind
 from moe_serve.canary.analysis.table import BlockTable, Floats
 from moe_serve.canary.analysis.validity import Evidence, Requests, Validity
@@ -164,6 +165,7 @@ def inputs(found: Findings) -> dict[str, Any]:
             "start": seen.start,
             "end": seen.end,
             "origin": seen.origin,
+            "queries": [asdict(query) for query in seen.queries],
         },
         "registered": {
             **_plain(asdict(replace(registered, weights=None))),
@@ -236,6 +238,11 @@ def _observed(body: dict[str, Any]) -> Observed:
         start=body["start"],
         end=body["end"],
         origin=body["origin"],
+        # Audits from before there were any have none.
+        queries=tuple(
+            Query(**{**query, "subject": Subject(query["subject"])})
+            for query in body.get("queries", ())
+        ),
     )
 
 
@@ -247,6 +254,8 @@ def _registration(body: dict[str, Any]) -> Registration:
         policy=Policy(
             **{
                 **policy,
+                # An audit from before the policy said it was judged so.
+                "uncovered": Uncovered(policy.get("uncovered", "as_covered")),
                 "primary": CellKind(policy["primary"]),
                 "on_no_gain": OnNoGain(policy["on_no_gain"]),
                 "quality_mode": Mode(policy["quality_mode"]),
@@ -261,6 +270,7 @@ def _registration(body: dict[str, Any]) -> Registration:
         canary_share=rules["canary_share"],
         guards=tuple(_guard(guard) for guard in rules["guards"]),
         weights=_weights_in(rules["weights"]),
+        batches=None if rules.get("batches") is None else tuple(rules["batches"]),
     )
 
 

@@ -20,6 +20,7 @@ def explain(found: Findings) -> str:
         f"{judgement.evidence.meaning})",
         f"rules     {judgement.config_digest}",
         "",
+        *_queries(found),
         "checks",
         *(_check(check) for check in judgement.checks),
         "",
@@ -41,6 +42,20 @@ def explain(found: Findings) -> str:
     if not (seen.stable.void or seen.canary.void):
         lines.append("  none")
     return "\n".join(lines)
+
+
+def _queries(found: Findings) -> list[str]:
+    """What was asked for the samples behind the checks' numbers, in words to be asked again."""
+    queries = found.observed.queries
+    lines = [] if not queries else [f"queries, of {queries[0].source}"]
+    for query in queries:
+        checks = ", ".join(found.behind(query)) or "no check"
+        lines += [
+            f"  {query.subject.value}: {query.samples} samples of {query.series} series, "
+            f"behind {checks}",
+            f"    {query.expression}",
+        ]
+    return [*lines, ""] if lines else []
 
 
 def _explained(found: Findings) -> list[str]:

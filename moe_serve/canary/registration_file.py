@@ -9,11 +9,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from moe_serve.canary.analysis.comparison import Registration
 from moe_serve.canary.analysis.guards import Guard, GuardKind
 from moe_serve.canary.analysis.noise import Calibration, Design, Spread
-from moe_serve.canary.analysis.policy import OnNoGain, Policy
+from moe_serve.canary.analysis.policy import OnNoGain, Policy, Uncovered
 from moe_serve.canary.analysis.series import Cell, CellKind
 from moe_serve.canary.analysis.windows import Cut
 from moe_serve.canary.checked_yaml import first_fault, read
 from moe_serve.canary.quality.finding import Mode
+from moe_serve.canary.sources.declared import ArmsPart, Declared, SourcePart, declared
 from moe_serve.errors import UsageError
 
 _ROUNDING = 1e-6
@@ -70,6 +71,9 @@ class _Speed(_Part):
     )
     alpha_rollback: float = Field(0.02, gt=0, lt=0.5, description="chance of a rollback above it")
     min_covered_weight: float = Field(0.8, gt=0, le=1, description="share of busy time spoken for")
+    uncovered: Uncovered = Field(
+        Uncovered.NO_GAIN, description="what a promotion takes of busy time that lacks data"
+    )
     cell_weight: float = Field(0.05, gt=0, le=1, description="cells below it cannot forbid")
     cell_harm: float = Field(0.03, ge=0, lt=1, description="proven loss of one cell that forbids")
 
@@ -97,6 +101,9 @@ class _Quality(_Part):
     margin: float = Field(
         0.02, gt=0, lt=1, description="share of a task's items that may be lost (non-inferior)"
     )
+    items: int | None = Field(
+        None, ge=1, description="items of the task (non-inferior); absent: as the probe planned"
+    )
 
 
 class _Latency(_Part):
@@ -121,9 +128,17 @@ class _Weight(_Part):
     layer: int | None = Field(None, ge=0, description="of a kernel; absent for steps")
 
 
-class _Document(_Part):
-    """A comparison's rules, fixed before it starts."""
+class _Strata(_Part):
+    batches: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        min_length=1, description="batch sizes that decide; each must be covered for a promotion"
+    )
 
+
+class _Document(_Part):
+    """A comparison's rules, fixed before it starts, and where its samples are."""
+
+    arms: ArmsPart | None = Field(None, description="how samples tell their arm; flags win over it")
+    source: SourcePart | None = Field(None, description="where samples are; flags win over it")
     speed: _Speed = _Speed()
     validity: _Validity = _Validity()
     quality: _Quality = _Quality()
@@ -131,6 +146,7 @@ class _Document(_Part):
     spread: _Spread = _Spread()
     calibration: _Calibration | None = None
     guards: _Guards = _Guards()
+    strata: _Strata | None = Field(None, description="absent: every exact batch size decides")
     weights: tuple[_Weight, ...] | None = Field(
         None, min_length=1, description="shares of busy time; absent: the stable arm's own mix"
     )
@@ -149,8 +165,29 @@ def load(path: Path) -> Registration:
     Raises:
         UsageError: it cannot be read, or holds what is not allowed (with the key's path).
     """
+    return parse(_read(path), str(path))
+
+
+def load_declared(path: Path) -> Declared:
+    """Arms and source, as far as a policy file states them.
+
+    Raises:
+        UsageError: as `load`.
+    """
+    found = _validated(_read(path), str(path))
+    return declared(found.arms, found.source, str(path), path.parent)
+
+
+def _read(path: Path) -> Any:
     document = read(path, "--policy")
-    return parse({} if document is None else document, str(path))
+    return {} if document is None else document
+
+
+def _validated(document: Any, name: str) -> _Document:
+    try:
+        return _Document.model_validate(document)
+    except ValidationError as error:
+        raise UsageError(f"{name}: {first_fault(error, _Document)}") from error
 
 
 def parse(document: Any, name: str) -> Registration:
@@ -159,11 +196,13 @@ def parse(document: Any, name: str) -> Registration:
     Raises:
         UsageError: as `load`.
     """
-    try:
-        found = _Document.model_validate(document)
-    except ValidationError as error:
-        raise UsageError(f"{name}: {first_fault(error, _Document)}") from error
+    found = _validated(document, name)
+    declared(found.arms, found.source, name, Path())
     spread, known = found.spread, found.calibration
+    if found.quality.items is not None and found.quality.mode is not Mode.NON_INFERIOR:
+        raise UsageError(
+            f"{name}: quality.items: only a task has items; set quality.mode to non-inferior"
+        )
     if found.design is Design.CROSSOVER and not spread.start_sd > 0:
         raise UsageError(
             f"{name}: spread.start_sd: a crossover takes out the GPUs' part alone; state how far "
@@ -178,6 +217,7 @@ def parse(document: Any, name: str) -> Registration:
             quality_mode=found.quality.mode,
             quality_epsilon_nats=found.quality.epsilon_nats,
             quality_margin=found.quality.margin,
+            quality_items=found.quality.items,
         ),
         cut=_cut(found.blocks, name),
         deadline_seconds=found.deadline_hours * 3600,
@@ -204,6 +244,7 @@ def parse(document: Any, name: str) -> Registration:
             if (rule := getattr(found.guards, kind.value)) is not None
         ),
         weights=_weights(found, name),
+        batches=_batches(found, name),
     )
 
 
@@ -216,6 +257,19 @@ def _cut(blocks: _Blocks, name: str) -> Cut:
         )
     except UsageError as error:
         raise UsageError(f"{name}: blocks: {error}") from error
+
+
+def _batches(found: _Document, name: str) -> tuple[int, ...] | None:
+    if found.strata is None:
+        return None
+    if found.weights is not None:
+        raise UsageError(
+            f"{name}: strata.batches: weights register batch sizes already; give one of both"
+        )
+    batches = tuple(sorted(set(found.strata.batches)))
+    if len(batches) < len(found.strata.batches):
+        raise UsageError(f"{name}: strata.batches: a batch size is there twice")
+    return batches
 
 
 def _weights(found: _Document, name: str) -> dict[Cell, float] | None:

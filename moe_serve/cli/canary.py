@@ -19,6 +19,7 @@ from moe_serve.cli.canary_inputs import (
     source_flags,
     window,
     window_flags,
+    with_policy,
 )
 from moe_serve.cli.canary_results import judge_results, results_flags
 from moe_serve.cli.parsing import Verb, at_least, between
@@ -26,7 +27,6 @@ from moe_serve.errors import UsageError
 
 if TYPE_CHECKING:
     from moe_serve.canary.analysis.comparison import Findings
-    from moe_serve.canary.service.watch import Source
 
 _PODS = (1, 2, 4, 8)
 
@@ -142,7 +142,7 @@ def _needing_extras(run: Verb) -> Verb:
 def _calibrate(args: argparse.Namespace) -> int:
     from moe_serve.canary.analysis.calibrate import calibrate
 
-    past = _past(args)
+    past = source(args)
     start, end = window(args, past)
     found = calibrate(past.history(start, end), registration(args))
     known, spread = found.calibration, found.spread
@@ -177,16 +177,10 @@ def _calibrate(args: argparse.Namespace) -> int:
     return 0
 
 
-def _past(args: argparse.Namespace) -> "Source":
-    if args.exporter:
-        raise UsageError("--exporter gives no past: use it with `canary serve`")
-    return source(args)
-
-
 def _found(args: argparse.Namespace) -> "Findings":
     from moe_serve.canary.analysis.comparison import examine
 
-    past = _past(args)
+    past = source(args)
     start, end = window(args, past)
     return examine(past.history(start, end), registration(args), quality(args)())
 
@@ -220,7 +214,7 @@ def _report(args: argparse.Namespace) -> int:
     from moe_serve.canary.report.page import page
     from moe_serve.canary.report.summary import summary
 
-    past = _past(args)
+    past = source(args)
     start, end = window(args, past)
     history = past.history(start, end)
     found = examine(history, registration(args), quality(args)())
@@ -347,9 +341,10 @@ def _serve(args: argparse.Namespace) -> int:
     host, colon, port = args.listen.rpartition(":")
     if not colon or not host or not port.isdecimal() or int(port) > 65535:
         raise UsageError(f"--listen {args.listen!r}: HOST:PORT is needed, as in 127.0.0.1:9500")
+    exporters = with_policy(args).exporter
     return serve(
-        source=None if args.exporter else source(args),
-        exporters=tuple(args.exporter or ()),
+        source=None if exporters else source(args),
+        exporters=tuple(exporters or ()),
         registered=registration(args),
         quality=quality(args),
         started=time.time() if args.start is None else moment("--start", args.start),

@@ -38,10 +38,15 @@ def source_flags(parser: argparse.ArgumentParser) -> None:
         "--exporter", action="append", metavar="ARM=URL",
         help="an exporter's /metrics, asked directly; once a pod, ARM is stable or canary",
     )  # fmt: skip
-    parser.add_argument("--selector", default="", metavar="LABELS", help="as 'namespace=\"llm\"'")
-    parser.add_argument("--arm-label", default="track", metavar="NAME", help="tells the arms apart")
+    parser.add_argument("--selector", metavar="LABELS", help="as 'namespace=\"llm\"'")
+    parser.add_argument(
+        "--arm-label", metavar="NAME", help="tells the arms apart (default: the policy's, or track)"
+    )
     for arm in ("stable", "canary"):
-        parser.add_argument(f"--{arm}", default=arm, metavar="VALUE", help=f"its value for {arm}")
+        parser.add_argument(
+            f"--{arm}", metavar="VALUE", help=f"its value for {arm} (default: the policy's, or "
+            f"{arm})",
+        )  # fmt: skip
     parser.add_argument("--bearer-token-file", type=Path, metavar="FILE", help="for Prometheus")
     parser.add_argument("--basic-auth-file", type=Path, metavar="FILE", help="user:password")
     parser.add_argument("--ca-file", type=Path, metavar="FILE", help="who signed the server")
@@ -82,10 +87,44 @@ def quality(args: argparse.Namespace) -> "Callable[[], QualityFinding | NoQualit
     return lambda: file.read(args.quality)
 
 
+_KINDS = ("history", "prometheus", "exporter")
+_AUTH = ("bearer_token_file", "basic_auth_file")
+
+
+def with_policy(args: argparse.Namespace) -> argparse.Namespace:
+    """The flags, and where one is not given what the policy file states.
+
+    A flag that names a source replaces all of the file's, so that no secret that was meant for one
+    server reaches another.
+
+    Raises:
+        UsageError: no arm would be told from the other, or the file cannot be read.
+    """
+    from moe_serve.canary import registration_file
+    from moe_serve.canary.sources.declared import Declared
+
+    stated = registration_file.load_declared(args.policy) if args.policy else Declared()
+    other = any(getattr(args, kind) for kind in _KINDS)
+    own_auth = any(getattr(args, key) is not None for key in _AUTH)
+    told: dict[str, object] = {"arm_label": "track", "stable": "stable", "canary": "canary"}
+    told |= {"selector": "", **stated.arms}
+    if not other:
+        left_out = _AUTH if own_auth else ()
+        told |= {key: value for key, value in stated.source.items() if key not in left_out}
+    found = argparse.Namespace(**vars(args))
+    for key, value in told.items():
+        if getattr(found, key) is None:
+            setattr(found, key, value)
+    if found.stable == found.canary:
+        raise UsageError(f"--stable and --canary are both {found.canary!r}; name two arms")
+    return found
+
+
 def source(args: argparse.Namespace) -> "Source":
     """The source that has a past."""
     from moe_serve.canary.sources.assemble import Arms
 
+    args = with_policy(args)
     arms = Arms(label=args.arm_label, stable=args.stable, canary=args.canary)
     if args.history is not None:
         from moe_serve.canary.sources.recorded import RecordedFile
@@ -102,7 +141,15 @@ def source(args: argparse.Namespace) -> "Source":
             basic_auth_file=args.basic_auth_file,
             ca_file=args.ca_file,
         )
-    raise UsageError("no source: give --history FILE, --prometheus URL or --exporter ARM=URL")
+    if args.exporter:
+        raise UsageError(
+            "exporters have no past: only `canary serve` asks them (--exporter, or the policy's "
+            "source.exporters)"
+        )
+    raise UsageError(
+        "no source: give --history FILE, --prometheus URL or --exporter ARM=URL, or `source` in "
+        "the policy"
+    )
 
 
 def window(args: argparse.Namespace, found: "Source") -> tuple[float, float]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from moe_serve.cli.canary_inputs import quality, registration
+from moe_serve.cli.canary_inputs import quality, registration, with_policy
 from moe_serve.cli.parsing import at_least
 from moe_serve.errors import UsageError
 
@@ -59,7 +59,8 @@ def judge_results(args: argparse.Namespace) -> int:
         raise UsageError("--from: benchmark results are a source of their own; give no other")
     if args.start or args.end:
         raise UsageError("--start and --end: benchmark results are judged whole, with --from")
-    return print_verdict(args, args.results, stable=args.stable, canary=args.canary)
+    arms = with_policy(args)
+    return print_verdict(args, args.results, stable=arms.stable, canary=arms.canary)
 
 
 def print_verdict(

@@ -19,6 +19,7 @@ from moe_serve.cli.canary_inputs import (
     registration,
     source,
     source_flags,
+    with_policy,
 )
 from moe_serve.cli.parsing import Verb, at_least
 from moe_serve.errors import UsageError
@@ -149,9 +150,10 @@ def _judge(
             fresh_seconds=plan.patience.blind_seconds,
             on_word=wake,
         )
-    if args.exporter:
-        raise UsageError("--exporter gives no past to replay: use --prometheus, or --judge URL")
-    if plan.baseline and args.stable == "stable":
+    told = with_policy(args)
+    if told.exporter:
+        raise UsageError("exporters have no past to replay: use --prometheus, or --judge URL")
+    if plan.baseline and told.stable == "stable":
         args.stable = "baseline"  # what the canary is held against; stable is not compared
     found, rules, answers = source(args), registration(args), quality(args)
     _shares_agree(plan, rules)
@@ -192,7 +194,7 @@ def _load(args: argparse.Namespace) -> "Measured | None":
     query = args.load_query
     if query is None:
         return None
-    found = source(args) if args.prometheus else None
+    found = source(args) if with_policy(args).prometheus else None
     if not isinstance(found, Prometheus):
         raise UsageError("--load-query: it is asked of --prometheus URL, which is not given")
     return Measured(ask=lambda: found.number(query), every=float(args.every))

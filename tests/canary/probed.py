@@ -5,6 +5,7 @@ from typing import Any
 
 from moe_serve.canary.quality.cells import Cell, Path
 from moe_serve.canary.quality.identical import CellResult, IdenticalResult, Plan
+from moe_serve.canary.quality.noninferior import TaskPlan, TaskResult, decide
 from moe_serve.canary.quality.prober.run import Gate
 from moe_serve.canary.quality.result import NoQuality, Outcome
 from tests.canary.histories import Fleet
@@ -44,23 +45,38 @@ def probed(outcome: Outcome, *, known: Facts | None = None) -> Any:
             cells=cells,
         ),
         drift=NoQuality(reason="no counters"),
-        details={
-            "at": 1_780_000_000.0,
-            "arms": {
-                arm: {
-                    "url": f"http://{arm}:8000",
-                    "model": "gpt-oss-120b",
-                    "exporter": f"http://{arm}:9400/metrics" if told else None,
-                    "facts": told,
-                }
-                for arm, told in zip(("stable", "canary"), known or facts(), strict=True)
-            },
-            "mode": "identical",
-            "allowed": 0.005,
-            "reference": {"source": "gold", "model": "gpt-oss-120b", "digest": "ab12"},
-            "seconds": 12.5,
-            "requests_an_arm": 128,
-            "traffic": None,
-        },
+        details=_details("identical", 0.005, known),
     )
     return gate.to_json()
+
+
+def examined(*, items: int, margin: float) -> Any:
+    """The document of a task that the canary passed, with as many right answers as the gold."""
+    gold = {f"{n}": n % 10 != 0 for n in range(items)}
+    bad = {f"{n}": n % 2 != 0 for n in range(items)}
+    result = decide(TaskPlan(task="t", items=items, margin=margin), gold, gold, known_bad=bad)
+    assert isinstance(result, TaskResult)
+    drift = NoQuality(reason="no counters")
+    details = _details("non-inferior", margin, None)
+    return Gate(result=result, drift=drift, details=details).to_json()
+
+
+def _details(mode: str, allowed: float, known: Facts | None) -> dict[str, Any]:
+    return {
+        "at": 1_780_000_000.0,
+        "arms": {
+            arm: {
+                "url": f"http://{arm}:8000",
+                "model": "gpt-oss-120b",
+                "exporter": f"http://{arm}:9400/metrics" if told else None,
+                "facts": told,
+            }
+            for arm, told in zip(("stable", "canary"), known or facts(), strict=True)
+        },
+        "mode": mode,
+        "allowed": allowed,
+        "reference": {"source": "gold", "model": "gpt-oss-120b", "digest": "ab12"},
+        "seconds": 12.5,
+        "requests_an_arm": 128,
+        "traffic": None,
+    }

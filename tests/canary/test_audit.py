@@ -8,7 +8,7 @@ from moe_serve.canary.analysis.noise import Calibration, Spread
 from moe_serve.canary.audit import Audit, entries, reproduce
 from moe_serve.canary.quality.finding import QualityFinding, finding
 from moe_serve.canary.quality.result import NoQuality, Outcome
-from moe_serve.canary.sources.assemble import Arms, assemble
+from moe_serve.canary.sources.assemble import Arms, Way, assemble
 from moe_serve.errors import UsageError
 from tests.canary.histories import START, Fleet, streams
 from tests.canary.probed import probed
@@ -23,11 +23,16 @@ RULES = Registration(
 )
 
 
+# Written before verdicts told their queries.
+OLD = Path(__file__).parent / "audits" / "without_queries.jsonl"
+
+
 def findings(
     quality: QualityFinding | NoQuality = SAME, hours: float = 4, **fleet: object
 ) -> Findings:
     made = streams(Fleet(**fleet))  # type: ignore[arg-type]
-    history = assemble(made, Arms(), START, START + hours * 3600, "memory")
+    way = Way(source="memory", words=lambda names, start, end: f"{names} {start} {end}")
+    history = assemble(made, Arms(), START, START + hours * 3600, "memory", way)
     return examine(history, RULES, quality)
 
 
@@ -52,6 +57,33 @@ def test_every_verdict_follows_from_its_own_line(log: Path) -> None:
     for entry in found:
         again = json.dumps(reproduce(entry).to_json(), sort_keys=True)
         assert again == json.dumps(entry["verdict"], sort_keys=True)
+
+
+def test_a_verdict_tells_what_was_asked_for_each_number(log: Path) -> None:
+    told = next(entries(log))["verdict"]
+    queries = {query["subject"]: query for query in told["queries"]}
+    assert queries["step"]["checks"] == [
+        "arms_alive", "void_windows", "data_fresh", "noise_as_calibrated", "no_drift", "step_gain",
+        "step_no_harm", "coverage", "every_cell", "mixed_no_harm",
+    ]  # fmt: skip
+    assert queries["configuration"]["checks"] == ["same_configuration", "configuration_known"]
+    assert queries["step"]["samples"] > 0
+    assert "moe_serve_steps_timed_total" in queries["step"]["expression"]
+    asked = {name for query in told["queries"] for name in query["checks"]}
+    # The answers are compared elsewhere.
+    assert {check["name"] for check in told["checks"]} - asked == {"same_answers"}
+
+
+def test_an_audit_from_before_there_were_queries_still_verifies(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    path.write_bytes(OLD.read_bytes())
+    for entry in entries(path):
+        assert "queries" not in entry["verdict"]
+        assert json.dumps(reproduce(entry).to_json(), sort_keys=True) == json.dumps(
+            entry["verdict"], sort_keys=True
+        )
+    Audit(path).append(findings(), 3.0)
+    assert "queries" in list(entries(path))[-1]["verdict"]
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moe_serve.canary.analysis.estimate import Estimate, NoEstimate
+from moe_serve.canary.analysis.estimate import Estimate, NoEstimate, UncoveredCell
 from moe_serve.canary.analysis.estimator import Terms
 from moe_serve.canary.analysis.judge import judge
 from moe_serve.canary.analysis.noise import Calibration, Design, Spread
-from moe_serve.canary.analysis.policy import OnNoGain, Policy, config_digest
+from moe_serve.canary.analysis.policy import OnNoGain, Policy, Uncovered, config_digest
 from moe_serve.canary.analysis.series import CellKind
 from moe_serve.canary.analysis.validity import Requests, Validity
 from moe_serve.canary.analysis.verdict import Judgement, Severity, Verdict
@@ -36,7 +36,11 @@ NOTHING = NoEstimate(kind=CellKind.STEP, reason="no pairs", blocks=0)
 def at(lo: float, hi: float, covered: float = 1.0) -> Estimate:
     """A step estimate with a given interval, in log ratios."""
     assert isinstance(STEP, Estimate)
-    return replace(STEP, theta=(lo + hi) / 2, lo=lo, hi=hi, covered_weight=covered)
+    lost = UncoveredCell(cell=STEP.cells[0].cell, weight=1 - covered, blocks=0)
+    return replace(
+        STEP, theta=(lo + hi) / 2, lo=lo, hi=hi, covered_weight=covered,
+        uncovered=(lost,) if covered < 1 else (),
+    )  # fmt: skip
 
 
 def judged(
@@ -54,6 +58,9 @@ def judged(
 EARLY = replace(DONE, seen_blocks=9)
 VOID = replace(DONE, void_share=0.25, void_reasons=("canary: 5 of 20: process restarted",))
 SPLIT = Requests(stable=5000, canary=4000, canary_share=0.5)
+
+
+AS_COVERED = Policy(uncovered=Uncovered.AS_COVERED)
 
 
 def slower_cell() -> Estimate:
@@ -101,6 +108,11 @@ HOLD = replace(POLICY, on_no_gain=OnNoGain.KEEP_GOING)
         ({"step": at(0.02, 0.06)}, Verdict.KEEP_GOING, "a person decides"),
         ({"step": at(0.0, 2 * POLICY.log_margin + 1e-4)}, Verdict.KEEP_GOING, "deadline comes"),
         ({"step": at(0.05, 0.06, covered=0.5)}, Verdict.KEEP_GOING, "lack data"),
+        ({"step": at(0.05, 0.06, covered=0.9)}, Verdict.PROMOTE, "faster"),
+        # 3.2 % of 90 % is 2.9 % of the whole.
+        ({"step": at(0.032, 0.06, covered=0.9)}, Verdict.KEEP_GOING, "the rest is taken as no gai"),
+        ({"step": at(0.032, 0.06, covered=0.9), "policy": AS_COVERED}, Verdict.PROMOTE, "faster"),
+        ({"step": at(0.032, 0.06)}, Verdict.PROMOTE, "faster"),
         ({"step": NOTHING}, Verdict.INVALID, "no data: no pairs"),
         ({"step": NOTHING, "quality": BAD}, Verdict.INVALID, "the answers differ"),
         ({"step": NOTHING, "validity": EARLY}, Verdict.KEEP_GOING, "no estimate yet"),

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from moe_serve.canary.quality.finding import Mode, QualityFinding, finding, under
+from moe_serve.canary.quality.finding import Mode, QualityFinding, Question, finding, under
 from moe_serve.canary.quality.noninferior import TaskPlan, decide
 from moe_serve.canary.quality.result import NoQuality, Outcome
 from moe_serve.errors import UsageError
@@ -38,10 +38,37 @@ IDENTICAL = Mode.IDENTICAL
 def test_an_answer_to_another_question_is_none(
     found: QualityFinding, allowed: float, counts: bool
 ) -> None:
-    kept = under(IDENTICAL, allowed, found)
+    kept = under(Question(mode=IDENTICAL, allowed=allowed), found)
     assert kept == found if counts else isinstance(kept, NoQuality)
     if not counts:
         assert f"the policy has identical with {allowed:g}" in kept.reason
+
+
+@pytest.mark.parametrize("outcome", Outcome)
+@pytest.mark.parametrize(
+    ("margin", "items", "planned", "counts"),
+    [
+        (0.02, 1319, 1319, True),
+        (0.02, None, 250, True),
+        (0.02, 1319, 250, False),
+        (0.02, 250, 1319, False),
+        (0.02, 1319, None, False),
+        (0.01, 1319, 1319, False),
+        (0.03, 1319, 1319, False),
+    ],
+)
+def test_a_tasks_margin_and_items_are_those_that_were_registered(
+    outcome: Outcome, margin: float, items: int | None, planned: int | None, counts: bool
+) -> None:
+    body = {} if planned is None else {"planned_items": planned}
+    found = replace(
+        PASSED, mode=Mode.NON_INFERIOR, outcome=outcome, allowed=0.02, number=0.001, body=body
+    )
+    kept = under(Question(mode=Mode.NON_INFERIOR, allowed=margin, items=items), found)
+    assert (kept == found) is counts
+    if not counts:
+        told = f"the policy has non-inferior with {margin:g} allowed over {items} items"
+        assert told in kept.reason
 
 
 def test_a_tasks_result_comes_back_from_its_own_json() -> None:
@@ -59,7 +86,7 @@ def test_a_tasks_result_comes_back_from_its_own_json() -> None:
 def test_no_comparison_stays_none() -> None:
     found = NoQuality(reason="nobody asked")
     assert finding(found.to_json()) == found
-    assert under(IDENTICAL, 0.005, found) is found
+    assert under(Question(mode=IDENTICAL, allowed=0.005), found) is found
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,8 @@ from typing import get_args
 import pytest
 
 from moe_serve.canary.analysis.series import CellKind
-from moe_serve.canary.registration_file import Fact, load, parse
+from moe_serve.canary.registration_file import Fact, load, load_declared, parse
+from moe_serve.canary.sources.declared import Declared
 from moe_serve.errors import UsageError
 from moe_serve.exporter.catalogue import METRICS
 
@@ -24,7 +25,7 @@ def test_a_calibration_allows_earlier_looks() -> None:
     ("document", "message"),
     [
         ({"speed": {"margn": 0.1}}, r"^p.yaml: speed.margn: unknown key; known here: primary,"),
-        ({"speeed": {}}, r"^p.yaml: speeed: unknown key; known here: speed,"),
+        ({"speeed": {}}, r"^p.yaml: speeed: unknown key; known here: arms,"),
         ({"speed": {"margin": "fast"}}, r"^p.yaml: speed.margin: .*number"),
         ({"speed": {"margin": float("nan")}}, r"^p.yaml: speed.margin:"),
         ({"speed": {"primary": "tokens"}}, r"^p.yaml: speed.primary: .*'kernel' or 'step'"),
@@ -43,6 +44,48 @@ def test_a_calibration_allows_earlier_looks() -> None:
         ({"weights": [{"batch": 8, "share": 0.5}]}, r"^p.yaml: weights: the shares sum to 0.5"),
         ({"weights": [{"batch": 8, "share": 0.5}] * 2}, r"weights: a batch size .* there twice"),
         ({"weights": [{"batch": 8, "share": 1, "layer": 0}]}, r"weights: a kernel's weight needs"),
+        ({"quality": {"items": 250}}, r"^p.yaml: quality.items: only a task has items; set q"),
+        ({"quality": {"items": 0}}, r"^p.yaml: quality.items: .*greater than or equal to 1"),
+        ({"arms": {"stabel": "a"}}, r"^p.yaml: arms.stabel: unknown key; known here: label, st"),
+        ({"arms": {"stable": "a", "canary": "a"}}, r"^p.yaml: arms.canary: equal to arms.stable"),
+        ({"arms": {"label": "a-b"}}, r"^p.yaml: arms.label: .*pattern"),
+        ({"source": {}}, r"^p.yaml: source: states none; give one of prometheus, exp"),
+        (
+            {"source": {"history": "a.om", "prometheus": {"url": "http://p"}}},
+            r"^p.yaml: source: states prometheus and history; give one of",
+        ),
+        (
+            {"source": {"prometheus": {"url": "http://p", "token": "s"}}},
+            r"^p.yaml: source.prometheus.token: unknown key; known here: url, selector, bearer",
+        ),
+        ({"source": {"prometheus": {"url": "p:9090"}}}, r"^p.yaml: source.prometheus.url: "),
+        (
+            {"source": {"prometheus": {"url": "http://me:s3cret@p"}}},
+            r"^p.yaml: source.prometheus.url: holds a user; give it in basic_auth_file$",
+        ),
+        (
+            {
+                "source": {
+                    "prometheus": {
+                        "url": "http://p",
+                        "bearer_token_file": "t",
+                        "basic_auth_file": "b",
+                    }
+                }
+            },
+            r"^p.yaml: source.prometheus.basic_auth_file: bearer_token_file is there too",
+        ),
+        (
+            {"source": {"exporters": {"stable": ["http://a"]}}},
+            r"^p.yaml: source.exporters.canary: Field required",
+        ),
+        ({"strata": {"batches": []}}, r"^p.yaml: strata.batches: .*at least 1 item"),
+        ({"strata": {"batches": [8, 8]}}, r"^p.yaml: strata.batches: a batch size is there twice"),
+        ({"strata": {"sizes": [8]}}, r"^p.yaml: strata.sizes: unknown key; known here: batches"),
+        (
+            {"strata": {"batches": [8]}, "weights": [{"batch": 8, "share": 1}]},
+            r"^p.yaml: strata.batches: weights register batch sizes already",
+        ),
         ([], r"^p.yaml: document: must be a mapping"),
         ({"speed": []}, r"^p.yaml: speed: must be a mapping \(key: value\)$"),
         ({"guards": {"ttft": {"margn": 1}}}, r"^p.yaml: guards.ttft.margn: unknown key; known h"),
@@ -65,6 +108,30 @@ def test_a_calibration_allows_earlier_looks() -> None:
 def test_a_mistake_is_named_with_its_path(document: object, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         parse(document, "p.yaml")
+
+
+def test_arms_and_source_stand_in_for_the_flags_and_paths_are_below_the_files_folder(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "p.yaml"
+    prometheus = "{url: 'https://p/x', selector: 'a=\"b\"', bearer_token_file: t, ca_file: /ca}"
+    path.write_text(f"arms: {{label: arm, canary: new}}\nsource: {{prometheus: {prometheus}}}\n")
+    found = load_declared(path)
+    assert found.arms == {"arm_label": "arm", "canary": "new"}
+    assert found.source == {
+        "prometheus": "https://p/x",
+        "selector": 'a="b"',
+        "bearer_token_file": tmp_path / "t",
+        "ca_file": Path("/ca"),
+    }
+    path.write_text("source: {exporters: {canary: [http://c], stable: [http://a, http://b]}}\n")
+    assert load_declared(path).source == {
+        "exporter": ["stable=http://a", "stable=http://b", "canary=http://c"]
+    }
+    path.write_text("source: {history: a.om}\n")
+    assert load_declared(path).source == {"history": tmp_path / "a.om"}
+    path.write_text("")
+    assert load_declared(path) == Declared()
 
 
 def test_guards_and_weights_are_registered() -> None:

@@ -224,6 +224,12 @@ CANARY = {
     "a guard without a margin": ({**JUDGE, "policy": {"guards": {"ttft": {}}}}, "margin"),
     "a margin of more than all": ({**JUDGE, "policy": {"speed": {"margin": 1.5}}}, "margin"),
     "a way to compare that is not known": ({**JUDGE, "policy": {"quality": {"mode": "x"}}}, "mode"),
+    "a source in the policy": (
+        {**JUDGE, "policy": {"source": {"history": "a.om"}}},
+        "policy.source: the chart's own source says it",
+    ),
+    "arms in the policy": ({**JUDGE, "policy": {"arms": {"stable": "a"}}}, "policy.arms: the "),
+    "a typo in the policy's strata": ({**JUDGE, "policy": {"strata": {"sizes": [1]}}}, "sizes"),
     "a typo in the values": ({**JUDGE, "polcy": {}}, "polcy"),
     "a mode that is not known": ({**JUDGE, "mode": "both"}, "mode"),
     "an address with a password's query": (

@@ -1,6 +1,8 @@
 """`moe-serve canary` as a person types it: exit codes, one-line errors, and what is printed."""
 
+import argparse
 import hashlib
+import html
 import json
 from pathlib import Path
 
@@ -9,9 +11,10 @@ import pytest
 from moe_serve.canary.audit import Audit
 from moe_serve.canary.quality.result import Outcome
 from moe_serve.canary.sources.recorded import write
-from moe_serve.cli.main import main
+from moe_serve.cli.canary_inputs import with_policy
+from moe_serve.cli.main import build_parser, main
 from tests.canary.histories import START, Fleet, streams
-from tests.canary.probed import probed
+from tests.canary.probed import examined, probed
 from tests.canary.test_audit import findings
 
 RULES = "spread: {gpu_sd: 0.003}\nvalidity: {under_test: [policy]}\n"
@@ -67,6 +70,74 @@ def test_json_is_the_verdict_with_its_numbers(
     assert json.loads(first)["verdict"] == "KEEP_GOING"
 
 
+def written(folder: Path, name: str, more: str) -> str:
+    (folder / name).write_text(RULES + more)
+    return f"@{name}"
+
+
+def test_a_policy_names_its_source_and_arms_and_a_flag_wins_over_each(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    policy = written(folder, "placed.yaml", "source: {history: good.om}\narms: {canary: stable2}\n")
+    assert canary(folder, "judge", "--policy", policy) == 30
+    assert "canary has no pod with data" in capsys.readouterr().out
+    assert canary(folder, "judge", "--policy", policy, "--canary", "canary") == 20
+    assert "step rate +8." in capsys.readouterr().out
+    words = ("--policy", policy, "--canary", "canary", "--quality", "@same.json")
+    assert canary(folder, "judge", *words, "--history", "@none.om") == 10
+    assert canary(folder, "judge", "--policy", policy, "--canary", "stable2") == 30
+    capsys.readouterr()
+    assert canary(folder, "judge", "--policy", policy, "--stable", "stable2") == 2
+    assert "--stable and --canary are both 'stable2'" in capsys.readouterr().err
+
+
+def test_a_secret_of_the_policys_server_goes_to_no_other(folder: Path) -> None:
+    (folder / "token").write_text("s3cret")
+    policy = written(
+        folder, "server.yaml",
+        "source: {prometheus: {url: 'http://a', selector: 'x=\"y\"', bearer_token_file: token}}\n",
+    )  # fmt: skip
+
+    def told(*flags: str) -> argparse.Namespace:
+        words = ["canary", "judge", "--policy", policy.replace("@", f"{folder}/"), *flags]
+        return with_policy(build_parser().parse_args(words))
+
+    same = told("--selector", "z")
+    assert (same.prometheus, same.selector) == ("http://a", "z")
+    assert same.bearer_token_file == folder / "token"
+    other = told("--prometheus", "http://b")
+    assert (other.prometheus, other.selector, other.bearer_token_file) == ("http://b", "", None)
+    auth = told("--basic-auth-file", "mine")
+    assert (auth.basic_auth_file, auth.bearer_token_file) == (Path("mine"), None)
+
+
+def test_registered_batch_sizes_must_all_be_covered_and_alone_decide(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--history", "@good.om", "--quality", "@same.json")
+    for name, batches, code, text in (
+        ("all", "[8, 32, 64]", 0, "PROMOTE: faster"),
+        ("more", "[8, 32, 64, 128]", 20, "registered and not covered: batch 128"),
+        ("fewer", "[32, 64]", 20, "not covered: step, batch 8 (2"),
+    ):
+        policy = written(folder, f"{name}.yaml", f"strata: {{batches: {batches}}}\n")
+        assert canary(folder, "judge", "--policy", policy, *words) == code, name
+        assert text in capsys.readouterr().out
+
+
+def test_answers_to_another_number_of_items_than_registered_do_not_count(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "task.json").write_text(json.dumps(examined(items=400, margin=0.02)))
+    words = ("--history", "@good.om", "--quality", "@task.json")
+    for items, margin, code in ((400, 0.02, 0), (1319, 0.02, 20), (400, 0.05, 20)):
+        rules = f"quality: {{mode: non-inferior, items: {items}, margin: {margin}}}\n"
+        policy = written(folder, "task.yaml", rules)
+        assert canary(folder, "judge", "--policy", policy, *words) == code
+        told = f"the policy has non-inferior with {margin:g} allowed over {items} items"
+        assert (told in capsys.readouterr().out) is (code == 20)
+
+
 def test_a_replay_ends_with_the_first_decision(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -85,6 +156,9 @@ def test_explaining_names_every_check(folder: Path, capsys: pytest.CaptureFixtur
     # Four layers of 1.16, 1.64 and 2.28 ms in steps of 8.8, 11.2 and 14.4 ms, all as often.
     assert "MoE is about 59% of stable's step: the kernel's gain alone would make +4." in out
     assert "canary: config_digest 0123456789abcdef, policy aligned, vllm 0.32.0" in out
+    assert f"queries, of recorded file {folder / 'good.om'} (sha256 " in out
+    assert "of 24 series, behind arms_alive, void_windows, data_fresh, " in out
+    assert f" {folder / 'good.om'} | awk '$NF >= " in out
 
 
 def test_a_calibration_is_the_policys_next_lines(
@@ -116,7 +190,11 @@ def test_a_report_has_the_verdict_its_plots_and_what_was_left_out(
         "not checked: no A/A run was given",
     ):
         assert text in shown
-    assert "no window" in (tmp_path / "summary.md").read_text("utf-8")
+    summary = (tmp_path / "summary.md").read_text("utf-8")
+    assert "no window" in summary
+    for text in (summary, html.unescape(shown)):
+        assert "# step, " in text
+        assert "grep -E '^(moe_serve_steps_timed_total|moe_serve_step_seconds_total)" in text
     silent = f"report --policy @rules.yaml --history @silent.om --out {tmp_path}"
     assert canary(folder, *silent.split()) == 30
     (tmp_path / "file").touch()
@@ -199,7 +277,12 @@ def test_a_plan_says_what_cannot_be_decided(
         ("judge --history @good.om --policy @same.json", "unknown key"),
         ("judge --history @good.om --quality @rules.yaml", "not JSON"),
         ("judge --prometheus http://x", "--start: when did the comparison begin?"),
-        ("judge --exporter stable=http://x", "gives no past"),
+        (
+            "judge --exporter stable=http://x --start 1",
+            "exporters have no past: only `canary serve`",
+        ),
+        ("judge --history @good.om --stable x --canary x", "--stable and --canary are both 'x'"),
+        ("judge --start 1", "no source: give --history FILE, --prometheus URL or --exporter ARM="),
         ("plan", "--block-noise: how noisy is a block?"),
         ("replay --history @good.om --last ab", "--last: names a line of --audit"),
         ("replay --audit @good.om", "line 1: no whole entry"),

@@ -23,7 +23,7 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     [
         (["run"], "no source: give --history FILE, --prometheus URL"),
         (["run", "--judge", "judge:9500"], "--judge 'judge:9500': as http://judge:9500"),
-        (["run", "--exporter", "stable=http://x"], "--exporter gives no past to replay"),
+        (["run", "--exporter", "stable=http://x"], "exporters have no past to replay"),
         (["run", "--judge", "http://x", "--listen", "x"], "no cluster: "),
         (["run", "--judge", "http://x", "--every", "0"], "--every: '0' is not allowed"),
         (["run", "--judge", "http://x", "--slack-file", "/nowhere"], "--slack-file /nowhere: No"),

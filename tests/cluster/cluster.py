@@ -70,13 +70,15 @@ class Cluster:
             self.kubectl("delete", "namespace", name, "--timeout=90s", seconds=100)
 
     def keep_evidence(self, namespace: str) -> Path:
-        """Everything that explains a failure in `namespace`, in one file beside the node's logs."""
+        """Everything that explains a failure in `namespace`, in a new file beside the node's logs."""
         self.layout.logs.mkdir(parents=True, exist_ok=True)
-        target = self.layout.logs / f"{namespace}.txt"
+        kept = len(list(self.layout.logs.glob(f"{namespace}*.txt")))
+        target = self.layout.logs / f"{namespace}-{kept + 1}.txt"
         parts = []
         for words in (
             ("get", "all,events,httproutes", "-o", "wide"),
             ("describe", "pods"),
+            ("get", "configmaps", "-o", "yaml"),
             *(
                 ("logs", pod, f"--container={container}", "--tail=200", *again)
                 for pod, container in self._containers(namespace)

@@ -7,12 +7,37 @@ from typing import Any
 
 from scipy.stats import binomtest
 
+from benchmarks.simulated_canaries import DOWN_MINUTES
+
 _RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 _TITLES = {
     "boundary": "The true gain is the margin: a promotion is an error",
     "weak": "Where the judge is weak",
     "gain": "The published gain",
     "none": "No gain, or a loss: a rollback is right",
+}
+
+_NOTES = {
+    "boundary": (
+        "These canaries lie *on* the margin: their gain is the margin, no more and no less. That "
+        "is the hardest place for both promises. A canary that gains less is promoted more rarely "
+        "than this, one that gains more is rolled back more rarely, and a rollback of one of "
+        "these is no error of the judge, as its gain does not exceed the margin.",
+        "",
+        f"*Pods restart*: each loses {DOWN_MINUTES} minutes with every restart and begins at a "
+        "speed of its own, drawn anew; of the spread, half of the variance is the GPU's and half "
+        "the start's, which the rules declare (`gpu_sd`, `start_sd`). *Both arms drift*: their "
+        "rates rise and fall together by 20 % in three hours, and each has its own traffic. *The "
+        "mix moves*: in 12 h from the smallest batch sizes to the largest, of which about four are "
+        "busy at once; with weights registered, the gain falls by 8 points from the smallest to "
+        "the largest.",
+        "",
+    ),
+    "weak": (
+        "Here a promise does not hold, or holds by little. What helps stands at the end of this "
+        "page.",
+        "",
+    ),
 }
 
 
@@ -25,9 +50,10 @@ def verdict_page(note: str) -> str:
         "",
         note,
         "",
-        f"`python benchmarks/verdict_errors.py --output FILE` simulates {found['runs']:,} canaries "
+        f"`python -m benchmarks.verdict_errors --output FILE` simulates {found['runs']:,} canaries "
         "a row and has them judged by the judge's own code, after every block, from the first "
-        f"look to the deadline: {found['seconds'] // 60} minutes on two cores. Ten batch sizes, "
+        f"look to the deadline: {found['cpu_seconds'] / 60:.0f} minutes of one core. Ten batch "
+        "sizes, "
         f"noise of {found['noise']:.0%} a minute, arm and batch size with the stated memory "
         "(AR(1), phi), 30 % of the minutes lost, pods that lie 1.5 % apart for good (four an "
         f"arm), an A/A run of {found['aa_hours']} h before each canary, a deadline of 12 h, a "
@@ -36,6 +62,9 @@ def verdict_page(note: str) -> str:
         "",
         "Promised: at most 5 % false promotions, at most 2 % rollbacks (for speed) of a canary "
         "whose gain exceeds the margin. *Covered*: the truth lay between the ends at every look. "
+        "*Blocks of*: how long a block is, by the rule for that memory. *Invalid*: the judge "
+        "called the comparison void, which promotes nothing. *Median*: of the time to a decision "
+        "over all runs, the undecided with their deadline; *deadline* where half or more were. "
         "Intervals are Clopper and Pearson's, for all rows together. Nothing of this was measured "
         "on an MI355X: noise, memory and spread there are not known, and `canary plan` wants them "
         "from an A/A run.",
@@ -45,6 +74,7 @@ def verdict_page(note: str) -> str:
         lines += [
             f"## {title}",
             "",
+            *_NOTES.get(kind, ()),
             "| case | blocks of | promoted | rolled back | invalid | covered | median |",
             "|---|---|---|---|---|---|---|",
             *(_row(row) for row in rows if row["kind"] == kind),
@@ -162,6 +192,15 @@ _READING = [
     "- **A drift of one arm alone** looks like a gain while it lasts. It is called invalid when "
     "the halves of the run disagree; a gain that was real for an hour and went away is promoted. "
     "A watch after the promotion is the answer to that.",
+    "- **Pods that restart** keep the promise, if the rules say how far starts lie apart. With "
+    "`start_sd` left at 0 and starts as far apart as GPUs, errors double: take both from an A/A "
+    "run in which pods restart.",
+    "- **A mix that moves.** Without registered `weights` the gain is that of the mix *so far*: a "
+    "canary that is faster at small batches and not at large ones is promoted in a night of small "
+    "batches. That is no error about the night, and one about the day. Register the day's mix, "
+    "or wait for a whole day. What the mix has not reached yet is then taken as no gain, and so "
+    "is all busy time without data. Noise moves with the mix too, so such runs are called invalid "
+    "more often.",
     "- **Margin below the claim.** A site whose mix gains 4 % cannot prove 4 %. The claim's own "
     "number is reported beside the verdict, with equal weights.",
     "",

@@ -62,7 +62,16 @@ def test_a_real_prometheus_gives_the_recorded_history_and_its_verdict(
             replace(source, arms=replace(source.arms, stable="blue", canary="green")).history(
                 START, END
             )
+        assert found.asked is not None
+        for query in found.asked.queries(START, END):
+            answer = server.query(query.expression)
+            samples = sum(len(series["values"]) for series in answer)
+            assert (query.series, query.samples) == (len(answer), samples), query
     file = RecordedFile(path=recorded).history(START, END)
+    assert file.asked is not None
+    assert [(q.subject, q.series, q.samples) for q in found.asked.queries(START, END)] == [
+        (q.subject, q.series, q.samples) for q in file.asked.queries(START, END)
+    ]
     assert found.cells == file.cells
     assert (found.stable.facts, found.canary.facts) == (file.stable.facts, file.canary.facts)
     for one, other in zip(arrays(found), arrays(file), strict=True):

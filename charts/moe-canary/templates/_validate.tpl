@@ -1,6 +1,11 @@
 {{/* What a schema cannot say. Each refusal names the path and the rule. */}}
 {{- define "moe-canary.validate" -}}
 {{- $source := .Values.source -}}
+{{- range $key := list "arms" "source" -}}
+{{- if get $.Values.policy $key -}}
+{{- fail (printf "policy.%s: the chart's own source says it; set source.prometheus, source.stable, source.canary" $key) -}}
+{{- end -}}
+{{- end -}}
 {{- if and $source.prometheus.url $source.exporters -}}
 {{- fail "source.exporters: source.prometheus.url is set too; a judge has one source" -}}
 {{- end -}}

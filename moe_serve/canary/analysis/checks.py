@@ -6,8 +6,9 @@ from statistics import fmean
 from scipy.special import fdtri, ndtri  # type: ignore[import-untyped]  # it ships no types
 
 from moe_serve.canary.analysis.estimate import Estimate, NoEstimate, SeriesPoint
+from moe_serve.canary.analysis.estimator import Terms
 from moe_serve.canary.analysis.noise import Calibration, plain_variance
-from moe_serve.canary.analysis.policy import Policy
+from moe_serve.canary.analysis.policy import Policy, Uncovered
 from moe_serve.canary.analysis.validity import Validity
 from moe_serve.canary.analysis.verdict import Check, Severity
 from moe_serve.canary.quality.finding import QualityFinding
@@ -194,10 +195,10 @@ def speed_checks(policy: Policy, primary: Estimate | NoEstimate) -> tuple[Check,
     return (
         Check(
             name=f"{name}_gain",
-            number=found.lo if found else None,
+            number=lower_end(policy, found) if found else None,
             threshold=policy.log_margin,
-            passed=found is not None and found.lo > policy.log_margin,
-            detail=lack or f"lower end of the {name} rate's log ratio, must exceed the margin",
+            passed=found is not None and lower_end(policy, found) > policy.log_margin,
+            detail=lack or _gain_detail(policy, found, name),
         ),
         Check(
             name=f"{name}_no_harm",
@@ -214,6 +215,37 @@ def speed_checks(policy: Policy, primary: Estimate | NoEstimate) -> tuple[Check,
             detail=lack or _coverage_detail(primary),
         ),
         _cells_check(policy, primary),
+    )
+
+
+def lower_end(policy: Policy, found: Estimate) -> float:
+    """What must exceed the margin."""
+    return found.lo if policy.uncovered is Uncovered.AS_COVERED else found.whole_lo
+
+
+def _gain_detail(policy: Policy, found: Estimate | None, name: str) -> str:
+    told = f"lower end of the {name} rate's log ratio"
+    if found is not None and lower_end(policy, found) != found.lo:
+        told += f", {1 - found.covered_weight:.1%} of the busy time that lack data taken as no gain"
+    return f"{told}, must exceed the margin"
+
+
+def registered_check(terms: Terms, primary: Estimate | NoEstimate) -> tuple[Check, ...]:
+    """Whether every batch size that was registered has been seen often enough in both arms."""
+    if terms.batches is None:
+        return ()
+    cells = primary.cells if isinstance(primary, Estimate) else ()
+    lacking = sorted(set(terms.batches) - {cell.cell.bucket for cell in cells})
+    return (
+        Check(
+            name="registered_batches",
+            number=float(len(terms.batches) - len(lacking)),
+            threshold=float(len(terms.batches)),
+            passed=not lacking,
+            detail=f"registered and not covered: batch {', '.join(map(str, lacking))}"
+            if lacking
+            else "every registered batch size is covered",
+        ),
     )
 
 

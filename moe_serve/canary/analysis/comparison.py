@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from moe_serve.canary.analysis.asked import Query, behind
 from moe_serve.canary.analysis.boundary import Looks
 from moe_serve.canary.analysis.estimate import Estimate, NoEstimate
 from moe_serve.canary.analysis.estimator import Terms, estimate
@@ -45,6 +46,7 @@ class Registration:
     `under_test` names the facts in which the arms may differ. `canary_share` is which share of
     both arms' requests the canary is to get; None leaves the split unchecked. `weights` are shares
     of busy time by cell of the primary kind; None takes the stable arm's in this comparison.
+    `batches` are the sizes that decide, each of which must be covered; None: all that are exact.
     """
 
     policy: Policy = field(default_factory=Policy)
@@ -57,6 +59,7 @@ class Registration:
     canary_share: float | None = None
     guards: tuple[Guard, ...] = ()
     weights: Mapping[Cell, float] | None = None
+    batches: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         """Refuse what could not be judged."""
@@ -90,6 +93,7 @@ class Registration:
             canary_pods=max(1, canary_pods),
             calibration=self.calibration,
             weights=self.weights,
+            batches=self.batches,
             alpha_low=self.policy.alpha_promote,
             # Speed and each guard may roll back, so they share the chance of doing so wrongly.
             alpha_high=self.policy.alpha_rollback / (1 + len(self.guards)),
@@ -140,11 +144,19 @@ class Findings:
             "window": {"start": self.observed.start, "end": self.observed.end},
             "blocks": self.blocks,
             "origin": self.observed.origin,
+            **({"queries": self._queries()} if self.observed.queries else {}),
             "excluded": {
                 "stable": dict(self.observed.stable.void),
                 "canary": dict(self.observed.canary.void),
             },
         }
+
+    def behind(self, query: Query) -> tuple[str, ...]:
+        """The names of the checks whose number rests on a query's samples."""
+        return behind(query, self.judgement.checks, self.registered.policy.primary)
+
+    def _queries(self) -> list[dict[str, object]]:
+        return [query.to_json(self.behind(query)) for query in self.observed.queries]
 
 
 def _ends(found: Estimate | NoEstimate) -> dict[str, float | None]:
@@ -160,7 +172,8 @@ class Observed:
 
     `tables` are of pure decode batches, `mixed` of those with prefill, of the primary kind.
     `facts` are what each arm's pods say of their configuration, by arm and name;
-    `canary_neurons` the canary's lost and live ones, None where none says.
+    `canary_neurons` the canary's lost and live ones, None where none says. `queries` are what the
+    source was asked; none where there was no source, or an audit is of a version that kept none.
     """
 
     tables: Mapping[CellKind, BlockTable]
@@ -177,6 +190,7 @@ class Observed:
     start: float
     end: float
     origin: str
+    queries: tuple[Query, ...] = ()
 
 
 def examine(
@@ -232,6 +246,7 @@ def observe(history: History, registered: Registration) -> Observed:
         start=history.start,
         end=history.end,
         origin=history.origin,
+        queries=history.asked.queries(history.start, history.end) if history.asked else (),
     )
 
 
@@ -251,7 +266,7 @@ def conclude(
         for kind in (CellKind.STEP, CellKind.KERNEL)
     )
     table = seen.tables[policy.primary]
-    mixed = estimate(seen.mixed, policy.primary, replace(terms, weights=None))
+    mixed = estimate(seen.mixed, policy.primary, replace(terms, weights=None, batches=None))
     return Findings(
         judgement=judge(
             policy,
@@ -348,4 +363,5 @@ def _registered(registered: Registration) -> dict[str, Any]:
         "canary_share": registered.canary_share,
         "guards": [[guard.name, guard.margin] for guard in registered.guards],
         "weights": {str(cell): share for cell, share in (registered.weights or {}).items()},
+        **({} if registered.batches is None else {"batches": list(registered.batches)}),
     }

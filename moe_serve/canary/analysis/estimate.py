@@ -7,8 +7,10 @@ above 0 the canary is faster; `speedup` is exp(theta).
 import math
 from dataclasses import dataclass
 
+import numpy as np
+
 from moe_serve.canary.analysis.series import Cell, CellKind
-from moe_serve.canary.analysis.table import Estimand
+from moe_serve.canary.analysis.table import Estimand, of_the_whole
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +108,13 @@ class Estimate:
     def speedup(self) -> float:
         """Ratio of rates, canary over stable."""
         return math.exp(self.theta)
+
+    @property
+    def whole_lo(self) -> float:
+        """The lower end for all of the weight, what is not covered taken as no gain."""
+        if not self.uncovered or self.estimand is not Estimand.MIX:
+            return self.lo
+        return float(of_the_whole(np.float64(self.lo), np.float64(self.covered_weight)))
 
     @property
     def confidence(self) -> float:

@@ -35,7 +35,8 @@ class Terms:
     """What a comparison's numbers rest on, fixed before its start.
 
     `weights` are shares of the stable arm's busy time by cell (None: this run's own); one without
-    a mode is of all modes of its batch size, in this run's own proportions. `alpha_low`
+    a mode is of all modes of its batch size, in this run's own proportions. `batches` are the sizes
+    that the estimate speaks for (None: all); others keep their weight, as not covered. `alpha_low`
     is the chance of ever promoting at the margin, `alpha_high` that of ever calling a gain absent.
     """
 
@@ -46,6 +47,7 @@ class Terms:
     canary_pods: int = 1
     calibration: Calibration | None = None
     weights: Mapping[Cell, float] | None = None
+    batches: tuple[int, ...] | None = None
     alpha_low: float = 0.05
     alpha_high: float = 0.02
 
@@ -89,6 +91,7 @@ def estimate(
     is reported, not handed out. At given weights of the `equal` estimand, swapping the arms
     negates theta and mirrors the ends exactly; of `mix` it does so up to the weights' own swap.
     """
+    table = _registered(table, terms)
     weights = _weights(table, terms, estimand)
     seen = (~np.isnan(table.log_ratios)).sum(axis=0)
     covered = np.where(seen >= MIN_BLOCKS, weights, 0.0)
@@ -133,6 +136,14 @@ def estimate(
         ),
         series=_series(table, weights, looked, estimand),
     )
+
+
+def _registered(table: BlockTable, terms: Terms) -> BlockTable:
+    """The table with log ratios of the registered batch sizes alone."""
+    if terms.batches is None:
+        return table
+    own = np.array([cell.bucket in terms.batches for cell in table.cells], dtype=bool)
+    return replace(table, log_ratios=np.where(own, table.log_ratios, math.nan))
 
 
 def _weights(table: BlockTable, terms: Terms, estimand: Estimand) -> Floats:

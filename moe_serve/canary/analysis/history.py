@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from moe_serve.canary.analysis.asked import Asked
 from moe_serve.canary.analysis.series import Cell
 from moe_serve.canary.analysis.service import CounterSeries, Measure
 from moe_serve.errors import UsageError
@@ -75,7 +76,8 @@ class History:
     """Both arms over one stretch of time, the columns of all counters being `cells`.
 
     `start` and `end` are seconds since the epoch: what was asked for, covered or not. `origin` is
-    where it comes from, in words and without credentials (it is shown, and written to the audit).
+    where it comes from, in words and without credentials (it is shown, and written to the audit);
+    `asked` how it was asked for, None where no source was.
     """
 
     cells: tuple[Cell, ...]
@@ -84,6 +86,7 @@ class History:
     start: float
     end: float
     origin: str
+    asked: Asked | None = None
 
     def __post_init__(self) -> None:
         """Refuse columns that do not fit."""

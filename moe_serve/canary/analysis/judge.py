@@ -10,8 +10,10 @@ from moe_serve.canary.analysis.checks import (
     bound_check,
     declared_checks,
     known_check,
+    lower_end,
     mixed_check,
     quality_check,
+    registered_check,
     speed_checks,
     validity_checks,
 )
@@ -45,10 +47,15 @@ def judge(
     with prefill (None: nobody asked). `neurons` are the canary's lost and live ones. `byte_bound`
     is log(bytes fetched by stable / by canary): the most that the kernel can gain.
     """
-    quality = under(policy.quality_mode, policy.quality_allowed, quality)
+    quality = under(policy.question, quality)
     primary = step if policy.primary is CellKind.STEP else kernel
     valid = validity_checks(policy, validity, primary, terms.calibration)
-    speed = (*speed_checks(policy, primary), *mixed_check(policy, mixed), known_check(validity))
+    speed = (
+        *speed_checks(policy, primary),
+        *registered_check(terms, primary),
+        *mixed_check(policy, mixed),
+        known_check(validity),
+    )
     same, bound = quality_check(quality), bound_check(kernel, byte_bound)
     verdict, reason = _decide(policy, terms, primary, quality, validity, valid, speed, guards)
     if neurons is not None and neurons[0] > 0:
@@ -159,13 +166,18 @@ def _wanting(
         pass
     elif primary.lo <= policy.log_margin:
         wanting.append(_time_left(policy, terms, validity, primary))
+    elif lower_end(policy, primary) <= policy.log_margin:
+        wanting.append(
+            "the margin is exceeded where there is data, and not once the rest is taken as no "
+            "gain: load its batch sizes"
+        )
     if primary.covered_weight < policy.min_covered_weight:
         wanting.append(
             f"cells with {1 - primary.covered_weight:.0%} of the busy time lack data: load their "
             f"batch sizes (at least {policy.min_covered_weight:.0%} must be covered)"
         )
         wanting += [check.detail for check in speed if check.name == "coverage"]
-    own = ("every_cell", "mixed_no_harm", "configuration_known")
+    own = ("every_cell", "registered_batches", "mixed_no_harm", "configuration_known")
     wanting += [check.detail for check in speed if check.name in own and not check.passed]
     if not (isinstance(quality, QualityFinding) and quality.outcome is Outcome.PASSED):
         wanting.append(f"the answers are not shown to be the same: {quality.reason}")

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 
 from moe_serve.canary.analysis.series import CellKind
-from moe_serve.canary.quality.finding import Mode
+from moe_serve.canary.quality.finding import Mode, Question
 from moe_serve.errors import UsageError
 
 _ABOVE_0, _LARGEST = math.ulp(0), sys.float_info.max
@@ -23,6 +23,15 @@ class OnNoGain(StrEnum):
     KEEP_GOING = "keep_going"
 
 
+class Uncovered(StrEnum):
+    """What a promotion takes of busy time that lacks data: that it gains nothing, or that it gains
+    what the rest does (how verdicts were before the policy said it).
+    """
+
+    NO_GAIN = "no_gain"
+    AS_COVERED = "as_covered"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
     """The rules of one comparison.
@@ -34,8 +43,9 @@ class Policy:
     cell of at least `cell_weight` that is slower by more than `cell_harm` forbids a promotion.
     `split_evidence` is how much better another traffic split must explain the counts to void
     the comparison. `quality_mode` says how the answers are compared, and so which of
-    `quality_epsilon_nats` (nats a token) and `quality_margin` (a share of items) counts. The other
-    figures are shares, but for seconds.
+    `quality_epsilon_nats` (nats a token) and `quality_margin` (a share of items) counts;
+    `quality_items` is how many items the task has (None: as many as its comparison planned). The
+    other figures are shares, but for seconds.
     """
 
     margin: float = 0.03
@@ -45,6 +55,7 @@ class Policy:
     alpha_promote: float = 0.05
     alpha_rollback: float = 0.02
     min_covered_weight: float = 0.8
+    uncovered: Uncovered = Uncovered.NO_GAIN
     max_void_share: float = 0.2
     cell_weight: float = 0.05
     cell_harm: float = 0.03
@@ -53,6 +64,7 @@ class Policy:
     quality_mode: Mode = Mode.IDENTICAL
     quality_epsilon_nats: float = 0.005
     quality_margin: float = 0.02
+    quality_items: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse rules that would let everything, or nothing, pass."""
@@ -86,6 +98,13 @@ class Policy:
         """What the answers may lose: nats a token, or a share of a task's items."""
         identical = self.quality_mode is Mode.IDENTICAL
         return self.quality_epsilon_nats if identical else self.quality_margin
+
+    @property
+    def question(self) -> Question:
+        """What a comparison of answers must have asked."""
+        return Question(
+            mode=self.quality_mode, allowed=self.quality_allowed, items=self.quality_items
+        )
 
     def to_json(self) -> dict[str, object]:
         """Every rule by its name."""

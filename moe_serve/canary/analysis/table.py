@@ -93,6 +93,13 @@ def pooled(
     return Pooled(theta=theta, influence=theta[..., None] + pull.sum(axis=-1), covered=covered)
 
 
+def of_the_whole(log_ratio: Floats | np.float64, covered: Floats | np.float64) -> Floats:
+    """A log ratio of the covered weight as one of all weight, the rest taken as neither faster nor
+    slower: `mix`'s own sum, with a log ratio of 0 for what is not covered.
+    """
+    return np.asarray(-np.log(covered * np.exp(-log_ratio) + (1 - covered)))
+
+
 def as_array(cells: tuple[Cell, ...], weights: Mapping[Cell, float]) -> Floats:
     """Weights in the cells' order, 0 where there is none."""
     found = np.array([weights.get(cell, 0.0) for cell in cells])

@@ -29,7 +29,7 @@ def judge_pairs(
     Per pair, the log ratios of all cells are averaged (equal weights, as published claims do);
     the interval is Student's t over pairs. Swapping the arms negates theta exactly.
     """
-    quality = under(rules.policy.quality_mode, rules.policy.quality_allowed, quality)
+    quality = under(rules.policy.question, quality)
     layout = paired(runs)
     planned = _planned(runs, rules)
     if isinstance(layout, Unpaired):

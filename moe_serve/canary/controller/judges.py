@@ -124,7 +124,7 @@ class Judging:
     def _answers(self) -> Word | NoWord:
         policy = self.registered.policy
         try:
-            found = under(policy.quality_mode, policy.quality_allowed, bound(self.quality()))
+            found = under(policy.question, bound(self.quality()))
         except MoeServeError as error:
             return NoWord(reason=str(error))
         return Word(

@@ -24,6 +24,22 @@ class Mode(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What the policy registered: the mode, what may be lost (nats a token, or a share of a task's
+    items) and how many items the task has (None: as many as its comparison planned).
+    """
+
+    mode: Mode
+    allowed: float
+    items: int | None = None
+
+    def __str__(self) -> str:
+        """`non-inferior with 0.02 allowed over 1319 items`."""
+        items = "" if self.items is None else f" over {self.items} items"
+        return f"{self.mode.value} with {self.allowed:g} allowed{items}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class QualityFinding:
     """An outcome with its one number and what was allowed; `body` is the whole comparison's JSON.
 
@@ -141,22 +157,34 @@ def _facts(found: QualityFinding, arm: str) -> Mapping[str, str]:
     return facts if isinstance(facts, Mapping) else {}
 
 
-def under(
-    mode: Mode, allowed: float, found: QualityFinding | NoQuality
-) -> QualityFinding | NoQuality:
+def under(question: Question, found: QualityFinding | NoQuality) -> QualityFinding | NoQuality:
     """The finding as far as it answers the registered question.
 
-    What was shown to lie within a wider bound than registered was not shown, and what was refuted
-    for a narrower one was not refuted.
+    In nats, what was shown to lie within a wider bound than registered was not shown, and what was
+    refuted for a narrower one was not refuted. A task's margin and number of items are fixed before
+    the first answer, so any other is another question.
     """
     if isinstance(found, NoQuality):
         return found
-    wider = found.outcome is Outcome.PASSED and found.allowed > allowed
-    narrower = found.outcome is Outcome.FAILED and found.allowed < allowed
-    if found.mode is mode and not wider and not narrower:
+    asked = Question(mode=found.mode, allowed=found.allowed, items=_items(question, found))
+    if found.mode is question.mode and _answers(question, asked, found.outcome):
         return found
     return NoQuality(
-        reason=f"the answers were compared in mode {found.mode.value} with {found.allowed:g} "
-        f"allowed, the policy has {mode.value} with {allowed:g} ({found.outcome.value}: "
-        f"{found.reason})"
+        reason=f"the answers were compared in mode {asked}, the policy has {question} "
+        f"({found.outcome.value}: {found.reason})"
     )
+
+
+def _items(question: Question, found: QualityFinding) -> int | None:
+    """How many items were planned, where the question has a number."""
+    planned = found.body.get("planned_items")
+    return planned if question.items is not None and isinstance(planned, int) else None
+
+
+def _answers(question: Question, asked: Question, outcome: Outcome) -> bool:
+    if question.mode is Mode.NON_INFERIOR:
+        same = math.isclose(asked.allowed, question.allowed, rel_tol=1e-9)
+        return same and asked.items == question.items
+    wider = outcome is Outcome.PASSED and asked.allowed > question.allowed
+    narrower = outcome is Outcome.FAILED and asked.allowed < question.allowed
+    return not (wider or narrower)

@@ -43,6 +43,11 @@ def comparison_report(history: History, found: Findings, *, created: str) -> Rep
         chapters=(chapter,),
         comparison=_comparison(found),
         not_proven=ASSUMPTIONS,
+        commands=tuple(
+            f"# {query.subject.value}, {query.samples} samples, of {query.source}\n"
+            f"{query.expression}"
+            for query in found.observed.queries
+        ),
     )
 
 

@@ -72,7 +72,9 @@ def _circumstances(data: ReportData) -> Html:
         known.append(tables.pairs("Seeds and fixed choices", data.seeds))
     shown = [table(found.head, found.rows, found.caption) for found in known]
     if data.commands:
-        shown.append(more("Commands to repeat it", tag("pre", "\n".join(data.commands))))
+        shown.append(
+            more("Commands and queries to repeat it", tag("pre", "\n".join(data.commands)))
+        )
     if not shown:
         return Html("")
     return tag("section", tag("h2", "Where and how"), join(shown), class_="plain")

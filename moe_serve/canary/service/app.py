@@ -8,7 +8,8 @@ from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from pydantic import BaseModel, ConfigDict
 
 from moe_serve import __version__
-from moe_serve.canary.analysis.verdict import Verdict
+from moe_serve.canary.analysis.asked import Subject
+from moe_serve.canary.analysis.verdict import Severity, Verdict
 from moe_serve.canary.explanation import explain
 from moe_serve.canary.service.metrics import exposition
 from moe_serve.canary.service.page import page
@@ -32,6 +33,43 @@ class VerdictBody(BaseModel):
     answers: Literal["passed", "failed", "undecided"] | None
     judged_at: float
     fault: str | None
+
+
+class QueryBody(BaseModel):
+    """What the source was asked for the samples behind some checks, to be asked again."""
+
+    subject: Subject
+    source: str
+    expression: str
+    series: int
+    samples: int
+    checks: list[str]
+
+
+class CheckBody(BaseModel):
+    """One question that the judge asked; without data `number` is null."""
+
+    name: str
+    number: float | None
+    threshold: float | None
+    passed: bool
+    severity: Severity
+    detail: str
+
+
+class WindowBody(BaseModel):
+    """Which stretch of time was judged, in seconds since the epoch."""
+
+    start: float
+    end: float
+
+
+class DetailedBody(VerdictBody):
+    """With `detail`, once there are findings: what each number rests on."""
+
+    window: WindowBody | None = None
+    checks: list[CheckBody] | None = None
+    queries: list[QueryBody] | None = None
 
 
 class Health(BaseModel):
@@ -83,9 +121,11 @@ def _traffic_gate(watch: Watch, response: Response) -> Health:
 
 
 def _for_engines(app: FastAPI, watch: Watch) -> None:
-    @app.get("/v1/verdict", response_model=VerdictBody)
+    @app.get("/v1/verdict", response_model=DetailedBody)
     def verdict(
-        detail: Annotated[bool, Query(description="with strata, checks and exclusions")] = True,
+        detail: Annotated[
+            bool, Query(description="with strata, checks, queries and exclusions")
+        ] = True,
     ) -> JSONResponse:
         """The latest verdict with its numbers."""
         body = watch.answer().to_json()

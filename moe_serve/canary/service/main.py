@@ -15,8 +15,9 @@ from moe_serve.canary.quality.finding import QualityFinding
 from moe_serve.canary.quality.result import NoQuality
 from moe_serve.canary.service.app import make_app
 from moe_serve.canary.service.watch import Source, Watch
+from moe_serve.canary.sources.addresses import without_secrets
 from moe_serve.canary.sources.scraped import Scraper, Target
-from moe_serve.errors import UsageError
+from moe_serve.errors import SourceError, UsageError
 
 _SCRAPE_SECONDS = 15.0
 
@@ -84,6 +85,10 @@ def targets(exporters: Sequence[str]) -> tuple[Target, ...]:
         arm, equals, url = text.partition("=")
         if arm not in ("stable", "canary") or not equals or "://" not in url:
             raise UsageError(f"--exporter {text!r}: as stable=http://10.0.0.1:9400/metrics")
+        try:
+            without_secrets(url)
+        except SourceError as error:
+            raise UsageError(f"--exporter {arm}: {error}") from error
         found.append(Target(arm=arm, pod=url.split("://", 1)[1].split("/", 1)[0], url=url))
     for arm in ("stable", "canary"):
         if not any(target.arm == arm for target in found):

@@ -1,14 +1,18 @@
 """From series of samples to the judge's history: pods, ranks, cells."""
 
+import itertools
+import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from moe_serve.canary.analysis.asked import Asked, Read, Subject, Words
 from moe_serve.canary.analysis.history import ArmHistory, Floats, History, PodSeries
 from moe_serve.canary.analysis.series import OVERFLOW, Cell, CellKind
 from moe_serve.canary.analysis.service import CounterSeries, Measure
-from moe_serve.canary.sources.facts import facts
+from moe_serve.canary.sources.facts import INFOS, facts
 from moe_serve.canary.sources.streams import Stream, Streams
 from moe_serve.errors import SourceError
 
@@ -19,6 +23,20 @@ _KERNEL = ("kernel_invocations_total", "kernel_seconds_total")
 STEP_SECONDS, WINDOW_SECONDS = (_PREFIX + measure[1] for measure in (_STEP, _WINDOW))
 _LIFE = ("source_start_timestamp_seconds", "graph_recaptures")
 _REQUESTS = "vllm:request_success_total"
+_SUBJECTS = {
+    Subject.PROCESSES: tuple(f"{_PREFIX}{name}" for name in _LIFE),
+    Subject.CONFIGURATION: (
+        *INFOS,
+        *(
+            f"{_PREFIX}{name}"
+            for name in ("padding_lost_neurons", "padding_live_neurons", "moe_layers")
+        ),
+    ),
+    Subject.TTFT: ("vllm:time_to_first_token_seconds_bucket",),
+    Subject.ITL: ("vllm:inter_token_latency_seconds_bucket",),
+    Subject.PREEMPTIONS: ("vllm:num_preemptions_total",),
+    Subject.REQUESTS: (_REQUESTS,),
+}
 # Finished counts every reason, `error` included.
 _MEASURES = {
     "vllm:time_to_first_token_seconds_bucket": (Measure.TTFT,),
@@ -36,9 +54,26 @@ class Arms:
     stable: str = "stable"
     canary: str = "canary"
 
+    @property
+    def pattern(self) -> str:
+        """A regular expression for both values and no other, in RE2's words as in grep's."""
+        return "|".join(
+            re.sub(r"([][\\.+*?(){}|^$])", r"\\\1", value) for value in (self.stable, self.canary)
+        )
 
-def assemble(streams: Streams, arms: Arms, start: float, end: float, origin: str) -> History:
-    """Both arms' history.
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Way:
+    """How a source is asked: its address or name, and what to ask it for given metrics."""
+
+    source: str
+    words: Words
+
+
+def assemble(
+    streams: Streams, arms: Arms, start: float, end: float, origin: str, way: Way | None = None
+) -> History:
+    """Both arms' history; without a `way` nobody is told how to ask again.
 
     Raises:
         SourceError: no series of the judge's names carries the arms' label.
@@ -65,7 +100,37 @@ def assemble(streams: Streams, arms: Arms, start: float, end: float, origin: str
         end=end,
         origin=f"{origin}; steps timed as {'whole steps' if steps else 'forward windows'}"
         + _void(streams),
+        asked=None if way is None else _asked(way, by_arm.values(), measures),
     )
+
+
+def _asked(
+    way: Way,
+    by_arm: Iterable[Sequence[Stream]],
+    measures: Mapping[CellKind, tuple[str, str]],
+) -> Asked:
+    rates = {
+        Subject(kind.value): tuple(f"{_PREFIX}{n}" for n in measures[kind]) for kind in measures
+    }
+    by_name: dict[str, list[Stream]] = {}
+    for stream in itertools.chain.from_iterable(by_arm):
+        by_name.setdefault(stream.name, []).append(stream)
+    return Asked(
+        source=way.source,
+        words=way.words,
+        read={
+            subject: Read(
+                names=names, series=_alike(s for name in names for s in by_name.get(name, ()))
+            )
+            for subject, names in {**rates, **_SUBJECTS}.items()
+        },
+    )
+
+
+def _alike(streams: Iterable[Stream]) -> tuple[tuple[Floats, int], ...]:
+    """A pod's series mostly have the same times, which are kept once."""
+    found = Counter(stream.times.tobytes() for stream in streams)
+    return tuple((np.frombuffer(times), many) for times, many in found.items())
 
 
 def _cells(

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,8 @@ from typing import Any
 import httpx
 
 from moe_serve.canary.analysis.history import History
-from moe_serve.canary.sources.assemble import Arms, assemble
+from moe_serve.canary.sources.addresses import without_secrets
+from moe_serve.canary.sources.assemble import Arms, Way, assemble
 from moe_serve.canary.sources.streams import NAMES, Streams, append
 from moe_serve.errors import SourceError
 
@@ -51,7 +52,13 @@ class Prometheus:
                         _add(streams, series)
                 except (LookupError, TypeError, ValueError, AttributeError) as error:
                     raise self._foreign() from error
-        return assemble(streams, self.arms, start, end, f"Prometheus {self._shown()}")
+        origin = f"Prometheus {self._shown()}"
+        way = Way(source=origin, words=self._words)
+        return assemble(streams, self.arms, start, end, origin, way)
+
+    def _words(self, names: Sequence[str], start: float, end: float) -> str:
+        """For its query page: the modifier `@` fixes the moment, whenever it is pasted."""
+        return f"{self._range(names, start, end)} @ {end:.3f}"
 
     def number(self, query: str) -> float | None:
         """What a query gives now: one number, or None if it gives no finite one.
@@ -103,23 +110,24 @@ class Prometheus:
     def _shown(self) -> str:
         """The address without what may be secret in it."""
         try:
-            url = httpx.URL(self.url)
-        except httpx.InvalidURL as error:
-            raise SourceError(f"Prometheus {self.url!r} is no URL") from error
-        return f"{url.scheme}://{url.netloc.decode('ascii').rpartition('@')[2]}{url.path}"
+            return without_secrets(self.url)
+        except SourceError as error:
+            raise SourceError(f"Prometheus {error}") from error
 
     def _query(self, client: httpx.Client, first: float, last: float) -> list[dict[str, Any]]:
-        arms = self.arms
-        parts = [
-            f'__name__=~"{"|".join(NAMES)}"',
-            f'{arms.label}=~"{arms.stable}|{arms.canary}"',
-            *([self.selector] if self.selector else []),
-        ]
-        # A millisecond more: range selectors leave their left end out since Prometheus 3.
-        query = f"{{{','.join(parts)}}}[{math.ceil((last - first) * 1000) + 1}ms]"
+        query = self._range(NAMES, first, last)
         body = self._ask(client, {"query": query, "time": f"{last:.3f}"})
         kind, found = self._result(body)
         return found if kind == "matrix" else []
+
+    def _range(self, names: Sequence[str], first: float, last: float) -> str:
+        parts = [
+            f'__name__=~"{"|".join(names)}"',
+            f'{self.arms.label}=~"{_quoted(self.arms.pattern)}"',
+            *([self.selector] if self.selector else []),
+        ]
+        # A millisecond more: range selectors leave their left end out since Prometheus 3.
+        return f"{{{','.join(parts)}}}[{math.ceil((last - first) * 1000) + 1}ms]"
 
     def _result(self, body: dict[str, Any]) -> tuple[str, list[Any]]:
         if body.get("status") != "success":
@@ -160,6 +168,10 @@ class Prometheus:
         if not isinstance(body, dict):
             raise SourceError(f"Prometheus {self._shown()}: an answer of another form")
         return body
+
+
+def _quoted(pattern: str) -> str:
+    return pattern.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
 
 def _chunks(start: float, end: float) -> Iterator[tuple[float, float]]:

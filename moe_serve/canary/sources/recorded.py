@@ -1,13 +1,15 @@
 """A recorded history: OpenMetrics text with timestamps, as promtool makes blocks from."""
 
+import hashlib
 import math
-from collections.abc import Iterable, Iterator
+import shlex
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
 from moe_serve.canary.analysis.history import History
-from moe_serve.canary.sources.assemble import Arms, assemble
+from moe_serve.canary.sources.assemble import Arms, Way, assemble
 from moe_serve.canary.sources.streams import NAMES, Stream, Streams, append, parse_key
 from moe_serve.errors import SourceError
 
@@ -30,10 +32,21 @@ class RecordedFile:
         try:
             with self.path.open(encoding="utf-8") as lines:
                 streams = read(lines, str(self.path), start, end)
+            with self.path.open("rb") as whole:
+                digest = hashlib.file_digest(whole, "sha256").hexdigest()
         except (OSError, UnicodeDecodeError) as error:
             text = getattr(error, "strerror", None) or "not UTF-8 text"
             raise SourceError(f"{self.path}: {text}") from error
-        return assemble(streams, self.arms, start, end, f"recorded file {self.path.name}")
+        way = Way(source=f"recorded file {self.path} (sha256 {digest})", words=self._words)
+        return assemble(streams, self.arms, start, end, f"recorded file {self.path.name}", way)
+
+    def _words(self, names: Sequence[str], start: float, end: float) -> str:
+        arms = f'{self.arms.label}="({self.arms.pattern})"'
+        pattern = rf"^({'|'.join(names)})\{{(.*,)?{arms}"
+        return (
+            f"grep -E {shlex.quote(pattern)} {shlex.quote(str(self.path))} | "
+            f"awk '$NF >= {start!r} && $NF <= {end!r}'"
+        )
 
     def span(self) -> tuple[float, float]:
         """The times of the first and the last sample.

@@ -1,5 +1,6 @@
 """The exporters themselves, asked again and again: no Prometheus is needed."""
 
+import shlex
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -9,7 +10,8 @@ from dataclasses import dataclass, field
 import httpx
 
 from moe_serve.canary.analysis.history import History
-from moe_serve.canary.sources.assemble import Arms, assemble
+from moe_serve.canary.sources.addresses import without_secrets
+from moe_serve.canary.sources.assemble import Arms, Way, assemble
 from moe_serve.canary.sources.streams import Streams, append, parse_key, samples
 from moe_serve.errors import SourceError
 
@@ -71,8 +73,26 @@ class Scraper:
                 url, fault = next(iter(self.faults.items()))
                 raise SourceError(f"exporter {url}: {fault}")
             return assemble(
-                self._streams, self.arms, start, end, f"{len(self.targets)} exporters, scraped"
+                self._streams,
+                self.arms,
+                start,
+                end,
+                f"{len(self.targets)} exporters, scraped",
+                self._way(),
             )
+
+    def _way(self) -> Way:
+        shown = [(target.arm, without_secrets(target.url)) for target in self.targets]
+        told = ", ".join(f"{arm}={url}" for arm, url in shown)
+        urls = " ".join(shlex.quote(url) for _, url in shown)
+
+        def words(names: Sequence[str], _start: float, _end: float) -> str:
+            return f"curl -s {urls} | grep -E '^({'|'.join(names)})[{{ ]'"
+
+        return Way(
+            source=f"exporters {told} (they tell what they count now, not what they did then)",
+            words=words,
+        )
 
     def _ask(self, target: Target) -> tuple[float, str | None, str]:
         at = self.clock()

@@ -17,12 +17,13 @@ from moe_serve.canary.quality.finding import QualityFinding
 from moe_serve.canary.quality.result import NoQuality
 from moe_serve.canary.service.app import make_app
 from moe_serve.canary.service.watch import Watch
-from moe_serve.canary.sources.assemble import Arms, assemble
+from moe_serve.canary.sources.assemble import Arms, Way, assemble
 from moe_serve.errors import SourceError
 from tests.canary.histories import START, Fleet, streams
 from tests.canary.test_audit import SAME
 
 NOW = START + 4 * 3600
+WAY = Way(source="memory", words=lambda names, start, end: f"{'|'.join(names)} {start} {end}")
 RULES = Registration(spread=Spread(), under_test=("policy",))
 
 
@@ -36,7 +37,7 @@ class Memory:
     def history(self, start: float, end: float) -> History:
         if self.fault:
             raise SourceError(self.fault)
-        return assemble(streams(self.fleet), Arms(), start, end, "memory")
+        return assemble(streams(self.fleet), Arms(), start, end, "memory", WAY)
 
 
 Served = Callable[..., tuple[Watch, httpx.Client]]

@@ -35,6 +35,23 @@ def test_a_good_canary_is_promoted_everywhere(served: Served) -> None:
     assert client.get("/v1/explain").text.startswith("PROMOTE: ")
 
 
+def test_the_numbers_stand_beside_what_was_asked_for_them_and_engines_may_leave_them_out(
+    served: Served,
+) -> None:
+    watch, client = served(Memory())
+    watch.judge()
+    queries = client.get("/v1/verdict").json()["queries"]
+    step = next(query for query in queries if query["subject"] == "step")
+    assert "step_gain" in step["checks"]
+    assert f"step: {step['samples']} samples of 24 series, behind arms_alive, " in (
+        client.get("/v1/explain").text
+    )
+    assert f"\n    {step['expression']}\n" in client.get("/v1/explain").text
+    assert "queries" not in client.get("/v1/verdict?detail=false").json()
+    schema = client.get("/openapi.json").json()["components"]["schemas"]
+    assert set(schema["QueryBody"]["required"]) == set(step)
+
+
 def test_before_the_first_judgement_nothing_is_decided(served: Served) -> None:
     _, client = served(Memory())
     body = client.get("/v1/verdict").json()

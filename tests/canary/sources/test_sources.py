@@ -1,14 +1,18 @@
 """Three sources of one history, and what each says when it cannot give one."""
 
+import hashlib
 import http.server
 import io
 import json
+import re
+import subprocess
 import threading
 import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
+import httpx
 import numpy as np
 import pytest
 
@@ -82,10 +86,19 @@ class Api(http.server.BaseHTTPRequestHandler):
             self.end_headers()
             self.wfile.write(b"oh no")
             return
-        until = float(form["time"][0])
-        width = float(form["query"][0].rpartition("[")[2].removesuffix("ms]")) / 1000
+        parts = re.fullmatch(
+            r'\{__name__=~"([^"]+)",track=~"([^"]+)"\}\[(\d+)ms\](?: @ ([0-9.]+))?',
+            form["query"][0],
+        )
+        assert parts, form["query"]
+        names, arms, width = parts[1], parts[2], int(parts[3]) / 1000
+        until = float(parts[4] or form["time"][0])
         result = []
         for stream in self.store:
+            if not re.fullmatch(names, stream.name) or not re.fullmatch(
+                arms, stream.labels["track"]
+            ):
+                continue
             pairs = zip(stream.times, stream.values, strict=True)
             values = [[t, repr(v)] for t, v in pairs if until - width < t <= until]
             if values:
@@ -118,6 +131,63 @@ def api(recorded: Path) -> Iterator[tuple[str, type[Api]]]:
 def test_prometheus_gives_the_same_history(api: tuple[str, type[Api]], recorded: Path) -> None:
     found = Prometheus(url=api[0]).history(START, END)
     same(found, RecordedFile(path=recorded).history(START, END))
+
+
+def told(history: History) -> dict[str, tuple[int, int]]:
+    assert history.asked is not None
+    queries = history.asked.queries(history.start, history.end)
+    return {query.subject: (query.series, query.samples) for query in queries}
+
+
+def test_what_prometheus_was_asked_gives_the_same_samples_when_it_is_pasted(
+    api: tuple[str, type[Api]], recorded: Path
+) -> None:
+    history = Prometheus(url=api[0]).history(START, END).until(START + 3600)
+    assert history.asked is not None
+    assert history.asked.source == f"Prometheus {api[0]}/"
+    for query in history.asked.queries(history.start, history.end):
+        # Its query page sends no time but now.
+        body = {"query": query.expression, "time": "1999999999"}
+        answer = httpx.post(f"{api[0]}/api/v1/query", data=body).json()["data"]["result"]
+        samples = sum(len(series["values"]) for series in answer)
+        assert (query.series, query.samples) == (len(answer), samples)
+    found = told(history)
+    assert found["step"] == (24, found["step"][1])
+    assert found["step"][1] > 24 * 230
+    assert found["ttft"] == (0, 0)
+    assert found == told(RecordedFile(path=recorded).history(START, END).until(START + 3600))
+
+
+def test_what_a_recorded_file_was_asked_gives_the_same_lines_in_a_shell(
+    recorded: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "it's one.om"
+    other = 'moe_serve_steps_timed_total{backtrack="stable",track="old"} 1 1780000100.0\n'
+    path.write_text(other + recorded.read_text("utf-8"), "utf-8")
+    history = RecordedFile(path=path).history(START + 600, START + 1200)
+    assert history.asked is not None
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert history.asked.source == f"recorded file {path} (sha256 {digest})"
+    for query in history.asked.queries(history.start, history.end):
+        shell = subprocess.run(
+            ["bash", "-c", query.expression], capture_output=True, text=True, check=True
+        )
+        lines = shell.stdout.splitlines()
+        assert len(lines) == query.samples
+        assert len({line.rsplit(" ", 2)[0] for line in lines}) == query.series
+
+
+@pytest.mark.parametrize(
+    ("value", "another"), [("gpt.oss", "gpt-oss"), ('a"b', "a"), ("a\\d", "a1"), ("(x|y)", "x")]
+)
+def test_an_arm_is_asked_for_by_its_very_name(value: str, another: str) -> None:
+    pattern = Arms(stable=value, canary="canary").pattern
+    assert re.fullmatch(pattern, value)
+    assert re.fullmatch(pattern, "canary")
+    assert not re.fullmatch(pattern, another)
+    source = Prometheus(url="http://p", arms=Arms(stable=value, canary="canary"))
+    literal = source._range(["up"], 0, 1).partition("track=~")[2].rpartition("[")[0][:-1]
+    assert json.loads(literal) == pattern  # PromQL's escapes are those of JSON here
 
 
 def test_a_server_that_stumbles_is_asked_again(api: tuple[str, type[Api]]) -> None:
@@ -222,6 +292,15 @@ def test_exporters_are_asked_directly_and_a_dead_one_is_a_gap() -> None:
     scraper = Scraper(targets=targets, clock=lambda: float(next(now)))
     for _ in range(3):
         scraper.poll()
+    asked = scraper.history(1000, 1100).asked
+    assert asked is not None
+    step = asked.queries(1000, 1100)[0]
+    assert (step.subject.value, step.series, step.samples) == ("step", 2, 6)
+    assert f"stable={url}, canary=http://127.0.0.1:1/metrics " in step.source
+    shell = subprocess.run(
+        ["bash", "-c", step.expression], capture_output=True, text=True, check=False
+    )
+    assert [line.partition("{")[0] for line in shell.stdout.splitlines()] == [*NAMES[:2]]
     server.shutdown()
     server.server_close()
     history = scraper.history(1000, 1100)
@@ -229,6 +308,17 @@ def test_exporters_are_asked_directly_and_a_dead_one_is_a_gap() -> None:
     assert np.diff(history.stable.pods[0].counts[:, 0]).tolist() == [100, 100]
     assert history.canary.pods == ()
     assert list(scraper.faults) == ["http://127.0.0.1:1/metrics"]
+
+
+def test_what_exporters_were_asked_shows_no_secret() -> None:
+    url = "http://me:s3cret@h:9400/metrics?token=s3cret"
+    scraper = Scraper(targets=[Target(arm="stable", pod="a", url=url)], keep_seconds=1e12)
+    scraper._keep(scraper.targets[0], 1.0, f'{NAMES[0]}{{rank="0"}} 1\n')
+    asked = scraper.history(0, 2).asked
+    assert asked is not None
+    told = [(query.source, query.expression) for query in asked.queries(0, 2)]
+    assert "stable=http://h:9400/metrics " in told[0][0]
+    assert "s3cret" not in str(told)
 
 
 def test_no_exporter_at_all_is_an_error_that_names_it() -> None:

@@ -8,6 +8,7 @@ import httpx
 from moe_serve.canary.analysis.history import DIGEST, UNKNOWN
 from moe_serve.canary.analysis.series import OVERFLOW
 from moe_serve.canary.quality.prober.together import together
+from moe_serve.canary.sources.addresses import without_secrets
 from moe_serve.canary.sources.facts import INFOS, facts
 from moe_serve.canary.sources.streams import Stream, parse_key, samples
 from moe_serve.canary.sources.traffic import busy_by_batch
@@ -37,12 +38,14 @@ class Exporter:
     """A moe-serve exporter's `/metrics`; `name` is the flag that gave it."""
 
     def __init__(self, name: str, url: str, *, timeout: float = 10.0) -> None:
+        if not url.startswith(("http://", "https://")):
+            raise UsageError(f"{name}: as http://HOST:9400/metrics, with http:// or https://")
         try:
-            self._asked = httpx.URL(url)
-        except httpx.InvalidURL as error:
-            raise UsageError(f"{name} {url}: {error}") from error
-        # A password in it is used, and never told.
-        self.url = str(self._asked.copy_with(userinfo=b""))
+            # A password in it is used, and never told.
+            self.url = without_secrets(url)
+        except SourceError as error:
+            raise UsageError(f"{name}: {error}") from error
+        self._asked = url
         self._name, self._timeout = f"{name} {self.url}", timeout
 
     async def facts(self) -> dict[str, str]:
@@ -104,8 +107,6 @@ class Exporter:
     async def _read(self, client: httpx.AsyncClient) -> list[Stream]:
         try:
             answer = await client.get(self._asked)
-        except httpx.UnsupportedProtocol as error:
-            raise UsageError(f"{self._name}: as http://HOST:9400/metrics") from error
         except httpx.HTTPError as error:
             told = str(error) or type(error).__name__
             raise ProbeError(f"{self._name}: no answer ({told})") from error
