@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import cycle
 from pathlib import Path
@@ -46,9 +46,10 @@ def saying(*texts: str, code: int = 200) -> Iterator[str]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self.send_response(code)
-            self.end_headers()
-            self.wfile.write(next(turn).encode())
+            with suppress(ConnectionError):  # the first reading may have been enough
+                self.send_response(code)
+                self.end_headers()
+                self.wfile.write(next(turn).encode())
 
         def log_message(self, *_: Any) -> None:
             pass

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from moe_serve.canary.analysis.verdict import Verdict
+from moe_serve.canary.audit import inputs, reproduce
 from moe_serve.canary.quality.file import read
 from moe_serve.canary.quality.finding import QualityFinding, about, bound, finding
 from moe_serve.canary.quality.result import NoQuality, Outcome
@@ -165,8 +166,9 @@ def test_answers_that_differ_roll_back_and_say_that_nobody_asked(tmp_path: Path)
     assert found.judgement.verdict is Verdict.ROLLBACK
     assert "not known to be of these pods" in found.judgement.reason
     assert "not known to be of these pods" in str(found.judgement.quality["reason"])
-    # What an audit keeps of it is judged the same again.
-    assert bound(found.quality) == found.quality
+    # What an audit keeps of it is judged the same again, as is what it kept before anybody asked.
+    assert reproduce(inputs(found)).to_json() == found.to_json()
+    assert about(failed, JUDGED) is failed
 
 
 def test_a_pass_cannot_say_itself_that_it_was_noticed() -> None:

@@ -29,7 +29,7 @@ from moe_serve.canary.analysis.table import BlockTable, Estimand, amdahl, moe_sh
 from moe_serve.canary.analysis.validity import Requests, Validity
 from moe_serve.canary.analysis.verdict import Judgement
 from moe_serve.canary.analysis.windows import Cut, Windows, tabulate
-from moe_serve.canary.quality.finding import QualityFinding, about
+from moe_serve.canary.quality.finding import QualityFinding, about, bound
 from moe_serve.canary.quality.result import NoQuality
 from moe_serve.errors import UsageError
 
@@ -197,7 +197,8 @@ def examine(
     history: History, registered: Registration, quality: QualityFinding | NoQuality
 ) -> Findings:
     """Judge what a history shows. Pure: equal inputs give equal findings."""
-    return conclude(observe(history, registered), registered, quality)
+    # Not where an audit is replayed: what it holds was bound, or is older than the question.
+    return conclude(observe(history, registered), registered, bound(quality))
 
 
 def observe(history: History, registered: Registration) -> Observed:

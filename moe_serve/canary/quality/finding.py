@@ -107,7 +107,7 @@ def bound(found: QualityFinding | NoQuality) -> QualityFinding | NoQuality:
     """The finding as far as it says of which pods it is.
 
     A pass of servers whose configuration was not asked for may be of any, so it is none. Answers
-    that differ still count: they can only do harm. Idempotent, as an audit's replay reads them.
+    that differ still count: they can only do harm.
     """
     if isinstance(found, NoQuality) or not (lacking := _unknown(found)):
         return found
@@ -117,9 +117,7 @@ def bound(found: QualityFinding | NoQuality) -> QualityFinding | NoQuality:
             reason=f"the answers are {told}; name each arm's exporter to `quality probe` "
             f"({found.outcome.value}: {found.reason})"
         )
-    if found.reason.endswith(note := f" ({told})"):
-        return found
-    reason = found.reason + note
+    reason = f"{found.reason} ({told})"
     return replace(found, reason=reason, body={**found.body, "reason": reason})
 
 
@@ -130,7 +128,6 @@ def about(
 
     `judged` are the arms' facts, by arm and name.
     """
-    found = bound(found)
     if isinstance(found, NoQuality):
         return found
     for arm in _ARMS:
