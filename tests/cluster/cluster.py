@@ -70,7 +70,7 @@ class Cluster:
             self.kubectl("delete", "namespace", name, "--timeout=90s", seconds=100)
 
     def keep_evidence(self, namespace: str) -> Path:
-        """Everything that explains a failure in `namespace`, in a new file beside the node's logs."""
+        """All that explains a failure in `namespace`, in a new file beside the node's logs."""
         self.layout.logs.mkdir(parents=True, exist_ok=True)
         kept = len(list(self.layout.logs.glob(f"{namespace}*.txt")))
         target = self.layout.logs / f"{namespace}-{kept + 1}.txt"

@@ -31,9 +31,10 @@ JUDGE_FILES = ("deploy/local/moe-canary.yaml",)
 WIDE, WIDTH = "generate(home, 360, 2880)", "generate(home, 360)"
 PROBE = [
     *("--texts", "64", "--tokens", "32", "--greedy-tokens", "16", "--top", "5"),
-    *("--per-round", "64", "--rounds", "8", "--concurrency", "1,8", "--output", "json"),
+    *("--per-round", "64", "--rounds", "8", "--concurrency", "1,4", "--output", "json"),
 ]
-IN_FLIGHT, TOKENS = 12, 48
+# Far more than both arms take at once: so every step has one batch size, and one cell has all data.
+SEQUENCES, IN_FLIGHT, TOKENS = 4, 24, 96
 
 
 def arm(policy: str, track: str, **padding: Any) -> dict[str, Any]:
@@ -46,7 +47,9 @@ def arm(policy: str, track: str, **padding: Any) -> dict[str, Any]:
         "track": track, "padding": {"policy": policy, **padding}, "extraInitContainers": [init],
         "monitoring.rules.enabled": False,
         # vLLM's CPU worker dies of a seeded request whose prompt it has to split.
-        "engine.extraArgs": ["--max-num-batched-tokens=2048", "--max-model-len=1024"],
+        "engine.extraArgs": [
+            "--max-num-batched-tokens=2048", "--max-model-len=1024", f"--max-num-seqs={SEQUENCES}",
+        ],
         "resources.memoryGiB": 8,
     }  # fmt: skip
 
@@ -171,9 +174,14 @@ def place(cluster: Cluster) -> Iterator[str]:
 def answers(cluster: Cluster, namespace: str) -> dict[str, Any]:
     """What `moe-serve quality probe` says of the two arms, and where the judge reads it."""
     arms = {"stable": STABLE, "canary": CANARY}
+    addresses = {
+        release: pods(cluster, namespace, release)[0]["status"]["podIP"]
+        for release in arms.values()
+    }
     words = ["moe-serve", "quality", "probe"]
     for name, release in arms.items():
         words += [f"--{name}", f"http://{release}-moe-serve"]
+        words += [f"--{name}-exporter", f"http://{addresses[release]}:9400"]
     ending = "; test $? -ne 2"  # 10 and 20 are answers too
     said = cluster.kubectl(
         *("exec", "client", "--namespace", namespace, "--", "sh", "-c"),
@@ -204,7 +212,7 @@ def rollout(
         cluster, namespace, *JUDGE_FILES, release=JUDGE, chart="moe-canary", values=values
     ):
         wait(lambda: watch.look() or watch.seen, "the controller's route", seconds=120)
-        wait(lambda: reached(url, host), "the gateway to have the route", seconds=30)
+        wait(lambda: reached(url, host), "the gateway to have the route", seconds=120)
         load.start()
         try:
             yield watch, load
