@@ -181,7 +181,7 @@ def answers(cluster: Cluster, namespace: str) -> dict[str, Any]:
     words = ["moe-serve", "quality", "probe"]
     for name, release in arms.items():
         words += [f"--{name}", f"http://{release}-moe-serve"]
-        words += [f"--{name}-exporter", f"http://{addresses[release]}:9400"]
+        words += [f"--{name}-exporter", f"http://{addresses[release]}:9400/metrics"]
     ending = "; test $? -ne 2"  # 10 and 20 are answers too
     said = cluster.kubectl(
         *("exec", "client", "--namespace", namespace, "--", "sh", "-c"),
