@@ -48,7 +48,7 @@ def _add_probe(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
             f"--{arm}-exporter",
             metavar="URL",
-            help=f"/metrics of the exporter beside {arm}'s server (port 9400): the judge takes a "
+            help=f"the exporter beside {arm}'s server (port 9400): the judge takes a "
             "pass only of arms whose configuration is known",
         )
     parser.add_argument(

@@ -158,6 +158,14 @@ def test_two_pods_behind_one_address_are_found_out(
     assert value in str(caught.value)
 
 
+def test_an_address_needs_no_path(tmp_path: Path) -> None:
+    worker(tmp_path)
+    with exporting(tmp_path) as url:
+        for short in (url.removesuffix("metrics"), url.removesuffix("/metrics")):
+            assert Exporter(FLAG, short).url == url
+            assert told(short) == told(url)
+
+
 def test_pods_that_are_alike_may_share_an_address(tmp_path: Path, stack: ExitStack) -> None:
     worker(tmp_path / "one")
     writer = worker(tmp_path / "other")

@@ -35,17 +35,19 @@ class Traffic:
 
 
 class Exporter:
-    """A moe-serve exporter's `/metrics`; `name` is the flag that gave it."""
+    """A moe-serve exporter, by its address with or without `/metrics`; `name` is the flag."""
 
     def __init__(self, name: str, url: str, *, timeout: float = 10.0) -> None:
         if not url.startswith(("http://", "https://")):
             raise UsageError(f"{name}: as http://HOST:9400/metrics, with http:// or https://")
         try:
             # A password in it is used, and never told.
-            self.url = without_secrets(url)
+            without_secrets(url)
         except SourceError as error:
             raise UsageError(f"{name}: {error}") from error
-        self._asked = url
+        asked = httpx.URL(url)
+        self._asked = asked if asked.path != "/" else asked.copy_with(path="/metrics")
+        self.url = without_secrets(str(self._asked))
         self._name, self._timeout = f"{name} {self.url}", timeout
 
     async def facts(self) -> dict[str, str]:
