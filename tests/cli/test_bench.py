@@ -30,7 +30,7 @@ def test_one_command_measures_writes_and_judges(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "runs"
-    code = bench(Pace(between=0.012), Pace(between=0.006), out, "--output", "json")
+    code = bench(Pace(between=0.05), Pace(between=0.025), out, "--output", "json")
     told = json.loads(capsys.readouterr().out)
     # Twice as fast, but nobody compared the answers.
     assert (code, told["verdict"], told["evidence"]) == (20, "KEEP_GOING", "B")
