@@ -265,8 +265,8 @@ def checks(cluster: Cluster, namespace: str) -> dict[str, dict[str, Any]]:
 
 @pytest.mark.skipif(
     (os.cpu_count() or 1) < CORES,
-    reason=f"needs {CORES} cores: on fewer, two servers that decode all the time, their engines, the "
-    "load and the node share them, and a block's step rate varies by half",
+    reason=f"needs {CORES} cores: on fewer, two servers that decode all the time, their engines, "
+    "the load and the node share them, and a block's step rate varies by half",
 )
 def test_lossless_pads_against_none_are_promoted_under_load_and_no_request_is_lost(
     cluster: Cluster, place: str, gateway: tuple[dict[str, str], str]
