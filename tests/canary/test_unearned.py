@@ -213,6 +213,19 @@ def test_a_clear_loss_with_prefill_forbids_a_promotion(slower: float, verdict: s
     assert ("clearly slower: batches with prefill" in found.judgement.reason) is (slower > 1)
 
 
+def test_a_batch_size_that_is_not_to_decide_still_forbids_where_it_is_clearly_slower() -> None:
+    def slow(stream: Stream) -> None:
+        cell = stream.labels["track"], stream.labels.get("bucket")
+        if cell == ("canary", "8") and "seconds" in stream.name:
+            stream.values[:] = type(stream.values)("d", [1.6 * v for v in stream.values])
+
+    rules = replace(RULES, batches=(32, 64), policy=replace(RULES.policy, min_covered_weight=0.5))
+    assert judged(fleet(gain=1.12), rules).judgement.verdict.value == "PROMOTE"
+    found = judged(fleet(slow, gain=1.12), rules).judgement
+    assert found.verdict.value != "PROMOTE"
+    assert "clearly slower: step, batch 8" in found.reason
+
+
 def test_lost_neurons_stand_in_the_reason() -> None:
     def change(stream: Stream) -> None:
         if "lost_neurons" in stream.name and stream.labels["track"] == "canary":

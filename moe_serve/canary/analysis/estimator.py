@@ -91,7 +91,7 @@ def estimate(
     is reported, not handed out. At given weights of the `equal` estimand, swapping the arms
     negates theta and mirrors the ends exactly; of `mix` it does so up to the weights' own swap.
     """
-    table = _registered(table, terms)
+    whole, table = table, _registered(table, terms)
     weights = _weights(table, terms, estimand)
     seen = (~np.isnan(table.log_ratios)).sum(axis=0)
     covered = np.where(seen >= MIN_BLOCKS, weights, 0.0)
@@ -104,7 +104,9 @@ def estimate(
     looked = running(table.log_ratios, weights, terms.rule, estimand=estimand)
     if not looked.at or math.isnan(looked.theta[-1]):
         return lacking
-    own = [[int(number)] for number in np.flatnonzero(covered)]
+    # A size that is not to decide is still looked at: clearly slower, it forbids a promotion.
+    ran = np.where((~np.isnan(whole.log_ratios)).sum(axis=0) >= MIN_BLOCKS, weights, 0.0)
+    own = [[int(number)] for number in np.flatnonzero(ran)]
     return Estimate(
         kind=kind,
         estimand=estimand,
@@ -120,8 +122,8 @@ def estimate(
         offset_sd=terms.offset_sd,
         offset_freedom=terms.rule.freedom,
         covered_weight=float(covered.sum()),
-        cells=_estimates(table, weights, own, terms, estimand),
-        buckets=_estimates(table, weights, _by_bucket(table.cells, covered), terms, estimand),
+        cells=_estimates(whole, weights, own, terms, estimand),
+        buckets=_estimates(whole, weights, _by_bucket(whole.cells, ran), terms, estimand),
         uncovered=(
             *(
                 UncoveredCell(cell=cell, weight=float(weight), blocks=int(count))

@@ -17,7 +17,7 @@ from moe_serve.canary.benchmarks.judgement import (
 from moe_serve.canary.benchmarks.pairing import Floats, Paired, Unpaired, paired
 from moe_serve.canary.benchmarks.protocol import PAIRS, Rules, Spread, spread
 from moe_serve.canary.benchmarks.results import BenchmarkRun
-from moe_serve.canary.quality.finding import QualityFinding, under
+from moe_serve.canary.quality.finding import QualityFinding, bound, under
 from moe_serve.canary.quality.result import NoQuality, Outcome
 
 
@@ -29,7 +29,7 @@ def judge_pairs(
     Per pair, the log ratios of all cells are averaged (equal weights, as published claims do);
     the interval is Student's t over pairs. Swapping the arms negates theta exactly.
     """
-    quality = under(rules.policy.question, quality)
+    quality = under(rules.policy.question, bound(quality))
     layout = paired(runs)
     planned = _planned(runs, rules)
     if isinstance(layout, Unpaired):

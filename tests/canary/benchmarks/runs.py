@@ -8,6 +8,7 @@ from itertools import product
 from moe_serve.canary.benchmarks.results import Arm, BenchmarkRun, Cell, Latencies, Shape
 from moe_serve.canary.quality.finding import QualityFinding, finding
 from moe_serve.canary.quality.result import Outcome
+from tests.canary.probed import probed
 
 SHAPES = (
     Shape(input_tokens=1024, output_tokens=1024),
@@ -17,14 +18,7 @@ CELLS = tuple(Cell(shape=shape, concurrency=conc) for shape in SHAPES for conc i
 
 
 def quality(outcome: Outcome) -> QualityFinding:
-    said: dict[str, object] = {
-        "mode": "identical",
-        "outcome": outcome.value,
-        "reason": f"answers {outcome.value}",
-        "number": 0.001 if outcome is Outcome.PASSED else 0.02,
-        "allowed": 0.005,
-    }
-    found = finding(said)
+    found = finding(probed(outcome))
     assert isinstance(found, QualityFinding)
     return found
 

@@ -10,9 +10,10 @@ from moe_serve.canary.benchmarks.judge import judge_pairs
 from moe_serve.canary.benchmarks.judgement import BenchmarkJudgement
 from moe_serve.canary.benchmarks.protocol import Rules, spread
 from moe_serve.canary.benchmarks.results import Arm, BenchmarkRun, Latencies
-from moe_serve.canary.quality.finding import QualityFinding
-from moe_serve.canary.quality.result import NoQuality
+from moe_serve.canary.quality.finding import QualityFinding, finding
+from moe_serve.canary.quality.result import NoQuality, Outcome
 from tests.canary.benchmarks.runs import CELLS, OTHER, SAME, changed, pairs
+from tests.canary.probed import probed
 
 
 def judged(
@@ -224,3 +225,10 @@ def test_all_numbers_survive_json() -> None:
     for runs in (pairs(), pairs(count=1), pairs()[1:]):
         text = json.dumps(judged(runs).to_json(), allow_nan=False)
         assert math.isfinite(json.loads(text)["planned_pairs"])
+
+
+def test_answers_of_unknown_servers_earn_nothing() -> None:
+    unknown = finding(probed(Outcome.PASSED, known=(None, None)))
+    found = judge_pairs(pairs(1.08), Rules(), unknown)
+    assert found.verdict is not Verdict.PROMOTE
+    assert "not known to be of these pods" in found.reason
