@@ -102,7 +102,10 @@ class _Quality(_Part):
         0.02, gt=0, lt=1, description="share of a task's items that may be lost (non-inferior)"
     )
     items: int | None = Field(
-        None, ge=1, description="items of the task (non-inferior); absent: as the probe planned"
+        None,
+        ge=1,
+        strict=True,
+        description="items of the task (non-inferior); absent: as the probe planned",
     )
 
 
@@ -129,7 +132,7 @@ class _Weight(_Part):
 
 
 class _Strata(_Part):
-    batches: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+    batches: tuple[Annotated[int, Field(ge=1, strict=True)], ...] = Field(
         min_length=1, description="batch sizes that decide; each must be covered for a promotion"
     )
 

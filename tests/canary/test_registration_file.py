@@ -79,6 +79,8 @@ def test_a_calibration_allows_earlier_looks() -> None:
             {"source": {"exporters": {"stable": ["http://a"]}}},
             r"^p.yaml: source.exporters.canary: Field required",
         ),
+        ({"strata": {"batches": [True]}}, r"^p.yaml: strata.batches.0: "),
+        ({"quality": {"items": True}}, r"^p.yaml: quality.items: "),
         ({"strata": {"batches": []}}, r"^p.yaml: strata.batches: .*at least 1 item"),
         ({"strata": {"batches": [8, 8]}}, r"^p.yaml: strata.batches: a batch size is there twice"),
         ({"strata": {"sizes": [8]}}, r"^p.yaml: strata.sizes: unknown key; known here: batches"),
