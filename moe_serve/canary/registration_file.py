@@ -13,7 +13,7 @@ from moe_serve.canary.analysis.policy import OnNoGain, Policy, Uncovered
 from moe_serve.canary.analysis.series import Cell, CellKind
 from moe_serve.canary.analysis.windows import Cut
 from moe_serve.canary.checked_yaml import first_fault, read
-from moe_serve.canary.quality.finding import Mode
+from moe_serve.canary.quality.finding import LEVELS, Mode
 from moe_serve.canary.sources.declared import ArmsPart, Declared, SourcePart, declared
 from moe_serve.errors import UsageError
 
@@ -106,6 +106,13 @@ class _Quality(_Part):
         ge=1,
         strict=True,
         description="items of the task (non-inferior); absent: as the probe planned",
+    )
+    alpha: float | None = Field(
+        None,
+        gt=0,
+        lt=0.5,
+        description="largest chance of a pass at the bound; absent: "
+        + ", ".join(f"{mode.value} {level:g}" for mode, level in LEVELS.items()),
     )
 
 
@@ -221,6 +228,7 @@ def parse(document: Any, name: str) -> Registration:
             quality_epsilon_nats=found.quality.epsilon_nats,
             quality_margin=found.quality.margin,
             quality_items=found.quality.items,
+            quality_alpha=found.quality.alpha or LEVELS[found.quality.mode],
         ),
         cut=_cut(found.blocks, name),
         deadline_seconds=found.deadline_hours * 3600,

@@ -9,7 +9,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from moe_serve.cli.canary_inputs import policy_flag, quality_flag
-from moe_serve.cli.canary_results import print_verdict, rules_flags
+from moe_serve.cli.canary_results import print_verdict, rules, rules_flags
 from moe_serve.cli.parsing import add_output, at_least
 from moe_serve.errors import UsageError
 
@@ -86,11 +86,11 @@ def _load_flags(load: argparse._ArgumentGroup) -> None:
 def run(args: argparse.Namespace) -> int:
     """Measure, then print the verdict; its exit code is the verdict's."""
     try:
-        from moe_serve.cli.canary_inputs import quality, registration
+        from moe_serve.cli.canary_inputs import quality
 
         bench = _bench(args)
         # Read before the start: rules that cannot be read must not cost hours.
-        registration(args), quality(args)()
+        rules(args), quality(args)()
     except ModuleNotFoundError as error:
         raise UsageError(f"{error.name} is not installed; install moe-serve[canary]") from error
     signal.signal(signal.SIGTERM, _interrupt)

@@ -47,10 +47,21 @@ def _ratio(text: str) -> float:
 
 
 def rules(args: argparse.Namespace) -> "Rules":
-    """The policy's rules, and the flags'."""
+    """The policy's rules, and the flags'.
+
+    Raises:
+        UsageError: the policy has rules for batch sizes, which benchmark results do not tell.
+    """
     from moe_serve.canary.benchmarks.protocol import Rules
 
-    return Rules(policy=registration(args).policy, claim=args.claim, pairs=args.pairs)
+    registered = registration(args)
+    for key, rule in (("strata", registered.batches), ("weights", registered.weights)):
+        if rule is not None:
+            raise UsageError(
+                f"--policy {args.policy}: {key}: benchmark results do not tell batch sizes; leave "
+                "it out to judge them"
+            )
+    return Rules(policy=registered.policy, claim=args.claim, pairs=args.pairs)
 
 
 def judge_results(args: argparse.Namespace) -> int:

@@ -140,6 +140,7 @@ def _judge(
     args: argparse.Namespace, plan: "Plan", log: "Callable[[Findings, float], None] | None"
 ) -> "Callable[[Callable[[], None]], JudgeThread]":
     from moe_serve.canary.controller.judges import Asked, Judging
+    from moe_serve.canary.registration_file import load_declared
 
     if args.judge is not None:
         if "://" not in args.judge:
@@ -154,7 +155,12 @@ def _judge(
     if told.exporter:
         raise UsageError("exporters have no past to replay: use --prometheus, or --judge URL")
     if plan.baseline and told.stable == "stable":
-        args.stable = "baseline"  # what the canary is held against; stable is not compared
+        if args.stable or (args.policy and "stable" in load_declared(args.policy).arms):
+            raise UsageError(
+                f"{'--stable' if args.stable else f'{args.policy}: arms.stable'}: stable is not "
+                "compared where the plan has a baseline; leave it out, or give the baseline's value"
+            )
+        args.stable = "baseline"
     found, rules, answers = source(args), registration(args), quality(args)
     _shares_agree(plan, rules)
 

@@ -12,12 +12,15 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from moe_serve.canary.quality.counters import CORRUPTED, FINISHED
+
 VOCABULARY = 12
 
 
 @dataclass
 class Behaviour:
     """`off` moves the logits; `fail` answers 500 to every n-th request; `broken` gives no numbers.
+    `corrupts` counts every request as corrupted, as vLLM does; None: it has no metrics.
 
     `answer` is what it says to a question; None echoes the sum that the question asks for.
     `on_first` happens when it is first asked to complete something.
@@ -27,6 +30,7 @@ class Behaviour:
     fail: int = 0
     broken: bool = False
     answer: str | None = None
+    corrupts: bool | None = None
     on_first: Callable[[], None] | None = None
     salts: list[str] = field(default_factory=list)
     asked: int = 0
@@ -75,6 +79,12 @@ class Behaviour:
             for at in named
         }
 
+    def metrics(self) -> str:
+        return (
+            f"{CORRUPTED} {self.asked if self.corrupts else 0}\n"
+            f'{FINISHED}{{finished_reason="stop"}} {self.asked}\n'
+        )
+
     def _said(self, prompt: str) -> str:
         if self.answer is not None:
             return self.answer
@@ -94,6 +104,8 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         if self.path == "/v1/models":
             self._say(200, {"data": [{"id": "known", "max_model_len": 256}]})
+        elif self.path == "/metrics" and self.server.behaviour.corrupts is not None:
+            self._say(200, self.server.behaviour.metrics())
         else:
             self._say(404, {})
 
@@ -122,8 +134,8 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self._say(200, {"choices": [behaviour.complete(body)]})
 
-    def _say(self, code: int, document: dict[str, Any]) -> None:
-        text = json.dumps(document).encode()
+    def _say(self, code: int, document: dict[str, Any] | str) -> None:
+        text = (document if isinstance(document, str) else json.dumps(document)).encode()
         with suppress(ConnectionError):  # the client may have seen enough
             self.send_response(code)
             self.send_header("content-length", str(len(text)))

@@ -45,7 +45,7 @@ def probed(outcome: Outcome, *, known: Facts | None = None) -> Any:
             cells=cells,
         ),
         drift=NoQuality(reason="no counters"),
-        details=_details("identical", 0.005, known),
+        details=_details("identical", 0.005, known) | {"alpha": 0.01},
     )
     return gate.to_json()
 

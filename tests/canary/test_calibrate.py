@@ -7,6 +7,7 @@ import pytest
 from moe_serve.canary.analysis.calibrate import calibrate
 from moe_serve.canary.analysis.comparison import Registration
 from moe_serve.canary.analysis.history import History
+from moe_serve.canary.analysis.series import Cell, CellKind
 from moe_serve.canary.sources.assemble import Arms, assemble
 from moe_serve.errors import UsageError
 from tests.canary.histories import START, Fleet, streams
@@ -38,6 +39,15 @@ def test_pods_that_differ_are_found() -> None:
     assert found.spread is not None
     expected = math.log(1.1) / math.sqrt(3)
     assert found.spread.gpu_sd == pytest.approx(expected, rel=0.05)
+
+
+def test_sizes_and_weights_that_are_registered_alone_count() -> None:
+    made = history(pods=2, noise=0.03)
+    whole, some = (calibrate(made, Registration(batches=own)) for own in (None, (8,)))
+    ratio = some.calibration.block_variance / whole.calibration.block_variance
+    assert ratio == pytest.approx(3, rel=0.6)
+    weights = {Cell(kind=CellKind.STEP, layer=None, bucket=8): 1.0}
+    assert calibrate(made, Registration(weights=weights)) == some
 
 
 def test_arms_that_differ_are_no_calibration() -> None:

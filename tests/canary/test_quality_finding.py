@@ -44,31 +44,54 @@ def test_an_answer_to_another_question_is_none(
         assert f"the policy has identical with {allowed:g}" in kept.reason
 
 
-@pytest.mark.parametrize("outcome", Outcome)
 @pytest.mark.parametrize(
     ("margin", "items", "planned", "counts"),
     [
-        (0.02, 1319, 1319, True),
-        (0.02, None, 250, True),
-        (0.02, 1319, 250, False),
-        (0.02, 250, 1319, False),
-        (0.02, 1319, None, False),
-        (0.01, 1319, 1319, False),
-        (0.03, 1319, 1319, False),
+        (0.02, 1319, 1319, (Outcome.PASSED, Outcome.FAILED)),
+        (0.02, None, 250, (Outcome.PASSED, Outcome.FAILED)),
+        (0.02, 1319, 250, (Outcome.FAILED,)),
+        (0.02, 250, 1319, (Outcome.FAILED,)),
+        (0.02, 1319, None, (Outcome.FAILED,)),
+        (0.01, 1319, 1319, (Outcome.FAILED,)),
+        (0.03, 1319, 1319, (Outcome.PASSED,)),
     ],
 )
-def test_a_tasks_margin_and_items_are_those_that_were_registered(
-    outcome: Outcome, margin: float, items: int | None, planned: int | None, counts: bool
+def test_a_task_passes_with_the_registered_items_and_no_wider_margin(
+    margin: float, items: int | None, planned: int | None, counts: tuple[Outcome, ...]
 ) -> None:
     body = {} if planned is None else {"planned_items": planned}
-    found = replace(
-        PASSED, mode=Mode.NON_INFERIOR, outcome=outcome, allowed=0.02, number=0.001, body=body
-    )
-    kept = under(Question(mode=Mode.NON_INFERIOR, allowed=margin, items=items), found)
+    for outcome in (Outcome.PASSED, Outcome.FAILED):
+        found = replace(
+            PASSED, mode=Mode.NON_INFERIOR, outcome=outcome, allowed=0.02, number=0.001, body=body
+        )
+        kept = under(Question(mode=Mode.NON_INFERIOR, allowed=margin, items=items), found)
+        assert (kept == found) is (outcome in counts)
+        if kept != found:
+            assert f"the policy has non-inferior with {margin:g} allowed" in kept.reason
+
+
+@pytest.mark.parametrize(
+    ("told", "registered", "counts"),
+    [
+        (0.01, 0.01, True),
+        (0.001, 0.01, True),
+        (0.49, 0.01, False),
+        (None, 0.01, False),
+        (True, 0.01, False),
+        (0.49, None, True),
+    ],
+)
+def test_a_pass_at_a_larger_level_than_registered_is_none(
+    told: float | None, registered: float | None, counts: bool
+) -> None:
+    question = Question(mode=IDENTICAL, allowed=0.005, alpha=registered)
+    found = replace(PASSED, body={"alpha": told})
+    kept = under(question, found)
     assert (kept == found) is counts
     if not counts:
-        told = f"the policy has non-inferior with {margin:g} allowed over {items} items"
-        assert told in kept.reason
+        assert kept.reason.endswith("at level 0.01 (passed: near)")
+    failed = replace(FAILED, body={"alpha": told})
+    assert under(question, failed) == failed
 
 
 def test_a_tasks_result_comes_back_from_its_own_json() -> None:

@@ -151,6 +151,29 @@ def test_another_digest_is_no_padding_canary_unless_it_is_declared() -> None:
     assert judged(fleet(), plain).judgement.verdict.value == "PROMOTE"
 
 
+@pytest.mark.parametrize(
+    ("late", "share", "invalid"),
+    [(70, 0.2, None), (70, 0.0, [1]), (400, 0.2, [5, 6])],
+)
+def test_a_pod_that_is_scraped_late_is_no_alarm_by_itself(
+    late: float, share: float, invalid: list[int] | None
+) -> None:
+    """Nothing is said of what is void before it could be little enough."""
+    made = fleet()
+    for stream in made:
+        keep = next(n for n, at in enumerate(stream.times) if at >= START + late)
+        del stream.times[:keep], stream.values[:keep]
+    whole = history(made)
+    rules = replace(RULES, policy=replace(RULES.policy, max_void_share=share))
+    alarmed = [
+        minutes
+        for minutes in range(1, 7)
+        if examine(whole.until(START + 60 * minutes), rules, SAME).judgement.verdict.value
+        == "INVALID"
+    ]
+    assert alarmed == (invalid or [])
+
+
 def test_a_crossover_is_told_as_declared() -> None:
     rules = replace(RULES, design=Design.CROSSOVER, spread=Spread(start_sd=0.003))
     found = judged(fleet(), rules)

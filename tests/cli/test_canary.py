@@ -130,11 +130,17 @@ def test_answers_to_another_number_of_items_than_registered_do_not_count(
 ) -> None:
     (folder / "task.json").write_text(json.dumps(examined(items=400, margin=0.02)))
     words = ("--history", "@good.om", "--quality", "@task.json")
-    for items, margin, code in ((400, 0.02, 0), (1319, 0.02, 20), (400, 0.05, 20)):
-        rules = f"quality: {{mode: non-inferior, items: {items}, margin: {margin}}}\n"
+    for items, margin, more, code in (
+        (400, 0.02, "", 0),
+        (400, 0.05, "", 0),
+        (1319, 0.02, "", 20),
+        (400, 0.01, "", 20),
+        (400, 0.02, ", alpha: 0.01", 20),
+    ):
+        rules = f"quality: {{mode: non-inferior, items: {items}, margin: {margin}{more}}}\n"
         policy = written(folder, "task.yaml", rules)
         assert canary(folder, "judge", "--policy", policy, *words) == code
-        told = f"the policy has non-inferior with {margin:g} allowed over {items} items"
+        told = f"the policy has non-inferior with {margin:g} allowed over {items} items at level "
         assert (told in capsys.readouterr().out) is (code == 20)
 
 

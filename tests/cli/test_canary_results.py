@@ -92,12 +92,17 @@ def test_pairs_with_a_comparison_of_answers_are_decided(
         (["--from", str(PUBLISHED), "--history", "x"], "give no other"),
         (["--from", str(PUBLISHED), "--start", "1"], "judged whole"),
         (["--from", str(PUBLISHED), "--stable", "canary"], "name two arms"),
+        (["--policy", "strata: {batches: [8]}"], ": strata: benchmark results do not tell batch"),
+        (["--policy", "weights: [{batch: 8, share: 1}]"], ": weights: benchmark results do not"),
         (["--from", str(PUBLISHED), "--stable", "blue"], "is neither 'blue'"),
     ],
 )
 def test_bad_input_is_one_line(
-    flags: list[str], says: str, capsys: pytest.CaptureFixture[str]
+    flags: list[str], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    if flags[0] == "--policy":
+        (tmp_path / "rules.yaml").write_text(flags[1])
+        flags = ["--from", str(PUBLISHED), "--policy", str(tmp_path / "rules.yaml")]
     assert main(["canary", "judge", *flags]) == 2
     told = capsys.readouterr().err
     assert says in told and told.count("\n") == 1

@@ -15,6 +15,7 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "plan.yaml"
     path.write_text(yaml.safe_dump(DOCUMENT))
     (tmp_path / "policy.yaml").write_text("validity: {canary_share: 0.3}")
+    (tmp_path / "arms.yaml").write_text("arms: {stable: stable}")
     return path
 
 
@@ -32,6 +33,14 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             "validity.canary_share is 0.3, the plan's steps give the canary 0.5 of the compared",
         ),
         (
+            ["run", "--prometheus", "http://x", "--stable", "stable"],
+            "--stable: stable is not compared where the plan has a baseline",
+        ),
+        (
+            ["run", "--prometheus", "http://x", "--policy", "ARMS"],
+            "arms.yaml: arms.stable: stable is not compared where the plan has a baseline",
+        ),
+        (
             ["run", "--judge", "http://x", "--load-query", "sum(x)"],
             "--load-query: it is asked of --prometheus URL",
         ),
@@ -43,8 +52,8 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_what_cannot_be_done_is_one_line(
     plan: Path, capsys: pytest.CaptureFixture[str], flags: list[str], says: str
 ) -> None:
-    policy = str(plan.with_name("policy.yaml"))
-    flags = [policy if flag == "POLICY" else flag for flag in flags]
+    files = {name.upper(): str(plan.with_name(f"{name}.yaml")) for name in ("policy", "arms")}
+    flags = [files.get(flag, flag) for flag in flags]
     assert main(["canary", *flags, "--plan", str(plan)]) == 2
     out, err = capsys.readouterr()
     assert out == ""

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from moe_serve.canary.quality.file import read
-from moe_serve.canary.quality.finding import QualityFinding, about, bound
+from moe_serve.canary.quality.finding import Mode, QualityFinding, Question, about, bound, under
 from moe_serve.canary.quality.result import NoQuality
 from moe_serve.cli.main import main
 from moe_serve.telemetry.record import Phase
@@ -166,6 +166,17 @@ def test_an_exam_needs_a_bad_arm_that_fails_and_then_passes(
     other = exam(arms, "--known-bad", str(tmp_path / "bad.json"), "--items", "299")
     assert main(other) == 2
     assert "other questions" in capsys.readouterr().err
+
+
+def test_an_exam_without_answers_still_fails_by_its_counters(
+    arms: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    STABLE.corrupts, CANARY.corrupts, CANARY.fail = False, True, 1
+    code, said = probed(capsys, exam(arms))
+    assert (code, said["planned_items"], said["alpha"]) == (10, 300, 0.05)
+    assert "corrupted requests; answers: arithmetic: no item was answered" in said["reason"]
+    question = Question(mode=Mode.NON_INFERIOR, allowed=0.02, items=300, alpha=0.05)
+    assert under(question, found := taken(said)) == found
 
 
 def test_harm_stops_the_exam_at_the_early_look(

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from moe_serve.canary.analysis.comparison import Registration, differences
+from moe_serve.canary.analysis.estimator import Terms, cell_weights, registered_only
 from moe_serve.canary.analysis.history import ArmHistory, History
 from moe_serve.canary.analysis.noise import (
     Calibration,
@@ -14,7 +15,7 @@ from moe_serve.canary.analysis.noise import (
     long_run_variance,
 )
 from moe_serve.canary.analysis.series import DECODE
-from moe_serve.canary.analysis.table import BlockTable, Estimand, Floats, as_array, pooled
+from moe_serve.canary.analysis.table import BlockTable, Estimand, Floats, pooled
 from moe_serve.canary.analysis.windows import arm_windows, tabulate
 from moe_serve.errors import UsageError
 
@@ -36,7 +37,7 @@ class Calibrated:
 
 
 def calibrate(history: History, registered: Registration) -> Calibrated:
-    """The figures of a run of equal arms, by the registration's own cut and primary rate.
+    """The figures of a run of equal arms, by the registration's own cut, rate, sizes and weights.
 
     A pod's offset holds what is left of its noise after the whole run, so the spread is never
     too small for that.
@@ -47,8 +48,9 @@ def calibrate(history: History, registered: Registration) -> Calibrated:
     if apart := differences(history, ()):
         raise UsageError(f"no A/A run: the arms differ in {', '.join(apart)}")
     cut, kind = registered.cut, registered.policy.primary
+    terms = registered.terms(len(history.stable.pods), len(history.canary.pods))
     table, _, _ = tabulate(history, kind, cut, phase=DECODE)
-    values = _pooled(table)
+    values = _pooled(table, terms)
     if len(values) < MIN_BLOCKS:
         raise UsageError(
             f"an A/A run needs {MIN_BLOCKS} blocks of {cut.block_seconds:g} s with data of both "
@@ -60,7 +62,7 @@ def calibrate(history: History, registered: Registration) -> Calibrated:
     fine = replace(
         cut, block_seconds=cut.window_seconds, min_count=max(1, round(cut.min_count * share))
     )
-    windows = _pooled(tabulate(history, kind, fine, phase=DECODE)[0])
+    windows = _pooled(tabulate(history, kind, fine, phase=DECODE)[0], terms)
     of_windows = long_run_variance(windows)[1] if len(windows) > MIN_BLOCKS else memory
     return Calibrated(
         calibration=Calibration(
@@ -69,25 +71,29 @@ def calibrate(history: History, registered: Registration) -> Calibrated:
             blocks=len(values),
             autocorrelation=float(memory),
         ),
-        spread=_spread(history, table, cut.window_seconds),
+        spread=_spread(history, table, cut.window_seconds, terms),
         apart=float(values.mean()),
         advised_seconds=block_seconds(float(of_windows), cut.window_seconds),
     )
 
 
-def _pooled(table: BlockTable) -> Floats:
+def _pooled(table: BlockTable, terms: Terms) -> Floats:
     """One log ratio a block (mix weights), of the blocks that have any."""
+    table = registered_only(table, terms.batches)
     some = np.isfinite(table.log_ratios).sum(axis=1) > 0
     if not some.any():
         return np.zeros(0)
-    weights = as_array(table.cells, table.shares())
+    weights = cell_weights(table, terms, Estimand.MIX)
     found: Floats = pooled(table.log_ratios, weights, Estimand.MIX).influence[some]
     return found[np.isfinite(found)]
 
 
-def _spread(history: History, table: BlockTable, width: float) -> Spread | None:
-    """Log SD between pods, over the cells that all of them ran, weighted by busy time."""
-    exact = np.array([cell.exact for cell in table.cells], dtype=bool)
+def _spread(history: History, table: BlockTable, width: float, terms: Terms) -> Spread | None:
+    """Log SD between pods, over the cells that decide and all of them ran, by the mix's weights."""
+    decide = np.array(
+        [cell.exact and cell.bucket in (terms.batches or (cell.bucket,)) for cell in table.cells],
+        dtype=bool,
+    )
     columns = [history.cells.index(cell) for cell in table.cells]
     count = int((history.end - history.start) // width)
     rows = []
@@ -97,8 +103,8 @@ def _spread(history: History, table: BlockTable, width: float) -> Spread | None:
             runs, busy, _ = arm_windows(alone, columns, history.start, width, count)
             rows.append(_log_rates(runs.sum(axis=0), busy.sum(axis=0)))
     rates = np.array(rows)
-    common = np.isfinite(rates).all(axis=0) & exact
-    weights = as_array(table.cells, table.shares()) * common
+    common = np.isfinite(rates).all(axis=0) & decide
+    weights = cell_weights(table, terms, Estimand.MIX) * common
     if len(rates) < 2 or not weights.sum() > 0:
         return None
     own = np.where(common, rates - rates.mean(axis=0), 0.0) @ (weights / weights.sum())

@@ -206,16 +206,17 @@ def observe(history: History, registered: Registration) -> Observed:
     cut, policy = registered.cut, registered.policy
     tables = {kind: tabulate(history, kind, cut, phase=DECODE) for kind in CellKind}
     table, stable, canary = tables[policy.primary]
+    begun = _begun(history, registered)
     validity = Validity(
         deadline_blocks=registered.looks.last,
         seen_blocks=len(table.starts),
         block_seconds=cut.block_seconds,
-        void_share=_void_share(stable, canary),
+        void_share=_void_share(stable, canary) if begun else None,
         void_reasons=_void_reasons(("stable", stable), ("canary", canary)),
         config_differences=differences(history, registered.under_test),
         config_unknown=_unknown(history),
         declared=_DECLARED if registered.design is Design.CROSSOVER else (),
-        dead_arms=_silent(history),
+        dead_arms=_silent(history) if begun else (),
         requests=_requests(history, registered.canary_share),
         blind_seconds=_blind(history, stable, canary),
         config_digest=config_digest(policy, _registered(registered)),
@@ -289,6 +290,15 @@ def conclude(
         quality=quality,
         registered=registered,
     )
+
+
+def _begun(history: History, registered: Registration) -> bool:
+    """Whether data may be asked for: the first window, before which no pod may have been scraped,
+    would not by itself be too much of what is void.
+    """
+    share = registered.policy.max_void_share
+    windows = (history.end - history.start) // registered.cut.window_seconds
+    return share == 0 or windows * share >= 1
 
 
 def _void_share(*arms: Windows) -> float | None:

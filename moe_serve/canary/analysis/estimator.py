@@ -91,8 +91,8 @@ def estimate(
     is reported, not handed out. At given weights of the `equal` estimand, swapping the arms
     negates theta and mirrors the ends exactly; of `mix` it does so up to the weights' own swap.
     """
-    whole, table = table, _registered(table, terms)
-    weights = _weights(table, terms, estimand)
+    whole, table = table, registered_only(table, terms.batches)
+    weights = cell_weights(table, terms, estimand)
     seen = (~np.isnan(table.log_ratios)).sum(axis=0)
     covered = np.where(seen >= MIN_BLOCKS, weights, 0.0)
     blocks = len(table.starts)
@@ -140,15 +140,15 @@ def estimate(
     )
 
 
-def _registered(table: BlockTable, terms: Terms) -> BlockTable:
-    """The table with log ratios of the registered batch sizes alone."""
-    if terms.batches is None:
+def registered_only(table: BlockTable, batches: tuple[int, ...] | None) -> BlockTable:
+    """The table with log ratios of the registered batch sizes alone (None: all are)."""
+    if batches is None:
         return table
-    own = np.array([cell.bucket in terms.batches for cell in table.cells], dtype=bool)
+    own = np.array([cell.bucket in batches for cell in table.cells], dtype=bool)
     return replace(table, log_ratios=np.where(own, table.log_ratios, math.nan))
 
 
-def _weights(table: BlockTable, terms: Terms, estimand: Estimand) -> Floats:
+def cell_weights(table: BlockTable, terms: Terms, estimand: Estimand) -> Floats:
     """In the order of the table's cells; what lacks to 1 is of cells that it does not have."""
     return as_array(table.cells, _given(table, terms, estimand))
 

@@ -44,8 +44,9 @@ class Policy:
     `split_evidence` is how much better another traffic split must explain the counts to void
     the comparison. `quality_mode` says how the answers are compared, and so which of
     `quality_epsilon_nats` (nats a token) and `quality_margin` (a share of items) counts;
-    `quality_items` is how many items the task has (None: as many as its comparison planned). The
-    other figures are shares, but for seconds.
+    `quality_items` is how many items the task has (None: as many as its comparison planned), and
+    `quality_alpha` the largest level at which its pass counts (None: any, as was before the policy
+    said it). The other figures are shares, but for seconds.
     """
 
     margin: float = 0.03
@@ -65,6 +66,7 @@ class Policy:
     quality_epsilon_nats: float = 0.005
     quality_margin: float = 0.02
     quality_items: int | None = None
+    quality_alpha: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse rules that would let everything, or nothing, pass."""
@@ -103,7 +105,10 @@ class Policy:
     def question(self) -> Question:
         """What a comparison of answers must have asked."""
         return Question(
-            mode=self.quality_mode, allowed=self.quality_allowed, items=self.quality_items
+            mode=self.quality_mode,
+            allowed=self.quality_allowed,
+            items=self.quality_items,
+            alpha=self.quality_alpha,
         )
 
     def to_json(self) -> dict[str, object]:

@@ -1,8 +1,9 @@
 """The two judges: one asked over HTTP, one that judges here, from Prometheus."""
 
+import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +12,7 @@ import httpx
 from moe_serve.canary.analysis.comparison import Findings, Registration
 from moe_serve.canary.analysis.verdict import Verdict
 from moe_serve.canary.controller.words import word_of
-from moe_serve.canary.quality.finding import QualityFinding, bound, under
+from moe_serve.canary.quality.finding import QualityFinding, about, bound, under
 from moe_serve.canary.quality.result import NoQuality
 from moe_serve.canary.rollout.observation import NoWord, Word
 from moe_serve.canary.rollout.state import Phase, State
@@ -72,6 +73,7 @@ def _differs(before: Word | NoWord, after: Word | NoWord) -> bool:
 class Judging:
     """A judge in this process. Its comparison begins with the first step; that time is part of the
     rollout's state, so another controller replays the same comparison from the metrics' store.
+    Until then it asks the store which pods there are, since answers count only for those.
     """
 
     source: Source
@@ -82,12 +84,16 @@ class Judging:
     on_judged: Callable[[Findings], None] | None = None
     clock: Callable[[], float] = time.time
     _watch: Watch | None = None
+    _dark: bool = False
+    _facts: Mapping[str, Mapping[str, str]] | str = "nobody was asked yet"
+    _learned: float = -math.inf
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def word(self, state: State) -> Word | NoWord:
         """The last look's verdict; before the steps, the comparison of answers alone."""
         began = self._began(state)
         if began is None:
+            self._dark = True
             return self._answers()
         with self._lock:
             if self._watch is None or self._watch.started != began:
@@ -111,6 +117,9 @@ class Judging:
             if watch is not None:
                 watch.judge()
                 self.on_word()
+            elif self._dark and time.monotonic() - self._learned >= self.every:
+                self._learned = time.monotonic()
+                self.learn()
             stop.wait(self.every if watch is not None else min(1.0, self.every))
 
     def _began(self, state: State) -> float | None:
@@ -121,10 +130,20 @@ class Judging:
         # The first look of the steps pins it; until then it is when they began.
         return state.phase_since
 
-    def _answers(self) -> Word | NoWord:
-        policy = self.registered.policy
+    def learn(self) -> None:
+        """Ask the source what the pods say of their configuration now."""
+        now, before = self.clock(), self._facts
         try:
-            found = under(policy.question, bound(self.quality()))
+            past = self.source.history(now - self.registered.cut.window_seconds, now)
+            self._facts = {arm.name: arm.facts for arm in (past.stable, past.canary)}
+        except MoeServeError as error:
+            self._facts = str(error)
+        if self._facts != before:
+            self.on_word()
+
+    def _answers(self) -> Word | NoWord:
+        try:
+            found = under(self.registered.policy.question, self._of_these_pods())
         except MoeServeError as error:
             return NoWord(reason=str(error))
         return Word(
@@ -133,4 +152,15 @@ class Judging:
             quality=found.outcome if isinstance(found, QualityFinding) else None,
             quality_reason=found.reason,
             judged_at=self.clock(),
+        )
+
+    def _of_these_pods(self) -> QualityFinding | NoQuality:
+        found, facts = bound(self.quality()), self._facts
+        if not isinstance(facts, str):
+            return about(found, facts)
+        if isinstance(found, NoQuality):
+            return found
+        return NoQuality(
+            reason=f"whether the answers are of these pods is not known: {facts} "
+            f"({found.outcome.value}: {found.reason})"
         )

@@ -23,20 +23,27 @@ class Mode(StrEnum):
     NON_INFERIOR = "non-inferior"
 
 
+# The chance of a pass at the bound, where the policy says none.
+LEVELS = {Mode.IDENTICAL: 0.01, Mode.NON_INFERIOR: 0.05}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
     """What the policy registered: the mode, what may be lost (nats a token, or a share of a task's
-    items) and how many items the task has (None: as many as its comparison planned).
+    items), how many items the task has (None: as many as its comparison planned) and the largest
+    chance of a pass at the bound (None: any, as in audits from before policies said it).
     """
 
     mode: Mode
     allowed: float
     items: int | None = None
+    alpha: float | None = None
 
     def __str__(self) -> str:
-        """`non-inferior with 0.02 allowed over 1319 items`."""
+        """`non-inferior with 0.02 allowed over 1319 items at level 0.05`."""
         items = "" if self.items is None else f" over {self.items} items"
-        return f"{self.mode.value} with {self.allowed:g} allowed{items}"
+        level = "" if self.alpha is None else f" at level {self.alpha:g}"
+        return f"{self.mode.value} with {self.allowed:g} allowed{items}{level}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,13 +164,18 @@ def _facts(found: QualityFinding, arm: str) -> Mapping[str, str]:
 def under(question: Question, found: QualityFinding | NoQuality) -> QualityFinding | NoQuality:
     """The finding as far as it answers the registered question.
 
-    In nats, what was shown to lie within a wider bound than registered was not shown, and what was
-    refuted for a narrower one was not refuted. A task's margin and number of items are fixed before
-    the first answer, so any other is another question.
+    What was shown to lie within a wider bound than registered was not shown, and what was refuted
+    for a narrower one was not refuted. A pass must have had the registered items, which are fixed
+    before the first answer, and no larger level; answers that differ count however they were found.
     """
     if isinstance(found, NoQuality):
         return found
-    asked = Question(mode=found.mode, allowed=found.allowed, items=_items(question, found))
+    asked = Question(
+        mode=found.mode,
+        allowed=found.allowed,
+        items=None if question.items is None else _told(found, "planned_items"),
+        alpha=None if question.alpha is None else _told(found, "alpha"),
+    )
     if found.mode is question.mode and _answers(question, asked, found.outcome):
         return found
     return NoQuality(
@@ -172,16 +184,19 @@ def under(question: Question, found: QualityFinding | NoQuality) -> QualityFindi
     )
 
 
-def _items(question: Question, found: QualityFinding) -> int | None:
-    """How many items were planned, where the question has a number."""
-    planned = found.body.get("planned_items")
-    return planned if question.items is not None and isinstance(planned, int) else None
+def _told(found: QualityFinding, name: str) -> Any:
+    told = found.body.get(name)
+    return told if isinstance(told, (int, float)) and not isinstance(told, bool) else None
 
 
 def _answers(question: Question, asked: Question, outcome: Outcome) -> bool:
-    if question.mode is Mode.NON_INFERIOR:
-        same = math.isclose(asked.allowed, question.allowed, rel_tol=1e-9)
-        return same and asked.items == question.items
-    wider = outcome is Outcome.PASSED and asked.allowed > question.allowed
-    narrower = outcome is Outcome.FAILED and asked.allowed < question.allowed
-    return not (wider or narrower)
+    match outcome:
+        case Outcome.PASSED:
+            level = question.alpha is None or (
+                asked.alpha is not None and asked.alpha <= question.alpha
+            )
+            return asked.allowed <= question.allowed and asked.items == question.items and level
+        case Outcome.FAILED:
+            return asked.allowed >= question.allowed
+        case Outcome.UNDECIDED:
+            return True

@@ -23,6 +23,7 @@ from moe_serve.canary.controller.loop import Looked
 from moe_serve.canary.controller.screen import screen, to_json
 from moe_serve.canary.controller.web import Status, serve
 from moe_serve.canary.controller.words import word_of
+from moe_serve.canary.quality.finding import finding
 from moe_serve.canary.quality.result import NoQuality, Outcome
 from moe_serve.canary.rollout.observation import NoWord, Word
 from moe_serve.canary.rollout.state import Entry, Kind, Phase, initial
@@ -30,6 +31,7 @@ from moe_serve.canary.sources.assemble import Arms, assemble
 from moe_serve.canary.sources.prometheus import Prometheus
 from moe_serve.errors import SourceError, UsageError
 from tests.canary.histories import START, Fleet, streams
+from tests.canary.probed import facts, probed
 from tests.canary.rollout.world import World, plan_of
 from tests.canary.test_audit import SAME
 
@@ -110,6 +112,13 @@ class Memory:
         return assemble(streams(Fleet()), Arms(), start, end, "memory")
 
 
+class Gone:
+    """A source that does not answer."""
+
+    def history(self, start: float, end: float) -> Any:
+        raise SourceError("prometheus is gone")
+
+
 def test_a_judge_in_the_process_goes_on_with_its_comparison_after_a_restart() -> None:
     rules = Registration(spread=Spread(), under_test=("policy",))
 
@@ -120,6 +129,7 @@ def test_a_judge_in_the_process_goes_on_with_its_comparison_after_a_restart() ->
         )  # fmt: skip
 
     first, dark = judging(), initial(PLAN, START)
+    first.learn()
     before = first.word(dark)
     assert isinstance(before, Word)
     assert (before.verdict, before.quality) == (Verdict.KEEP_GOING, Outcome.PASSED)
@@ -135,6 +145,46 @@ def test_a_judge_in_the_process_goes_on_with_its_comparison_after_a_restart() ->
     assert second._watch is not None
     second._watch.judge()
     assert second.word(later) == found
+
+
+@pytest.mark.parametrize("outcome", [Outcome.PASSED, Outcome.FAILED])
+def test_before_the_steps_answers_count_for_the_pods_that_are_there(outcome: Outcome) -> None:
+    woken, told = [], facts()
+    judge = Judging(
+        source=Memory(), registered=Registration(), every=1, on_word=lambda: woken.append(1),
+        quality=lambda: finding(probed(outcome, known=told)), clock=lambda: START + 600,
+    )  # fmt: skip
+
+    def said() -> Word:
+        found = judge.word(initial(PLAN, START))
+        assert isinstance(found, Word)
+        return found
+
+    assert said().quality is None
+    assert "not known: nobody was asked yet (" in said().quality_reason
+    judge.learn()
+    judge.learn()
+    assert said().quality is outcome
+    assert len(woken) == 1
+    told[1]["config_digest"] = "another"
+    assert said().quality is None
+    assert "are of other pods: canary had config_digest another then" in said().quality_reason
+    judge.source = Gone()
+    judge.learn()
+    assert said().quality is None
+    assert "not known: prometheus is gone" in said().quality_reason
+
+
+def test_before_the_steps_the_pods_are_asked_for_in_the_background() -> None:
+    stop = threading.Event()
+    judge = Judging(
+        source=Memory(), registered=Registration(), every=1, on_word=stop.set,
+        quality=lambda: SAME, clock=lambda: START + 600,
+    )  # fmt: skip
+    judge.word(initial(PLAN, START))
+    judge.run(stop)
+    found = judge.word(initial(PLAN, START))
+    assert isinstance(found, Word) and found.quality is Outcome.PASSED
 
 
 def test_before_the_steps_a_judge_in_the_process_speaks_of_the_answers_alone() -> None:

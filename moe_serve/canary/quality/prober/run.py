@@ -107,6 +107,7 @@ async def identical(
             **await _asked(stable, canary),
             "mode": Mode.IDENTICAL.value,
             "allowed": plan.epsilon_nats,
+            "alpha": plan.alpha,
             "reference": {"source": gold.source, "model": gold.model, "digest": gold.digest},
             "seconds": round(made + probed.seconds, 1),
             "requests_an_arm": probed.requests,
@@ -151,6 +152,8 @@ async def non_inferior(
             **await _asked(stable, canary),
             "mode": Mode.NON_INFERIOR.value,
             "allowed": plan.margin,
+            "alpha": plan.alpha,
+            "planned_items": plan.items,
             "reference": {
                 "source": gold.source if gold else "stable, at the same time",
                 "digest": task.digest,
