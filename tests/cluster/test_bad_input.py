@@ -1,8 +1,10 @@
 """What stops a node is one line that names it and says what to do."""
 
 import hashlib
+import multiprocessing
 import re
 import shutil
+import time
 from collections import namedtuple
 from pathlib import Path
 
@@ -188,3 +190,40 @@ def test_versions_that_stand_in_two_places_agree() -> None:
     ):
         required = (TOOLS / tool / "go.mod").read_text("utf-8")
         assert re.findall(rf"{project.module} (v[^/\s]+)", required) == [project.version]
+
+
+def _filled(place: Path, journal: Path) -> None:
+    def fill(folder: Path) -> None:
+        with journal.open("a") as lines:
+            lines.write("filled\n")
+        time.sleep(0.2)
+        (folder / "program").touch()
+
+    binaries.made_once(place, fill)
+
+
+def test_programs_that_two_processes_need_are_built_by_one(tmp_path: Path) -> None:
+    place, journal = tmp_path / "bin" / "it", tmp_path / "journal"
+    processes = [
+        multiprocessing.get_context("fork").Process(target=_filled, args=(place, journal))
+        for _ in range(3)
+    ]
+    for each in processes:
+        each.start()
+    for each in processes:
+        each.join()
+
+    assert [each.exitcode for each in processes] == [0, 0, 0]
+    assert journal.read_text() == "filled\n"
+    assert (place / "program").exists()
+
+
+def test_a_program_that_cannot_be_built_leaves_nothing_that_looks_built(tmp_path: Path) -> None:
+    def fail(folder: Path) -> None:
+        (folder / "half").touch()
+        raise CommandFailed("no space left")
+
+    with pytest.raises(CommandFailed):
+        binaries.made_once(tmp_path / "it", fail)
+
+    assert [each.name for each in tmp_path.iterdir()] == [".lock-it"]

