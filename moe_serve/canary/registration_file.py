@@ -213,6 +213,12 @@ def parse(document: Any, name: str) -> Registration:
         raise UsageError(
             f"{name}: quality.items: only a task has items; set quality.mode to non-inferior"
         )
+    other = {Mode.IDENTICAL: "margin", Mode.NON_INFERIOR: "epsilon_nats"}[found.quality.mode]
+    if other in found.quality.model_fields_set:
+        raise UsageError(
+            f"{name}: quality.{other}: mode {found.quality.mode.value} has no such bound; leave it "
+            "out, or set the other mode"
+        )
     if found.design is Design.CROSSOVER and not spread.start_sd > 0:
         raise UsageError(
             f"{name}: spread.start_sd: a crossover takes out the GPUs' part alone; state how far "

@@ -50,16 +50,22 @@ def rules(args: argparse.Namespace) -> "Rules":
     """The policy's rules, and the flags'.
 
     Raises:
-        UsageError: the policy has rules for batch sizes, which benchmark results do not tell.
+        UsageError: the policy has rules for what benchmark results do not tell.
     """
+    from moe_serve.canary.analysis.series import CellKind
     from moe_serve.canary.benchmarks.protocol import Rules
 
     registered = registration(args)
-    for key, rule in (("strata", registered.batches), ("weights", registered.weights)):
-        if rule is not None:
+    for key, rule, fault in (
+        ("strata", registered.batches, "do not tell batch sizes"),
+        ("weights", registered.weights, "do not tell batch sizes"),
+        ("guards", registered.guards, "have a rule of their own for p99 latencies, and no other"),
+        ("speed.primary", registered.policy.primary is CellKind.KERNEL, "do not tell kernel times"),
+    ):
+        if rule:
             raise UsageError(
-                f"--policy {args.policy}: {key}: benchmark results do not tell batch sizes; leave "
-                "it out to judge them"
+                f"--policy {args.policy}: {key}: benchmark results {fault}; leave it out to judge "
+                "them"
             )
     return Rules(policy=registered.policy, claim=args.claim, pairs=args.pairs)
 

@@ -141,6 +141,7 @@ def _judge(
 ) -> "Callable[[Callable[[], None]], JudgeThread]":
     from moe_serve.canary.controller.judges import Asked, Judging
     from moe_serve.canary.registration_file import load_declared
+    from moe_serve.canary.rollout.weights import Arm
 
     if args.judge is not None:
         if "://" not in args.judge:
@@ -154,13 +155,16 @@ def _judge(
     told = with_policy(args)
     if told.exporter:
         raise UsageError("exporters have no past to replay: use --prometheus, or --judge URL")
-    if plan.baseline and told.stable == "stable":
-        if args.stable or (args.policy and "stable" in load_declared(args.policy).arms):
+    if plan.baseline:
+        of_baseline = {"baseline", plan.arms[Arm.BASELINE].label}
+        named = args.stable or (args.policy and "stable" in load_declared(args.policy).arms)
+        if named and told.stable not in of_baseline:
             raise UsageError(
-                f"{'--stable' if args.stable else f'{args.policy}: arms.stable'}: stable is not "
-                "compared where the plan has a baseline; leave it out, or give the baseline's value"
+                f"{'--stable' if args.stable else f'{args.policy}: arms.stable'}: {told.stable} is "
+                "not compared where the plan has a baseline; leave it out, or give the baseline's "
+                f"value ({', '.join(sorted(of_baseline))})"
             )
-        args.stable = "baseline"
+        args.stable = told.stable if named else "baseline"
     found, rules, answers = source(args), registration(args), quality(args)
     _shares_agree(plan, rules)
 

@@ -1,5 +1,6 @@
 """An A/A run gives the figures that it was made with."""
 
+import bisect
 import math
 
 import pytest
@@ -48,6 +49,19 @@ def test_sizes_and_weights_that_are_registered_alone_count() -> None:
     assert ratio == pytest.approx(3, rel=0.6)
     weights = {Cell(kind=CellKind.STEP, layer=None, bucket=8): 1.0}
     assert calibrate(made, Registration(weights=weights)) == some
+
+
+def test_blocks_without_the_registered_size_are_none() -> None:
+    made = streams(Fleet(gain=1.0, policies=("zero", "zero"), hours=12))
+    for stream in made:
+        if stream.labels.get("bucket") == "8":
+            last = bisect.bisect(stream.times, START + 2400)
+            del stream.times[last:], stream.values[last:]
+    short = assemble(made, Arms(), START, START + 12 * 3600, "memory")
+    weights = {Cell(kind=CellKind.STEP, layer=None, bucket=8): 1.0}
+    for registered in (Registration(weights=weights), Registration(batches=(8,))):
+        with pytest.raises(UsageError, match=r"needs 24 blocks of 600 s .* this one has 4"):
+            calibrate(short, registered)
 
 
 def test_arms_that_differ_are_no_calibration() -> None:

@@ -59,12 +59,13 @@ def test_an_answer_to_another_question_is_none(
 def test_a_task_passes_with_the_registered_items_and_no_wider_margin(
     margin: float, items: int | None, planned: int | None, counts: tuple[Outcome, ...]
 ) -> None:
-    body = {} if planned is None else {"planned_items": planned}
+    body = {"alpha": 0.05} if planned is None else {"alpha": 0.05, "planned_items": planned}
     for outcome in (Outcome.PASSED, Outcome.FAILED):
         found = replace(
             PASSED, mode=Mode.NON_INFERIOR, outcome=outcome, allowed=0.02, number=0.001, body=body
         )
-        kept = under(Question(mode=Mode.NON_INFERIOR, allowed=margin, items=items), found)
+        question = Question(mode=Mode.NON_INFERIOR, allowed=margin, items=items, alpha=0.05)
+        kept = under(question, found)
         assert (kept == found) is (outcome in counts)
         if kept != found:
             assert f"the policy has non-inferior with {margin:g} allowed" in kept.reason
@@ -92,6 +93,48 @@ def test_a_pass_at_a_larger_level_than_registered_is_none(
         assert kept.reason.endswith("at level 0.01 (passed: near)")
     failed = replace(FAILED, body={"alpha": told})
     assert under(question, failed) == failed
+
+
+@pytest.mark.parametrize("outcome", Outcome)
+@pytest.mark.parametrize(
+    ("margin", "items", "counts"), [(0.02, 400, True), (0.05, 400, False), (0.02, 1319, False)]
+)
+def test_audits_from_before_levels_were_registered_keep_their_rules(
+    outcome: Outcome, margin: float, items: int, counts: bool
+) -> None:
+    found = replace(
+        PASSED, mode=Mode.NON_INFERIOR, outcome=outcome, allowed=0.02, number=0.001,
+        body={"planned_items": 400},
+    )  # fmt: skip
+    kept = under(Question(mode=Mode.NON_INFERIOR, allowed=margin, items=items), found)
+    assert (kept == found) is counts
+
+
+@pytest.mark.parametrize(
+    ("mode", "body", "counts"),
+    [
+        (IDENTICAL, {"at_any_bound": True}, True),
+        (Mode.NON_INFERIOR, {"at_any_bound": True}, True),
+        (IDENTICAL, {"cells": [{"lower": 0.0}, {"lower": None}, {"lower": 0.03}]}, True),
+        (IDENTICAL, {"cells": [{"lower": 0.01}]}, False),
+        (Mode.NON_INFERIOR, {"cells": [{"lower": 0.03}]}, False),
+        (IDENTICAL, {"at_any_bound": "yes", "cells": ["x"], "canary": 1}, False),
+    ],
+)
+def test_a_failure_counts_if_it_is_one_for_the_registered_question_too(
+    mode: Mode, body: dict[str, object], counts: bool
+) -> None:
+    found = replace(FAILED, allowed=0.001, body=body)
+    assert (under(Question(mode=mode, allowed=0.02, alpha=0.01), found) == found) is counts
+
+
+def test_a_loss_of_items_that_is_shown_beyond_a_wider_margin_counts() -> None:
+    question = Question(mode=Mode.NON_INFERIOR, allowed=0.02, alpha=0.05)
+    for upper, counts in ((-0.03, True), (-0.015, False)):
+        failed = replace(
+            FAILED, mode=Mode.NON_INFERIOR, allowed=0.01, body={"canary": {"upper": upper}}
+        )
+        assert (under(question, failed) == failed) is counts
 
 
 def test_a_tasks_result_comes_back_from_its_own_json() -> None:

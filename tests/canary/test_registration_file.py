@@ -45,6 +45,11 @@ def test_a_calibration_allows_earlier_looks() -> None:
         ({"weights": [{"batch": 8, "share": 0.5}] * 2}, r"weights: a batch size .* there twice"),
         ({"weights": [{"batch": 8, "share": 1, "layer": 0}]}, r"weights: a kernel's weight needs"),
         ({"quality": {"items": 250}}, r"^p.yaml: quality.items: only a task has items; set q"),
+        ({"quality": {"margin": 0.01}}, r"^p.yaml: quality.margin: mode identical has no such"),
+        (
+            {"quality": {"mode": "non-inferior", "epsilon_nats": 0.005}},
+            r"^p.yaml: quality.epsilon_nats: mode non-inferior has no such bound; leave it out",
+        ),
         ({"quality": {"items": 0}}, r"^p.yaml: quality.items: .*greater than or equal to 1"),
         ({"arms": {"stabel": "a"}}, r"^p.yaml: arms.stabel: unknown key; known here: label, st"),
         ({"arms": {"stable": "a", "canary": "a"}}, r"^p.yaml: arms.canary: equal to arms.stable"),

@@ -10,7 +10,7 @@ import pytest
 from moe_serve.canary.analysis.comparison import Findings, Registration, examine
 from moe_serve.canary.analysis.estimate import Estimate
 from moe_serve.canary.analysis.history import History
-from moe_serve.canary.analysis.noise import Design, Spread
+from moe_serve.canary.analysis.noise import Calibration, Design, Spread
 from moe_serve.canary.analysis.series import EXACT_ROWS, OVERFLOW, Cell, CellKind
 from moe_serve.canary.explanation import explain
 from moe_serve.canary.quality.finding import finding
@@ -172,6 +172,28 @@ def test_a_pod_that_is_scraped_late_is_no_alarm_by_itself(
         == "INVALID"
     ]
     assert alarmed == (invalid or [])
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.01, 0.2])
+@pytest.mark.parametrize("calibrated", [False, True])
+def test_data_that_lack_in_every_other_window_are_no_evidence_at_any_look(
+    share: float, calibrated: bool
+) -> None:
+    made = fleet()
+    for stream in made:
+        keep = [n for n, at in enumerate(stream.times) if (at - START) // 60 % 2 == 0]
+        stream.times[:] = type(stream.times)("d", [stream.times[n] for n in keep])
+        stream.values[:] = type(stream.values)("d", [stream.values[n] for n in keep])
+    known = Calibration(block_seconds=600, block_variance=1e-4, blocks=72, autocorrelation=0.1)
+    rules = replace(
+        RULES,
+        policy=replace(RULES.policy, max_void_share=share),
+        calibration=known if calibrated else None,
+    )
+    whole = history(made)
+    for blocks in range(rules.looks.first, 18):
+        found = examine(whole.until(START + 600 * blocks), rules, SAME)
+        assert found.judgement.verdict.value == "INVALID", blocks
 
 
 def test_a_crossover_is_told_as_declared() -> None:

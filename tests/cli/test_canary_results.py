@@ -93,6 +93,8 @@ def test_pairs_with_a_comparison_of_answers_are_decided(
         (["--from", str(PUBLISHED), "--start", "1"], "judged whole"),
         (["--from", str(PUBLISHED), "--stable", "canary"], "name two arms"),
         (["--policy", "strata: {batches: [8]}"], ": strata: benchmark results do not tell batch"),
+        (["--policy", "guards: {ttft: {margin: 0.1}}"], ": guards: benchmark results have a rule"),
+        (["--policy", "speed: {primary: kernel}"], ": speed.primary: benchmark results do not"),
         (["--policy", "weights: [{batch: 8, share: 1}]"], ": weights: benchmark results do not"),
         (["--from", str(PUBLISHED), "--stable", "blue"], "is neither 'blue'"),
     ],

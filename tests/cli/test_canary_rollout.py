@@ -15,7 +15,7 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "plan.yaml"
     path.write_text(yaml.safe_dump(DOCUMENT))
     (tmp_path / "policy.yaml").write_text("validity: {canary_share: 0.3}")
-    (tmp_path / "arms.yaml").write_text("arms: {stable: stable}")
+    (tmp_path / "arms.yaml").write_text("arms: {stable: gptoss-stable}")
     return path
 
 
@@ -34,11 +34,13 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ),
         (
             ["run", "--prometheus", "http://x", "--stable", "stable"],
-            "--stable: stable is not compared where the plan has a baseline",
+            "--stable: stable is not compared where the plan has a baseline; leave it out, or give "
+            "the baseline's value (baseline, gptoss-1b)",
         ),
+        (["run", "--prometheus", "http://x", "--stable", "gptoss-1b"], "no cluster: "),
         (
             ["run", "--prometheus", "http://x", "--policy", "ARMS"],
-            "arms.yaml: arms.stable: stable is not compared where the plan has a baseline",
+            "arms.yaml: arms.stable: gptoss-stable is not compared where the plan has a baseline",
         ),
         (
             ["run", "--judge", "http://x", "--load-query", "sum(x)"],

@@ -78,12 +78,12 @@ def calibrate(history: History, registered: Registration) -> Calibrated:
 
 
 def _pooled(table: BlockTable, terms: Terms) -> Floats:
-    """One log ratio a block (mix weights), of the blocks that have any."""
+    """One log ratio a block (mix weights), of the blocks that have any with a weight."""
     table = registered_only(table, terms.batches)
-    some = np.isfinite(table.log_ratios).sum(axis=1) > 0
-    if not some.any():
+    if not np.isfinite(table.log_ratios).any():
         return np.zeros(0)
     weights = cell_weights(table, terms, Estimand.MIX)
+    some = np.isfinite(table.log_ratios[:, weights > 0]).any(axis=1)
     found: Floats = pooled(table.log_ratios, weights, Estimand.MIX).influence[some]
     return found[np.isfinite(found)]
 

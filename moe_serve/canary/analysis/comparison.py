@@ -294,11 +294,12 @@ def conclude(
 
 def _begun(history: History, registered: Registration) -> bool:
     """Whether data may be asked for: the first window, before which no pod may have been scraped,
-    would not by itself be too much of what is void.
+    would not by itself be too much of what is void. At the first look it is, whatever the share.
     """
-    share = registered.policy.max_void_share
-    windows = (history.end - history.start) // registered.cut.window_seconds
-    return share == 0 or windows * share >= 1
+    share, cut = registered.policy.max_void_share, registered.cut
+    passed = history.end - history.start
+    first_look = registered.looks.first * cut.block_seconds
+    return share == 0 or passed // cut.window_seconds * share >= 1 or passed >= first_look
 
 
 def _void_share(*arms: Windows) -> float | None:

@@ -1,5 +1,6 @@
 """The two judges: one asked over HTTP, one that judges here, from Prometheus."""
 
+import logging
 import math
 import threading
 import time
@@ -19,7 +20,10 @@ from moe_serve.canary.rollout.state import Phase, State
 from moe_serve.canary.service.watch import Source, Watch
 from moe_serve.errors import MoeServeError
 
+_LOG = logging.getLogger(__name__)
 _ANSWER_SECONDS = 5.0
+# Long enough that every pod was scraped in it.
+_LEARN_SECONDS = 60.0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -73,7 +77,8 @@ def _differs(before: Word | NoWord, after: Word | NoWord) -> bool:
 class Judging:
     """A judge in this process. Its comparison begins with the first step; that time is part of the
     rollout's state, so another controller replays the same comparison from the metrics' store.
-    Until then it asks the store which pods there are, since answers count only for those.
+    While answers are waited for it asks the store which pods there are, since answers count only
+    for those; what it learned counts as long as it is fresh, and is of that wait alone.
     """
 
     source: Source
@@ -84,18 +89,20 @@ class Judging:
     on_judged: Callable[[Findings], None] | None = None
     clock: Callable[[], float] = time.time
     _watch: Watch | None = None
-    _dark: bool = False
-    _facts: Mapping[str, Mapping[str, str]] | str = "nobody was asked yet"
-    _learned: float = -math.inf
+    _waits_since: float | None = None
+    _learned: "_Learned | None" = None
+    _fault: str | None = None
+    _asked: float = -math.inf
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def word(self, state: State) -> Word | NoWord:
         """The last look's verdict; before the steps, the comparison of answers alone."""
         began = self._began(state)
-        if began is None:
-            self._dark = True
-            return self._answers()
         with self._lock:
+            if began is None:
+                self._watch = None
+                self._waits_since = state.phase_since if state.phase is Phase.QUALITY else None
+                return self._answers()
             if self._watch is None or self._watch.started != began:
                 self._watch = Watch(
                     source=self.source,
@@ -110,15 +117,19 @@ class Judging:
         return word_of(watch.answer().to_json(), now=self.clock(), fresh_seconds=fresh)
 
     def run(self, stop: threading.Event) -> None:
-        """Judge until stopped, once a comparison has begun."""
+        """Judge until stopped, once a comparison has begun; no error ends it."""
         while not stop.is_set():
             with self._lock:
-                watch = self._watch
+                watch, since = self._watch, self._waits_since
             if watch is not None:
                 watch.judge()
                 self.on_word()
-            elif self._dark and time.monotonic() - self._learned >= self.every:
-                self._learned = time.monotonic()
+            elif (
+                since is not None
+                and self.clock() - self._over >= since
+                and time.monotonic() - self._asked >= self.every
+            ):
+                self._asked = time.monotonic()
                 self.learn()
             stop.wait(self.every if watch is not None else min(1.0, self.every))
 
@@ -130,18 +141,33 @@ class Judging:
         # The first look of the steps pins it; until then it is when they began.
         return state.phase_since
 
+    @property
+    def _over(self) -> float:
+        return max(_LEARN_SECONDS, self.registered.cut.window_seconds)
+
     def learn(self) -> None:
         """Ask the source what the pods say of their configuration now."""
-        now, before = self.clock(), self._facts
+        now = self.clock()
+        start = now - self._over
+        learned, fault = None, None
         try:
-            past = self.source.history(now - self.registered.cut.window_seconds, now)
-            self._facts = {arm.name: arm.facts for arm in (past.stable, past.canary)}
+            past = self.source.history(start, now)
+            facts = {arm.name: arm.facts for arm in (past.stable, past.canary)}
+            learned = _Learned(facts=facts, start=start, at=now)
         except MoeServeError as error:
-            self._facts = str(error)
-        if self._facts != before:
+            fault = str(error)
+        except Exception as error:  # noqa: BLE001 - a thread that ended would look alive
+            _LOG.exception("nothing learned of the pods")
+            fault = f"{type(error).__name__}: {error}"
+        with self._lock:
+            before = self._learned and self._learned.facts, self._fault
+            self._learned, self._fault = learned, fault
+        if before != (learned and learned.facts, fault):
             self.on_word()
 
     def _answers(self) -> Word | NoWord:
+        if self._fault is not None:
+            return NoWord(reason=self._fault)
         try:
             found = under(self.registered.policy.question, self._of_these_pods())
         except MoeServeError as error:
@@ -155,12 +181,25 @@ class Judging:
         )
 
     def _of_these_pods(self) -> QualityFinding | NoQuality:
-        found, facts = bound(self.quality()), self._facts
-        if not isinstance(facts, str):
-            return about(found, facts)
+        found, learned, since = bound(self.quality()), self._learned, self._waits_since
         if isinstance(found, NoQuality):
             return found
+        if learned is not None and since is not None and learned.start >= since:
+            if self.clock() - learned.at <= self.registered.policy.blind_seconds:
+                return about(found, learned.facts)
+            lacks = "nobody could be asked for too long"
+        else:
+            lacks = "nobody was asked yet"
         return NoQuality(
-            reason=f"whether the answers are of these pods is not known: {facts} "
+            reason=f"whether the answers are of these pods is not known: {lacks} "
             f"({found.outcome.value}: {found.reason})"
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Learned:
+    """What the pods of each arm said between two times, seconds since the epoch."""
+
+    facts: Mapping[str, Mapping[str, str]]
+    start: float
+    at: float

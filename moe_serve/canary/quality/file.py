@@ -80,6 +80,7 @@ class _Document(_Part):
     mode: Mode = Field(strict=False)
     outcome: Outcome = Field(strict=False)
     reason: str
+    at_any_bound: bool = Field(False, description="whether it fails for what no bound allows")
     number: float | None
     allowed: float = Field(gt=0)
     reference: _Reference

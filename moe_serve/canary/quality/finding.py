@@ -1,7 +1,7 @@
 """What the judge takes of a comparison of answers, in whatever mode it was made."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
@@ -165,8 +165,9 @@ def under(question: Question, found: QualityFinding | NoQuality) -> QualityFindi
     """The finding as far as it answers the registered question.
 
     What was shown to lie within a wider bound than registered was not shown, and what was refuted
-    for a narrower one was not refuted. A pass must have had the registered items, which are fixed
-    before the first answer, and no larger level; answers that differ count however they were found.
+    for a narrower one alone was not refuted. A pass must have had the registered items, which are
+    fixed before the first answer, and no larger level; answers that differ count however they were
+    found, and in either mode if no bound allows them.
     """
     if isinstance(found, NoQuality):
         return found
@@ -177,6 +178,8 @@ def under(question: Question, found: QualityFinding | NoQuality) -> QualityFindi
         alpha=None if question.alpha is None else _told(found, "alpha"),
     )
     if found.mode is question.mode and _answers(question, asked, found.outcome):
+        return found
+    if question.alpha is not None and found.outcome is Outcome.FAILED and _refutes(question, found):
         return found
     return NoQuality(
         reason=f"the answers were compared in mode {asked}, the policy has {question} "
@@ -190,6 +193,10 @@ def _told(found: QualityFinding, name: str) -> Any:
 
 
 def _answers(question: Question, asked: Question, outcome: Outcome) -> bool:
+    if question.alpha is None and question.mode is Mode.NON_INFERIOR:
+        # As audits were judged before policies had a level.
+        same = math.isclose(asked.allowed, question.allowed, rel_tol=1e-9)
+        return same and asked.items == question.items
     match outcome:
         case Outcome.PASSED:
             level = question.alpha is None or (
@@ -200,3 +207,21 @@ def _answers(question: Question, asked: Question, outcome: Outcome) -> bool:
             return asked.allowed >= question.allowed
         case Outcome.UNDECIDED:
             return True
+
+
+def _refutes(question: Question, found: QualityFinding) -> bool:
+    """Whether a failure for another bound or mode is one for the registered question too."""
+    if found.body.get("at_any_bound") is True:
+        return True
+    shown = max(_shown_losses(found), default=0.0)
+    return found.mode is question.mode and shown > question.allowed
+
+
+def _shown_losses(found: QualityFinding) -> Iterator[float]:
+    """Least losses that the answers show: nats in a cell, or a share of the items."""
+    cells, canary = found.body.get("cells"), found.body.get("canary")
+    for cell in cells if isinstance(cells, list) else []:
+        if isinstance(cell, Mapping) and isinstance(lower := cell.get("lower"), (int, float)):
+            yield lower
+    if isinstance(canary, Mapping) and isinstance(upper := canary.get("upper"), (int, float)):
+        yield -upper

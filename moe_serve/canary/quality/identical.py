@@ -131,6 +131,11 @@ class IdenticalResult:
         worst = max(cell.upper for cell in self.cells)
         return worst if math.isfinite(worst) else None
 
+    @property
+    def at_any_bound(self) -> bool:
+        """Whether the canary fails for what no epsilon allows."""
+        return any(cell.broken or _tripped(self.plan, cell) for cell in self.cells)
+
     def to_json(self) -> dict[str, object]:
         """The verdict's `quality` in mode `identical`."""
         return {
@@ -224,12 +229,17 @@ def _refuted(plan: Plan, cell: CellResult) -> str | None:
             f"{cell.cell}: {cell.excess:.2g} nats a token farther from the reference than stable, "
             f"at least {cell.lower:.2g} ({plan.epsilon_nats:g} allowed)"
         )
-    if cell.top1_drop is not None and cell.top1_drop >= plan.top1_drop and cell.top1_lower > 0:
+    if _tripped(plan, cell):
         return (
             f"{cell.cell}: the canary's first choice is the reference's in {cell.top1_drop:.1%} "
             f"fewer positions than stable's ({plan.top1_drop:.1%} trip)"
         )
     return None
+
+
+def _tripped(plan: Plan, cell: CellResult) -> bool:
+    drop = cell.top1_drop
+    return drop is not None and drop >= plan.top1_drop and cell.top1_lower > 0
 
 
 def _doubt(plan: Plan, cell: CellResult) -> str | None:

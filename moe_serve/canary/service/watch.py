@@ -82,7 +82,7 @@ class Watch:
             return self._answer or Answer(at=self.clock(), findings=None, fault="not judged yet")
 
     def judge(self) -> Answer:
-        """Ask the source and judge once."""
+        """Ask the source and judge once; no error ends it."""
         now = self.clock()
         try:
             if now <= self.started:
@@ -90,11 +90,14 @@ class Watch:
             findings = examine(
                 self.source.history(self.started, now), self.registered, self.quality()
             )
+            if self.on_judged:
+                self.on_judged(findings)
         except MoeServeError as error:
             _LOG.warning("not judged: %s", error)
             return self._keep(now, None, str(error))
-        if self.on_judged:
-            self.on_judged(findings)
+        except Exception as error:  # noqa: BLE001 - a watch that ended would look alive
+            _LOG.exception("not judged")
+            return self._keep(now, None, f"{type(error).__name__}: {error}")
         return self._keep(now, findings, None)
 
     def _keep(self, now: float, findings: Findings | None, fault: str | None) -> Answer:
@@ -108,11 +111,7 @@ class Watch:
             return self._answer
 
     def run(self, interval: float, stop: threading.Event) -> None:
-        """Judge every `interval` seconds until stopped; no error ends it."""
+        """Judge every `interval` seconds until stopped."""
         while not stop.is_set():
-            try:
-                self.judge()
-            except Exception as error:  # noqa: BLE001 - a watch that ended would look alive
-                _LOG.exception("not judged")
-                self._keep(self.clock(), None, f"{type(error).__name__}: {error}")
+            self.judge()
             stop.wait(interval)

@@ -26,7 +26,7 @@ from moe_serve.canary.controller.words import word_of
 from moe_serve.canary.quality.finding import finding
 from moe_serve.canary.quality.result import NoQuality, Outcome
 from moe_serve.canary.rollout.observation import NoWord, Word
-from moe_serve.canary.rollout.state import Entry, Kind, Phase, initial
+from moe_serve.canary.rollout.state import Entry, Kind, Phase, State, initial
 from moe_serve.canary.sources.assemble import Arms, assemble
 from moe_serve.canary.sources.prometheus import Prometheus
 from moe_serve.errors import SourceError, UsageError
@@ -115,8 +115,14 @@ class Memory:
 class Gone:
     """A source that does not answer."""
 
+    def __init__(self, fault: Exception) -> None:
+        self.fault = fault
+
     def history(self, start: float, end: float) -> Any:
-        raise SourceError("prometheus is gone")
+        raise self.fault
+
+
+WAITS = replace(initial(PLAN, START), phase=Phase.QUALITY)
 
 
 def test_a_judge_in_the_process_goes_on_with_its_comparison_after_a_restart() -> None:
@@ -128,7 +134,8 @@ def test_a_judge_in_the_process_goes_on_with_its_comparison_after_a_restart() ->
             on_word=lambda: None, clock=lambda: START + 4 * 3600,
         )  # fmt: skip
 
-    first, dark = judging(), initial(PLAN, START)
+    first, dark = judging(), WAITS
+    first.word(dark)
     first.learn()
     before = first.word(dark)
     assert isinstance(before, Word)
@@ -147,44 +154,88 @@ def test_a_judge_in_the_process_goes_on_with_its_comparison_after_a_restart() ->
     assert second.word(later) == found
 
 
+class Waiting:
+    """A judge of answers of the usual fleet, at a time of the test's own."""
+
+    def __init__(self, outcome: Outcome = Outcome.PASSED) -> None:
+        self.now, self.woken, self.told = START + 600.0, 0, facts()
+        self.judge = Judging(
+            source=Memory(), registered=Registration(), every=0.01, on_word=self.wake,
+            quality=lambda: finding(probed(outcome, known=self.told)), clock=lambda: self.now,
+        )  # fmt: skip
+
+    def wake(self) -> None:
+        self.woken += 1
+
+    def says(self, state: State = WAITS) -> tuple[Outcome | None, str]:
+        found = self.judge.word(state)
+        if isinstance(found, NoWord):
+            return None, found.reason
+        return found.quality, found.quality_reason
+
+
 @pytest.mark.parametrize("outcome", [Outcome.PASSED, Outcome.FAILED])
 def test_before_the_steps_answers_count_for_the_pods_that_are_there(outcome: Outcome) -> None:
-    woken, told = [], facts()
-    judge = Judging(
-        source=Memory(), registered=Registration(), every=1, on_word=lambda: woken.append(1),
-        quality=lambda: finding(probed(outcome, known=told)), clock=lambda: START + 600,
-    )  # fmt: skip
-
-    def said() -> Word:
-        found = judge.word(initial(PLAN, START))
-        assert isinstance(found, Word)
-        return found
-
-    assert said().quality is None
-    assert "not known: nobody was asked yet (" in said().quality_reason
-    judge.learn()
-    judge.learn()
-    assert said().quality is outcome
-    assert len(woken) == 1
-    told[1]["config_digest"] = "another"
-    assert said().quality is None
-    assert "are of other pods: canary had config_digest another then" in said().quality_reason
-    judge.source = Gone()
-    judge.learn()
-    assert said().quality is None
-    assert "not known: prometheus is gone" in said().quality_reason
+    waiting = Waiting(outcome)
+    quality, reason = waiting.says()
+    assert quality is None
+    assert "not known: nobody was asked yet (" in reason
+    waiting.judge.learn()
+    waiting.judge.learn()
+    assert waiting.says()[0] is outcome
+    assert waiting.woken == 1
+    waiting.told[1]["config_digest"] = "another"
+    quality, reason = waiting.says()
+    assert quality is None
+    assert "are of other pods: canary had config_digest another then" in reason
 
 
-def test_before_the_steps_the_pods_are_asked_for_in_the_background() -> None:
-    stop = threading.Event()
-    judge = Judging(
-        source=Memory(), registered=Registration(), every=1, on_word=stop.set,
-        quality=lambda: SAME, clock=lambda: START + 600,
-    )  # fmt: skip
-    judge.word(initial(PLAN, START))
-    judge.run(stop)
-    found = judge.word(initial(PLAN, START))
-    assert isinstance(found, Word) and found.quality is Outcome.PASSED
+@pytest.mark.parametrize("fault", [SourceError("prometheus is gone"), KeyError("__name__")])
+def test_pods_that_nobody_can_ask_for_are_not_known(fault: Exception) -> None:
+    waiting = Waiting()
+    waiting.says()
+    waiting.judge.learn()
+    waiting.judge.source = Gone(fault)
+    waiting.judge.learn()
+    assert isinstance(waiting.judge.word(WAITS), NoWord)
+    assert str(fault) in waiting.says()[1]
+
+
+def test_what_was_learned_of_pods_counts_for_that_wait_and_while_it_is_fresh() -> None:
+    waiting = Waiting()
+    waiting.says()
+    waiting.judge.learn()
+    assert waiting.says()[0] is Outcome.PASSED
+    assert waiting.says(replace(WAITS, phase=Phase.PENDING))[0] is None
+    # Pods may have been others before the wait began.
+    assert waiting.says(replace(WAITS, phase_since=waiting.now - 30))[0] is None
+    waiting.now += 901
+    quality, reason = waiting.says()
+    assert quality is None
+    assert "nobody could be asked for too long" in reason
+
+
+def test_pods_are_asked_for_in_the_background_once_they_have_been_there_long_enough() -> None:
+    waiting, stop = Waiting(), threading.Event()
+    thread = threading.Thread(target=waiting.judge.run, args=(stop,))
+    waiting.says(replace(WAITS, phase_since=waiting.now - 30))
+    thread.start()
+    stop.wait(0.2)
+    assert waiting.woken == 0
+    waiting.now += 31
+    while not waiting.woken:
+        stop.wait(0.01)
+    stop.set()
+    thread.join()
+    assert waiting.says(replace(WAITS, phase_since=START + 570))[0] is Outcome.PASSED
+
+
+def test_a_rollout_that_begins_anew_asks_anew() -> None:
+    waiting = Waiting()
+    waiting.judge.word(replace(WAITS, phase=Phase.STEPS))
+    assert waiting.judge._watch is not None
+    waiting.says()
+    assert waiting.judge._watch is None
 
 
 def test_before_the_steps_a_judge_in_the_process_speaks_of_the_answers_alone() -> None:

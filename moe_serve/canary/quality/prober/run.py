@@ -31,19 +31,24 @@ class Gate:
     @property
     def outcome(self) -> Outcome:
         """The answers decide; counters that fail, fail the canary; they cannot make it pass."""
-        if isinstance(self.drift, Drift) and self.drift.outcome is Outcome.FAILED:
+        if self._drifted:
             return Outcome.FAILED
         return Outcome.UNDECIDED if isinstance(self.result, NoQuality) else self.result.outcome
 
     @property
     def reason(self) -> str:
         """One line."""
-        if isinstance(self.drift, Drift) and self.drift.outcome is Outcome.FAILED:
+        if self._drifted:
             return f"{self.drift.reason}; answers: {self.result.reason}"
         return self.result.reason
 
+    @property
+    def _drifted(self) -> bool:
+        return isinstance(self.drift, Drift) and self.drift.outcome is Outcome.FAILED
+
     def to_json(self) -> dict[str, object]:
         """The whole answer of `quality probe`."""
+        found = self.result
         return {
             # Where no answer was had, it still says which question was asked.
             "number": None,
@@ -51,6 +56,8 @@ class Gate:
             **self.result.to_json(),
             "outcome": self.outcome.value,
             "reason": self.reason,
+            "at_any_bound": self._drifted
+            or (isinstance(found, IdenticalResult) and found.at_any_bound),
             "counters": self.drift.to_json(),
         }
 
