@@ -6,7 +6,7 @@ import os
 import shutil
 import signal
 import socket
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from moe_serve.errors import DemoError
@@ -92,13 +92,13 @@ def require_ports(ports: Iterable[int]) -> None:
                 ) from error
 
 
-def pin(pids: Iterable[int], core: int) -> None:
-    """Move every thread of the processes to `core`; those that have ended are left out."""
+def pin(pids: Iterable[int], cores: Collection[int]) -> None:
+    """Move every thread of the processes to `cores`; those that have ended are left out."""
     for pid in pids:
         with contextlib.suppress(FileNotFoundError):
             for thread in Path(f"/proc/{pid}/task").iterdir():
                 with contextlib.suppress(ProcessLookupError):
-                    os.sched_setaffinity(int(thread.name), {core})
+                    os.sched_setaffinity(int(thread.name), cores)
 
 
 def yield_to(worker: int, others: Iterable[int]) -> None:

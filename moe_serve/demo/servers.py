@@ -172,7 +172,7 @@ class Server:
 
     def pin(self, core: int) -> None:
         """Move the whole server to one core."""
-        host.pin(host.descendants(self.pid), core)
+        host.pin(host.descendants(self.pid), {core})
 
     def stop(self) -> None:
         """End exporter and server's process group, gently first; wait until they are gone."""

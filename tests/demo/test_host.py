@@ -52,7 +52,7 @@ def test_pinning_moves_a_process_and_its_children() -> None:
     try:
         while len(family := host.descendants(parent.pid)) < 2:
             assert parent.poll() is None
-        host.pin(family, core)
+        host.pin(family, {core})
 
         assert [os.sched_getaffinity(pid) for pid in family] == [{core}, {core}]
     finally:
@@ -63,4 +63,4 @@ def test_pinning_a_process_that_is_gone_is_no_error() -> None:
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
 
-    host.pin([gone.pid], 0)
+    host.pin([gone.pid], {0})
