@@ -23,6 +23,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from scipy.stats import beta
+
 ROOT = Path(__file__).parents[2]
 CHARTS = ROOT / "charts"
 GOAL = 0.95
@@ -177,9 +179,12 @@ def _told(verdicts: list[tuple[Mutant, str]], whole: int, args: argparse.Namespa
     caught = counted["sentences"] + counted["goldens"]
     share = caught / len(verdicts)
     digest = hashlib.sha256("\n".join(m.name for m in mutants()).encode()).hexdigest()[:8]
+    # Clopper and Pearson's one-sided bound; a sample is drawn without replacement, so it is more.
+    least = beta.ppf(0.05, caught, len(verdicts) - caught + 1) if caught else 0.0
+    of_all = "" if len(verdicts) == whole else f" (of all at least {least:.1%}, 95 % confidence)"
     sys.stdout.write(
         f"{len(verdicts)} of {whole} changes (set {digest}, seed {args.seed}): "
-        f"{caught} caught, {share:.1%}; "
+        f"{caught} caught, {share:.1%}{of_all}; "
         f"{counted['sentences']} by tests with a name, {counted['goldens']} by goldens alone, "
         f"{counted['nobody']} by nobody\n"
     )
