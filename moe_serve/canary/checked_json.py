@@ -29,16 +29,21 @@ def read(path: Path, flag: str, *, finite: bool = True) -> Any:
     except UnicodeDecodeError as error:
         raise UsageError(f"{name}: not JSON: not UTF-8 text") from error
     try:
-        return json.loads(
+        found = json.loads(
             text,
             parse_constant=_constant if finite else float,
             parse_float=_float if finite else float,
             object_pairs_hook=_each_key_once,
         )
+        # Half a character, as `\ud800`, can be read and not be printed.
+        json.dumps(found, ensure_ascii=False).encode()
     except RecursionError as error:
         raise UsageError(f"{name}: nested too deeply") from error
+    except UnicodeEncodeError as error:
+        raise UsageError(f"{name}: not JSON: a \\u escape is half a character") from error
     except ValueError as error:
         raise UsageError(f"{name}: not JSON ({error}); is the file cut off?") from error
+    return found
 
 
 def _constant(text: str) -> float:

@@ -214,7 +214,8 @@ def parse(document: Any, name: str) -> Registration:
             f"{name}: quality.items: only a task has items; set quality.mode to non-inferior"
         )
     other = {Mode.IDENTICAL: "margin", Mode.NON_INFERIOR: "epsilon_nats"}[found.quality.mode]
-    if other in found.quality.model_fields_set:
+    # Values files are laid over each other: the other mode's default says nothing new.
+    if getattr(found.quality, other) != _Quality.model_fields[other].default:
         raise UsageError(
             f"{name}: quality.{other}: mode {found.quality.mode.value} has no such bound; leave it "
             "out, or set the other mode"

@@ -72,6 +72,7 @@ def test_a_pass_that_shows_nothing_is_refused_in_one_line(
         ("", "not JSON"),
         ("[" * 100_000, "nested too deeply"),
         ('{"outcome": "passed", "outcome": "failed"}', "the key 'outcome' is there twice"),
+        ('{"reason": "\\ud800"}', "is half a character"),
         (json.dumps(PASSED)[:-1] + ', "x": NaN}', "NaN is no number"),
         (json.dumps(PASSED)[:-1] + ', "x": 1e999}', "1e999 is out of range"),
         (json.dumps(PASSED)[:-1] + ', "x": ' + "9" * 5000 + "}", "not JSON"),

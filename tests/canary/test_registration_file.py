@@ -47,7 +47,7 @@ def test_a_calibration_allows_earlier_looks() -> None:
         ({"quality": {"items": 250}}, r"^p.yaml: quality.items: only a task has items; set q"),
         ({"quality": {"margin": 0.01}}, r"^p.yaml: quality.margin: mode identical has no such"),
         (
-            {"quality": {"mode": "non-inferior", "epsilon_nats": 0.005}},
+            {"quality": {"mode": "non-inferior", "epsilon_nats": 0.004}},
             r"^p.yaml: quality.epsilon_nats: mode non-inferior has no such bound; leave it out",
         ),
         ({"quality": {"items": 0}}, r"^p.yaml: quality.items: .*greater than or equal to 1"),

@@ -32,6 +32,42 @@ def test_the_policy_is_one_that_the_judge_takes(offer: Offer, tmp_path: Path) ->
     assert main(["canary", "plan", "--policy", str(file), "--block-noise", "0.0134"]) == 0
 
 
+@pytest.mark.parametrize(
+    "offer", [offer for offer in OFFERS if "production" in offer.name], ids=lambda offer: offer.name
+)
+def test_the_controller_takes_its_arguments(
+    offer: Offer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """All of them are good: it is a cluster that it asks for last."""
+    objects = render("moe-canary", *offer.files, release=offer.release)
+    words = [word.replace("/etc/moe-serve", str(tmp_path)) for word in args(objects)]
+    words = [word.replace("/var/lib/moe-serve", str(tmp_path)) for word in words]
+    (tmp_path / "rules").mkdir()
+    for name, text in objects.only("ConfigMap")["data"].items():
+        (tmp_path / "rules" / name).write_text(text, "utf-8")
+    for word in words:
+        flag, _, path = word.partition("=")
+        if flag.endswith("-file"):
+            Path(path).parent.mkdir()
+            Path(path).write_text("https://there.example/x", "utf-8")
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "no-kubeconfig"))
+    assert main(words) == 2
+    assert capsys.readouterr().err.startswith("moe-serve: no cluster: ")
+
+
+@pytest.mark.parametrize("baseline", [False, True])
+def test_where_the_plan_has_a_baseline_the_canary_is_compared_with_it(baseline: bool) -> None:
+    given = CONTROLLER | (
+        {"controller.plan.arms.baseline": {"service": "b", "replicas": 1}} if baseline else {}
+    )
+    assert ("--stable=stable" in args(render("moe-canary", set=given))) is not baseline
+    named = render("moe-canary", set={**given, "source.stable": "b"})
+    assert "--stable=b" in args(named)
+
+
 @pytest.mark.parametrize("offer", OFFERS, ids=lambda offer: offer.name)
 def test_what_helm_renders_of_the_policy_is_what_was_written(offer: Offer) -> None:
     written: dict[str, Any] = {}
@@ -182,7 +218,7 @@ def test_the_controllers_command_is_the_clis_own() -> None:
         "--quality=/etc/moe-serve/quality/quality.json",
         "--slack-file=/etc/moe-serve/slack/url",
         "--webhook-file=/etc/moe-serve/webhook/url",
-        "--holder=pod",
+        "--identity=pod",
     ]
 
 

@@ -60,7 +60,10 @@ imagePullSecrets:
 - {{ printf "--selector=%s" . | quote }}
 {{- end }}
 - --arm-label={{ .armLabel }}
+{{- /* Where the plan has a baseline, the canary is compared with that. */}}
+{{- if not (and (include "moe-canary.isController" $) ((($.Values.controller).plan).arms).baseline (eq .stable "stable")) }}
 - --stable={{ .stable }}
+{{- end }}
 - --canary={{ .canary }}
 {{- with .prometheus }}
 {{- if .tokenSecret }}

@@ -78,7 +78,8 @@ class Judging:
     """A judge in this process. Its comparison begins with the first step; that time is part of the
     rollout's state, so another controller replays the same comparison from the metrics' store.
     While answers are waited for it asks the store which pods there are, since answers count only
-    for those; what it learned counts as long as it is fresh, and is of that wait alone.
+    for those; what it learned counts as long as it is fresh, and is of that wait alone: before a
+    hold, or in it, the pods may have been others.
     """
 
     source: Source
@@ -89,7 +90,8 @@ class Judging:
     on_judged: Callable[[Findings], None] | None = None
     clock: Callable[[], float] = time.time
     _watch: Watch | None = None
-    _waits_since: float | None = None
+    _wait: tuple[Phase, float] | None = None
+    _waits_since: float = math.inf
     _learned: "_Learned | None" = None
     _fault: str | None = None
     _asked: float = -math.inf
@@ -99,9 +101,12 @@ class Judging:
         """The last look's verdict; before the steps, the comparison of answers alone."""
         began = self._began(state)
         with self._lock:
+            waits = (state.phase, state.phase_since) if state.stage is Phase.QUALITY else None
+            if waits != self._wait:
+                self._wait, self._learned, self._fault = waits, None, None
+                self._waits_since = self.clock() if waits else math.inf
             if began is None:
                 self._watch = None
-                self._waits_since = state.phase_since if state.phase is Phase.QUALITY else None
                 return self._answers()
             if self._watch is None or self._watch.started != began:
                 self._watch = Watch(
@@ -125,9 +130,7 @@ class Judging:
                 watch.judge()
                 self.on_word()
             elif (
-                since is not None
-                and self.clock() - self._over >= since
-                and time.monotonic() - self._asked >= self.every
+                self.clock() - self._over >= since and time.monotonic() - self._asked >= self.every
             ):
                 self._asked = time.monotonic()
                 self.learn()
@@ -160,10 +163,8 @@ class Judging:
             _LOG.exception("nothing learned of the pods")
             fault = f"{type(error).__name__}: {error}"
         with self._lock:
-            before = self._learned and self._learned.facts, self._fault
             self._learned, self._fault = learned, fault
-        if before != (learned and learned.facts, fault):
-            self.on_word()
+        self.on_word()
 
     def _answers(self) -> Word | NoWord:
         if self._fault is not None:
@@ -181,11 +182,11 @@ class Judging:
         )
 
     def _of_these_pods(self) -> QualityFinding | NoQuality:
-        found, learned, since = bound(self.quality()), self._learned, self._waits_since
+        found, learned = bound(self.quality()), self._learned
         if isinstance(found, NoQuality):
             return found
-        if learned is not None and since is not None and learned.start >= since:
-            if self.clock() - learned.at <= self.registered.policy.blind_seconds:
+        if learned is not None and learned.start >= self._waits_since:
+            if 0 <= self.clock() - learned.at <= self.registered.policy.blind_seconds:
                 return about(found, learned.facts)
             lacks = "nobody could be asked for too long"
         else:

@@ -187,9 +187,11 @@ def under(question: Question, found: QualityFinding | NoQuality) -> QualityFindi
     )
 
 
-def _told(found: QualityFinding, name: str) -> Any:
-    told = found.body.get(name)
-    return told if isinstance(told, (int, float)) and not isinstance(told, bool) else None
+def _told(found: QualityFinding, name: str) -> float | None:
+    try:
+        return _finite(name, found.body.get(name))
+    except ValueError:
+        return None
 
 
 def _answers(question: Question, asked: Question, outcome: Outcome) -> bool:

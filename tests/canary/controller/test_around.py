@@ -25,8 +25,17 @@ from moe_serve.canary.controller.web import Status, serve
 from moe_serve.canary.controller.words import word_of
 from moe_serve.canary.quality.finding import finding
 from moe_serve.canary.quality.result import NoQuality, Outcome
+from moe_serve.canary.rollout.holds import hold
 from moe_serve.canary.rollout.observation import NoWord, Word
-from moe_serve.canary.rollout.state import Entry, Kind, Phase, State, initial
+from moe_serve.canary.rollout.state import (
+    Concern,
+    Entry,
+    Kind,
+    Phase,
+    State,
+    Trouble,
+    initial,
+)
 from moe_serve.canary.sources.assemble import Arms, assemble
 from moe_serve.canary.sources.prometheus import Prometheus
 from moe_serve.errors import SourceError, UsageError
@@ -135,7 +144,9 @@ def test_a_judge_in_the_process_goes_on_with_its_comparison_after_a_restart() ->
         )  # fmt: skip
 
     first, dark = judging(), WAITS
+    first.clock = lambda: START + 3 * 3600
     first.word(dark)
+    first.clock = judging().clock
     first.learn()
     before = first.word(dark)
     assert isinstance(before, Word)
@@ -167,6 +178,12 @@ class Waiting:
     def wake(self) -> None:
         self.woken += 1
 
+    def learn(self, state: State = WAITS) -> None:
+        """As `run` does: once the wait is long enough."""
+        self.says(state)
+        self.now += 61
+        self.judge.learn()
+
     def says(self, state: State = WAITS) -> tuple[Outcome | None, str]:
         found = self.judge.word(state)
         if isinstance(found, NoWord):
@@ -181,9 +198,9 @@ def test_before_the_steps_answers_count_for_the_pods_that_are_there(outcome: Out
     assert quality is None
     assert "not known: nobody was asked yet (" in reason
     waiting.judge.learn()
-    waiting.judge.learn()
+    assert waiting.says()[0] is None
+    waiting.learn()
     assert waiting.says()[0] is outcome
-    assert waiting.woken == 1
     waiting.told[1]["config_digest"] = "another"
     quality, reason = waiting.says()
     assert quality is None
@@ -193,41 +210,58 @@ def test_before_the_steps_answers_count_for_the_pods_that_are_there(outcome: Out
 @pytest.mark.parametrize("fault", [SourceError("prometheus is gone"), KeyError("__name__")])
 def test_pods_that_nobody_can_ask_for_are_not_known(fault: Exception) -> None:
     waiting = Waiting()
-    waiting.says()
-    waiting.judge.learn()
+    waiting.learn()
     waiting.judge.source = Gone(fault)
     waiting.judge.learn()
     assert isinstance(waiting.judge.word(WAITS), NoWord)
     assert str(fault) in waiting.says()[1]
+    # Another wait does not begin with the fault of this one.
+    assert "nobody was asked yet" in waiting.says(replace(WAITS, phase_since=START + 1))[1]
 
 
 def test_what_was_learned_of_pods_counts_for_that_wait_and_while_it_is_fresh() -> None:
     waiting = Waiting()
-    waiting.says()
-    waiting.judge.learn()
+    waiting.learn()
     assert waiting.says()[0] is Outcome.PASSED
-    assert waiting.says(replace(WAITS, phase=Phase.PENDING))[0] is None
-    # Pods may have been others before the wait began.
-    assert waiting.says(replace(WAITS, phase_since=waiting.now - 30))[0] is None
     waiting.now += 901
     quality, reason = waiting.says()
     assert quality is None
     assert "nobody could be asked for too long" in reason
+    waiting.now -= 1200
+    assert waiting.says()[0] is None
 
 
-def test_pods_are_asked_for_in_the_background_once_they_have_been_there_long_enough() -> None:
+@pytest.mark.parametrize("outcome", [Outcome.PASSED, Outcome.FAILED])
+def test_after_a_hold_the_pods_are_asked_anew_and_in_it_answers_that_differ_count(
+    outcome: Outcome,
+) -> None:
+    waiting = Waiting(outcome)
+    waiting.learn()
+    concern = Concern(trouble=Trouble.DEADLINE, detail="late", since=waiting.now)
+    held = hold(WAITS, concern, waiting.now)
+    assert waiting.says(held)[0] is None
+    waiting.learn(held)
+    assert waiting.says(held)[0] is outcome
+    # As a hold's end does: the time that the phase began is put off by how long it was held.
+    on_again = replace(WAITS, phase_since=WAITS.phase_since + 61)
+    assert waiting.says(on_again)[0] is None
+    waiting.learn(on_again)
+    assert waiting.says(on_again)[0] is outcome
+
+
+def test_pods_are_asked_for_in_the_background_once_the_wait_is_long_enough() -> None:
     waiting, stop = Waiting(), threading.Event()
     thread = threading.Thread(target=waiting.judge.run, args=(stop,))
-    waiting.says(replace(WAITS, phase_since=waiting.now - 30))
+    waiting.says()
     thread.start()
     stop.wait(0.2)
     assert waiting.woken == 0
-    waiting.now += 31
-    while not waiting.woken:
+    waiting.now += 61
+    while waiting.woken < 2:
         stop.wait(0.01)
     stop.set()
     thread.join()
-    assert waiting.says(replace(WAITS, phase_since=START + 570))[0] is Outcome.PASSED
+    assert waiting.says()[0] is Outcome.PASSED
 
 
 def test_a_rollout_that_begins_anew_asks_anew() -> None:
