@@ -174,8 +174,8 @@ def under(question: Question, found: QualityFinding | NoQuality) -> QualityFindi
     asked = Question(
         mode=found.mode,
         allowed=found.allowed,
-        items=None if question.items is None else _told(found, "planned_items"),
-        alpha=None if question.alpha is None else _told(found, "alpha"),
+        items=None if question.items is None else _planned(found),
+        alpha=None if question.alpha is None else _level(found),
     )
     if found.mode is question.mode and _answers(question, asked, found.outcome):
         return found
@@ -187,9 +187,14 @@ def under(question: Question, found: QualityFinding | NoQuality) -> QualityFindi
     )
 
 
-def _told(found: QualityFinding, name: str) -> float | None:
+def _planned(found: QualityFinding) -> int | None:
+    told = found.body.get("planned_items")
+    return told if isinstance(told, int) and not isinstance(told, bool) else None
+
+
+def _level(found: QualityFinding) -> float | None:
     try:
-        return _finite(name, found.body.get(name))
+        return _finite("alpha", found.body.get("alpha"))
     except ValueError:
         return None
 
