@@ -9,7 +9,7 @@ from moe_serve.demo.scenarios import Chapter
 
 # Fixed before anything is measured: twelve crossover pairs, then a look after each, up to 24.
 PLAN = Plan(
-    blocks=48,
+    blocks=80,
     first_look=12,
     block_seconds=3.5,
     settle_seconds=0.3,

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from moe_serve.canary.analysis.boundary import Looks
+from moe_serve.canary.analysis.checks import undecided
 from moe_serve.canary.analysis.estimate import Estimate, NoEstimate
 from moe_serve.canary.analysis.estimator import Terms, estimate
 from moe_serve.canary.analysis.judge import judge
@@ -245,9 +246,7 @@ class Story:
                 found = _estimate(blocks, CellKind.STEP, plan)
                 bar.at(len(blocks), _live(found, load))
                 # Wrong answers need no speed to be told; both numbers are shown all the same.
-                return isinstance(found, Estimate) and not (
-                    found.lo <= POLICY.log_margin <= found.hi
-                )
+                return isinstance(found, Estimate) and not undecided(POLICY, found)
 
             blocks = await measure(
                 stable,

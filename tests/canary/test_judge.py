@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from moe_serve.canary.analysis.checks import undecided
 from moe_serve.canary.analysis.estimate import Estimate, NoEstimate, UncoveredCell
 from moe_serve.canary.analysis.estimator import Terms
 from moe_serve.canary.analysis.judge import judge
@@ -133,6 +134,15 @@ def test_the_decision_table(options: dict[str, object], verdict: Verdict, reason
     made = judged(**options)  # type: ignore[arg-type]
     assert made.verdict is verdict, made.reason
     assert reason in made.reason
+
+
+@pytest.mark.parametrize("covered", [1.0, 0.9])
+@pytest.mark.parametrize("ends", [(-0.2, -0.1), (0.02, 0.06), (0.032, 0.06), (0.05, 0.06)])
+def test_a_measurement_may_end_where_its_speed_alone_promotes_or_rolls_back(
+    ends: tuple[float, float], covered: float
+) -> None:
+    step = at(*ends, covered=covered)
+    assert undecided(POLICY, step) == (judged(step).verdict is Verdict.KEEP_GOING)
 
 
 @given(

@@ -223,6 +223,11 @@ def lower_end(policy: Policy, found: Estimate) -> float:
     return found.lo if policy.uncovered is Uncovered.AS_COVERED else found.whole_lo
 
 
+def undecided(policy: Policy, found: Estimate) -> bool:
+    """Whether neither a gain above the margin nor the lack of one is shown yet."""
+    return lower_end(policy, found) <= policy.log_margin <= found.hi
+
+
 def _gain_detail(policy: Policy, found: Estimate | None, name: str) -> str:
     told = f"lower end of the {name} rate's log ratio"
     if found is not None and lower_end(policy, found) != found.lo:
