@@ -120,6 +120,7 @@ $(PROMETHEUS): tests/monitoring/tools/go.mod
 ifneq ($(GO),)
 	$(call say,Prometheus and promtool from source: some minutes$(comma) once)
 	CGO_ENABLED=0 $(GO) -C tests/monitoring/tools build -trimpath -buildvcs=false -ldflags '-s -w ' -o $(@D)/ \
+	  -tags remove_all_sd,enable_kubernetes_sd \
 	  github.com/prometheus/prometheus/cmd/prometheus github.com/prometheus/prometheus/cmd/promtool
 else
 	@command -v prometheus promtool >/dev/null \
