@@ -340,7 +340,7 @@ def update(cluster: Cluster, two: str) -> Update:
 @pytest.mark.long
 def test_an_upgrade_and_its_rollback_lose_no_request(update: Update) -> None:
     assert [each for each in update.requests if each["error"]] == []
-    # How many there are hangs on how long the pods take to start, and on what they leave of the CPU.
+    # How many hangs on how long the pods take to start, and on what they leave of the CPU.
     assert len(update.requests) > 50
 
 
