@@ -7,7 +7,7 @@ from pathlib import Path
 from moe_serve.demo.measure import Plan
 from moe_serve.demo.scenarios import Chapter
 
-# Fixed before anything is measured: twelve crossover pairs, then a look after each, up to 24.
+# Fixed before anything is measured: twelve crossover pairs, then a look after each, up to 40.
 PLAN = Plan(
     blocks=80,
     first_look=12,
