@@ -115,12 +115,13 @@ $(CACHE)/wheels/%.ready: tests/vllm_plugin/fetch_wheels.py | $(VENV)/.ready
 PROMETHEUS := $(CACHE)/bin/prometheus
 GO := $(firstword $(wildcard $(shell command -v go) /usr/local/go/bin/go))
 
+# Its options are those of tests/cluster/node/binaries.py: the node's Prometheus is compiled with it.
 $(PROMETHEUS): tests/monitoring/tools/go.mod
 	@mkdir -p $(@D)
 ifneq ($(GO),)
 	$(call say,Prometheus and promtool from source: some minutes$(comma) once)
-	CGO_ENABLED=0 $(GO) -C tests/monitoring/tools build -trimpath -buildvcs=false -ldflags '-s -w ' -o $(@D)/ \
-	  -tags remove_all_sd,enable_kubernetes_sd \
+	CGO_ENABLED=0 $(GO) -C tests/monitoring/tools build -trimpath -buildvcs=false -o $(@D)/ \
+	  -gcflags all=-dwarf=false -ldflags '-s -w ' -tags remove_all_sd,enable_kubernetes_sd \
 	  github.com/prometheus/prometheus/cmd/prometheus github.com/prometheus/prometheus/cmd/promtool
 else
 	@command -v prometheus promtool >/dev/null \
@@ -139,15 +140,20 @@ test-monitoring: $(VENV)/.ready $(SERVING)/.ready $(PROMETHEUS) ## rules and das
 NODES ?= 0
 NODE := $(BIN)/python -m tests.cluster.node
 
+.PHONY: programs
+programs: $(VENV)/.ready ## compile what the node runs, and start nothing
+	@$(NODE) programs --cache $(CACHE)
+
+# Asked for together, images are made while programs compile: make -j2 images cluster
 .PHONY: cluster
-cluster: $(VENV)/.ready ## a one-node Kubernetes, built from source (root, no Docker); NODES=100 adds simulated ones
+cluster: $(VENV)/.ready $(if $(filter images,$(MAKECMDGOALS)),images programs) ## a one-node Kubernetes, built from source (root, no Docker); NODES=100 adds simulated ones
 	@$(NODE) up --cache $(CACHE) --nodes $(NODES)
 
 .PHONY: cluster-down
 cluster-down: $(VENV)/.ready ## end it, and leave nothing
 	@$(NODE) down --cache $(CACHE)
 
-# Which of the cluster's tests: all of them, or SOME="not long".
+# Which of the cluster's tests: all of them, or SOME="not long", SOME=whole, ...
 SOME ?= cluster
 
 .PHONY: test-cluster

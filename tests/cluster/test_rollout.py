@@ -26,7 +26,7 @@ from tests.cluster.node.errors import CommandFailed
 from tests.cluster.node.waiting import wait
 from tests.cluster.test_chart import LOCAL, MODEL, client_pod, settled
 
-pytestmark = [pytest.mark.cluster, pytest.mark.long, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.cluster, pytest.mark.whole, pytest.mark.timeout(1800)]
 
 STABLE, CANARY, JUDGE = "gptoss-1", "gptoss-2", "gptoss"
 JUDGE_FILES = ("deploy/local/moe-canary.yaml",)

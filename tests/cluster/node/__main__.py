@@ -1,4 +1,4 @@
-"""`python -m tests.cluster.node up|down|with|check`: what `make cluster` and its kin run."""
+"""`python -m tests.cluster.node VERB`: what `make cluster` and its kin run."""
 
 import argparse
 import os
@@ -24,6 +24,9 @@ def main(arguments: list[str]) -> int:
         if options.verb == "check":
             preconditions.check(layout)
             return 0
+        if options.verb == "programs":
+            lifecycle.programs(layout)
+            return 0
         if options.verb == "with":
             return _with(layout, options.nodes, options.command)
         cluster = lifecycle.up(layout, nodes=options.nodes)
@@ -43,6 +46,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         ("up", "start a node, or complete the one that runs"),
         ("down", "end it"),
         ("check", "say whether this machine can carry one"),
+        ("programs", "compile what it runs, and start nothing"),
         ("with", "run a command with a node, and end the node if it was started for that"),
     ):
         its = verbs.add_parser(verb, help=does, description=does)

@@ -20,6 +20,8 @@ _VERSIONED = " ".join(
     for package in ("component-base/version", "client-go/pkg/version")
 )
 BUILD_SECONDS = 40 * 60
+# What `-s -w` leaves out in the end takes a fifth of the time to make.
+WITHOUT_DWARF = "all=-dwarf=false"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,13 +57,13 @@ TOOLS_BY_NAME = {
             ),
         ),
         Tool(name="etcd", package="go.etcd.io/etcd/server/v3"),
-        Tool(name="coredns", package="github.com/coredns/coredns"),
+        Tool(name="coredns", package="."),
         Tool(name="pause", package="."),
         Tool(
             name="prometheus",
             package="github.com/prometheus/prometheus/cmd/prometheus",
             folder=REPOSITORY / "tests/monitoring/tools",
-            # Without every cloud's own library; as in the Makefile, so that both compile it once.
+            # Without every cloud's own library.
             tags="remove_all_sd,enable_kubernetes_sd",
         ),
         Tool(
@@ -125,7 +127,8 @@ def built(layout: Layout, name: str) -> Path:
         print(f"    building {name}: minutes the first time", flush=True)
         run(
             [
-                *(go(), "build", "-trimpath", "-ldflags", f"-s -w {tool.linking}"),
+                *(go(), "build", "-trimpath", "-gcflags", WITHOUT_DWARF),
+                *("-ldflags", f"-s -w {tool.linking}"),
                 *("-tags", tool.tags, "-o", folder / name, tool.package),
             ],
             cwd=tool.module,

@@ -39,22 +39,32 @@ def up(layout: Layout, *, nodes: int = 0) -> Kubernetes:
         return _up(layout, nodes)
 
 
-def _up(layout: Layout, nodes: int) -> Kubernetes:
+def programs(layout: Layout) -> dict[str, Path]:
+    """Have all that a node runs; what the machine lacks is said before minutes go by.
+
+    Raises:
+        NodeError: one line for each thing that is missing, or what the compiler said.
+    """
+    if namespaces.find(layout) is None:
+        preconditions.check(layout)
     with _step("the programs"):
-        programs = binaries.build(layout, (*binaries.NODE_PROGRAMS, *binaries.NODE_IMAGES))
-        if nodes:
-            programs["kwok"] = binaries.built(layout, "kwok")
+        return binaries.build(layout, (*binaries.NODE_PROGRAMS, *binaries.NODE_IMAGES))
+
+
+def _up(layout: Layout, nodes: int) -> Kubernetes:
+    made = programs(layout)
+    if nodes:
+        made["kwok"] = binaries.built(layout, "kwok")
     cluster = client(layout)
     if not _ready(layout, cluster):
         _down(layout)
-        preconditions.check(layout)
         try:
-            _start(layout, programs, cluster)
+            _start(layout, made, cluster)
         except BaseException:
             with contextlib.suppress(NodeError):
                 _down(layout)
             raise
-    _complete(layout, programs, cluster, nodes)
+    _complete(layout, made, cluster, nodes)
     return cluster
 
 
