@@ -138,16 +138,18 @@ test-monitoring: $(VENV)/.ready $(SERVING)/.ready $(PROMETHEUS) ## rules and das
 
 # A node of this machine's own; KUBECONFIG in the environment makes the tests use that cluster instead.
 NODES ?= 0
+# MONITORING=no leaves Prometheus out, until a later `make cluster` adds it.
+MONITORING ?= yes
 NODE := $(BIN)/python -m tests.cluster.node
 
 .PHONY: programs
 programs: $(VENV)/.ready ## compile what the node runs, and start nothing
-	@$(NODE) programs --cache $(CACHE)
+	@$(NODE) programs --cache $(CACHE) $(if $(filter no,$(MONITORING)),--without-monitoring)
 
 # Asked for together, images are made while programs compile: make -j2 images cluster
 .PHONY: cluster
 cluster: $(VENV)/.ready $(if $(filter images,$(MAKECMDGOALS)),images programs) ## a one-node Kubernetes, built from source (root, no Docker); NODES=100 adds simulated ones
-	@$(NODE) up --cache $(CACHE) --nodes $(NODES)
+	@$(NODE) up --cache $(CACHE) --nodes $(NODES) $(if $(filter no,$(MONITORING)),--without-monitoring)
 
 .PHONY: cluster-down
 cluster-down: $(VENV)/.ready ## end it, and leave nothing

@@ -107,6 +107,28 @@ def test_the_command_prints_each_problem_on_a_line_and_ends_with_2(
     assert capsys.readouterr().err == "error: one\nerror: two\n"
 
 
+def test_what_is_missing_is_said_before_minutes_of_compiling(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shutil.which", lambda name: None if name == "nft" else "/usr/bin/it")
+    monkeypatch.setattr(binaries, "built", lambda *_: pytest.fail("something was compiled"))
+
+    with pytest.raises(NodeError, match="nft: not on this machine"):
+        lifecycle.up(layout)
+
+
+@pytest.mark.parametrize("monitoring", [True, False])
+def test_prometheus_is_compiled_for_a_node_that_is_to_have_it(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch, monitoring: bool
+) -> None:
+    monkeypatch.setattr(binaries, "built", lambda _, name: Path(name))
+
+    made = lifecycle.programs(layout, monitoring=monitoring)
+
+    assert {"kubernetes", "etcd", "coredns", "traefik"} <= set(made)
+    assert ("prometheus" in made) == monitoring
+
+
 def test_a_negative_number_of_nodes_is_refused(
     layout: Layout, capsys: pytest.CaptureFixture[str]
 ) -> None:

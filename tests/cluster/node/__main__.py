@@ -25,11 +25,11 @@ def main(arguments: list[str]) -> int:
             preconditions.check(layout)
             return 0
         if options.verb == "programs":
-            lifecycle.programs(layout)
+            lifecycle.programs(layout, monitoring=options.monitoring)
             return 0
         if options.verb == "with":
             return _with(layout, options.nodes, options.command)
-        cluster = lifecycle.up(layout, nodes=options.nodes)
+        cluster = lifecycle.up(layout, nodes=options.nodes, monitoring=options.monitoring)
         place = shell.write(layout, Path(cluster.kubectl_program))
     except NodeError as error:
         for line in str(error).splitlines():
@@ -51,6 +51,11 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     ):
         its = verbs.add_parser(verb, help=does, description=does)
         its.add_argument("--cache", type=Path, required=True, help="where everything is kept")
+        if verb in ("up", "programs"):
+            its.add_argument(
+                "--without-monitoring", dest="monitoring", action="store_false",
+                help="no Prometheus, which takes minutes to compile the first time",
+            )  # fmt: skip
         if verb in ("up", "with"):
             its.add_argument(
                 "--nodes", type=_number, default=0, help="simulated MI355X nodes beside it"

