@@ -76,26 +76,9 @@ RULES = {
         {"engine.env": {"MOE_SERVE_PADDIN": "zero"}},
         "engine.env.MOE_SERVE_PADDIN: moe-serve knows no",
     ),
-    "an environment that a value owns": (
-        {"engine.env": {"MOE_SERVE_PADDING": "zero"}},
-        "engine.env.MOE_SERVE_PADDING: MOE_SERVE_PADDING is the chart's own; set padding.policy",
-    ),
-    "a plugin list that leaves ours out": (
-        {"engine.env": {"VLLM_PLUGINS": "other"}},
-        "engine.env.VLLM_PLUGINS:",
-    ),
-    "a secret as plain environment": (
-        {"engine.env": {"VLLM_API_KEY": "s3cret"}},
-        "engine.env.VLLM_API_KEY: VLLM_API_KEY is the chart's own; set apiKey.existingSecret",
-    ),
     "a name in both environments": (
         {"engine.extraEnv": [{"name": "VLLM_ROCM_USE_AITER", "value": "0"}]},
         "engine.extraEnv[0]: VLLM_ROCM_USE_AITER is in engine.env already",
-    ),
-    "an argument that a value owns": (
-        {"engine.extraArgs": ["--tensor-parallel-size=8"]},
-        "engine.extraArgs[0]: --tensor-parallel-size is the chart's own; "
-        "set engine.tensorParallelSize",
     ),
     "an argument that a value owns, in its other form": (
         {"engine.extraArgs": ["--seed=1", "--shutdown_timeout 3"]},
@@ -116,6 +99,10 @@ RULES = {
     "the published rule at eight GPUs": (
         {"padding.policy": "rounded", "padding.maxNeuronLoss": 0.07, **TP8},
         "padding.policy: rounded zeroes 28.89 %",
+    ),
+    "reads past the weights, whatever the budget": (
+        {"padding.policy": "rounded", "padding.maxNeuronLoss": 1, "image.aiter": "0.1.99"},
+        "padding.policy: rounded breaks the rule uninitialised-read",
     ),
     "the combination that lost 21 points of GSM8K": (
         {"image.vllm": "0.22.1", "image.aiter": "0.1.13", **TP8},
@@ -288,6 +275,38 @@ def test_the_schema_refuses(case: str) -> None:
     assert named in said
 
 
+OWNED = {
+    "--model": "model.name", "--revision": "model.revision",
+    "--served-model-name": "model.servedName", "--host": "service.port", "--port": "service.port",
+    "--api-key": "apiKey.existingSecret", "--tensor-parallel-size": "engine.tensorParallelSize",
+    "-tp": "engine.tensorParallelSize", "--data-parallel-size": "engine.dataParallelSize",
+    "-dp": "engine.dataParallelSize", "--enable-expert-parallel": "engine.expertParallel",
+    "-ep": "engine.expertParallel", "--shutdown-timeout": "drain.seconds",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("flag", OWNED)
+def test_the_chart_refuses_an_argument_that_a_value_owns(flag: str) -> None:
+    said = refusal("moe-serve", set={"engine.extraArgs": [f"{flag}=1"]})
+    assert f"engine.extraArgs[0]: {flag} is the chart's own; set {OWNED[flag]}" in said
+
+
+OWNED_ENV = {
+    "MOE_SERVE_PADDING": "padding.policy", "MOE_SERVE_MAX_NEURON_LOSS": "padding.maxNeuronLoss",
+    "MOE_SERVE_MARKERS": "markers.mode", "MOE_SERVE_MARKER_LAYERS": "markers.layers",
+    "MOE_SERVE_MARKER_BUDGET": "markers.budget",
+    "MOE_SERVE_ALLOW_KNOWN_BAD": "engine.allowKnownBad",
+    "MOE_SERVE_RECORD_DIR": "nothing", "VLLM_API_KEY": "apiKey.existingSecret",
+    "HF_TOKEN": "model.hfToken.existingSecret", "VLLM_PLUGINS": "padding.policy",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OWNED_ENV)
+def test_the_chart_refuses_a_variable_that_a_value_owns(name: str) -> None:
+    said = refusal("moe-serve", set={"engine.env": {name: "1"}})
+    assert f"engine.env.{name}: {name} is the chart's own; set {OWNED_ENV[name]}" in said
+
+
 @pytest.mark.parametrize("case", RULES)
 def test_the_chart_refuses(case: str) -> None:
     given, named = RULES[case]
@@ -355,6 +374,9 @@ ALLOWED = {
     "the known-bad release, to measure it": {
         "image.vllm": "0.22.1", "image.aiter": "0.1.13", "engine.allowKnownBad": True, **TP8,
         "padding.policy": "aligned",
+    },
+    "reads past the weights, to measure them": {
+        "padding.policy": "rounded", "image.aiter": "0.1.99", "engine.allowKnownBad": True,
     },
     "the known-bad release on one GPU": {"image.vllm": "0.22.1", "image.aiter": "0.1.13"},
     "the known-bad release with another model": {

@@ -38,6 +38,7 @@ CHANGED = {**TWO, "engine.extraArgs": [*TWO["engine.extraArgs"], "--seed=1"]}
 THREADS, TOKENS = 32, 1600
 SHORT_DRAIN_SECONDS = 2
 DELETIONS, STREAMS = 10, 200
+MOST_DELETIONS = 24  # on a machine with other work, fewer streams are under way at a time
 
 
 def client_pod() -> str:
@@ -316,6 +317,11 @@ def deleted(cluster: Cluster, namespace: str, *releases: str) -> list[Stopped]:
     return watch.stopped()
 
 
+def caught(stopped: list[Stopped]) -> int:
+    """How many streams were under way when their pod was told to stop."""
+    return sum(len(each.caught()) for each in stopped)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Update:
     """What became of requests through the Service, and of the streams of the replaced pods."""
@@ -350,12 +356,12 @@ def test_streams_that_decode_when_their_pod_is_told_to_stop_end_whole(
 ) -> None:
     stopped = list(update.stopped)
     assert len(stopped) == 4  # two pods, twice
-    while len(stopped) < DELETIONS:
+    while len(stopped) < DELETIONS or (caught(stopped) < STREAMS and len(stopped) < MOST_DELETIONS):
         settled(cluster, two)
         stopped += deleted(cluster, two, RELEASE)
     assert [each.broken() for each in stopped if each.broken()] == []
     assert [each.sigterm for each in stopped if not each.caught()] == []
-    assert sum(len(each.caught()) for each in stopped) >= STREAMS
+    assert caught(stopped) >= STREAMS
 
 
 @pytest.mark.long
