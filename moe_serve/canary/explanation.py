@@ -16,8 +16,7 @@ def explain(found: Findings) -> str:
         f"{judgement.verdict.value}: {judgement.reason}",
         "",
         f"window    {_time(seen.start)} to {_time(seen.end)}, {found.blocks} blocks",
-        f"source    {seen.origin} (evidence {judgement.evidence.value}: "
-        f"{judgement.evidence.meaning})",
+        f"source    {seen.origin} (evidence {judgement.graded})",
         f"rules     {judgement.config_digest}",
         "",
         *_queries(found),

@@ -1,6 +1,7 @@
 """`moe-serve canary run|status|approve|abort`: a rollout on a cluster."""
 
 import argparse
+import contextlib
 import json
 import logging
 import os
@@ -76,13 +77,23 @@ def _run_flags(run: argparse.ArgumentParser) -> None:
         "--webhook-file", type=Path, metavar="FILE", help="holds the address of any webhook"
     )
     run.add_argument(
+        "--page-url", metavar="URL",
+        help="of the judge's live page or a report, as people reach it; in every message",
+    )  # fmt: skip
+    run.add_argument(
         "--identity", metavar="NAME", help="this controller's, in the Lease (default: the host's)"
     )
 
 
 def _status_flags(status: argparse.ArgumentParser) -> None:
-    status.description = "From the ConfigMap that the controller keeps. 0 if it could be read."
+    status.description = (
+        "From the ConfigMap that the controller keeps; of a shadow, which keeps none, from the "
+        "controller itself. 0 if it could be read."
+    )
     _where(status)
+    status.add_argument(
+        "--controller", metavar="URL", help="ask this one, as http://127.0.0.1:9501"
+    )
 
 
 def _approve_flags(approve: argparse.ArgumentParser) -> None:
@@ -106,7 +117,7 @@ def _run(args: argparse.Namespace) -> int:
     plan = plan_file.load(args.plan)
     log = Audit(args.audit) if args.audit else None
     hooks = [
-        hook(flag, path, plan.name, slack=slack)
+        hook(flag, path, plan.name, slack=slack, page=args.page_url or "")
         for flag, path, slack in (
             ("--slack-file", args.slack_file, True),
             ("--webhook-file", args.webhook_file, False),
@@ -217,39 +228,52 @@ def _address(text: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
-def _kept(args: argparse.Namespace) -> "tuple[Plan, Store, State]":
+def _kept(args: argparse.Namespace) -> "tuple[Plan, Store, State, str]":
+    """The last is what a look failed for: a state that cannot be written does not say that."""
     from moe_serve.canary import plan_file
-    from moe_serve.canary.cluster.api import connect
+    from moe_serve.canary.cluster.api import ClusterError, connect
+    from moe_serve.canary.cluster.events import Events
     from moe_serve.canary.cluster.store import Store
     from moe_serve.canary.controller.assemble import state_name
 
     plan = plan_file.load(args.plan)
     api: Api = connect(args.namespace, args.context, os.environ.get("KUBECONFIG"))
     store = Store(api, state_name(plan))
-    state = store.load().state
+    state, fault = store.load().state, ""
+    with contextlib.suppress(ClusterError):  # who may not list Events is told of the rest
+        fault = Events(api, state_name(plan)).last_fault()
     if state is None:
         raise UsageError(
-            f"ConfigMap {state_name(plan)} is not in namespace {api.namespace}: no controller ran "
-            "there with --active"
+            f"ConfigMap {state_name(plan)} is not in namespace {api.namespace}: "
+            + (
+                fault
+                or "no controller with --active has written there (--controller asks a shadow)"
+            )
         )
-    return plan, store, state
+    return plan, store, state, fault
 
 
 def _status(args: argparse.Namespace) -> int:
+    from moe_serve.canary import plan_file
+    from moe_serve.canary.controller.asking import ask
     from moe_serve.canary.controller.screen import screen, to_json
 
-    plan, _, state = _kept(args)
-    if args.output == "json":
-        sys.stdout.write(json.dumps(to_json(plan, state), sort_keys=True) + "\n")
+    if args.controller:
+        plan = plan_file.load(args.plan)
+        state, fault = ask(args.controller)
     else:
-        sys.stdout.write(screen(plan, state, time.time()))
+        plan, _, state, fault = _kept(args)
+    if args.output == "json":
+        sys.stdout.write(json.dumps(to_json(plan, state, fault), sort_keys=True) + "\n")
+    else:
+        sys.stdout.write(screen(plan, state, time.time(), fault))
     return 0
 
 
 def _approve(args: argparse.Namespace) -> int:
     from moe_serve.canary.cluster.store import APPROVE
 
-    _, store, state = _kept(args)
+    _, store, state, _ = _kept(args)
     if state.hold is None or not state.hold.cause.approvable:
         why = f"held for {state.hold.cause}" if state.hold else f"in {state.phase}"
         raise UsageError(f"nothing to approve: the rollout is {why}")
@@ -260,7 +284,7 @@ def _approve(args: argparse.Namespace) -> int:
 def _abort(args: argparse.Namespace) -> int:
     from moe_serve.canary.cluster.store import ABORT
 
-    _, store, state = _kept(args)
+    _, store, state, _ = _kept(args)
     if state.phase.final:
         raise UsageError(f"nothing to abort: the rollout is {state.phase}")
     store.ask(ABORT, state.rollout)

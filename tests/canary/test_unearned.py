@@ -1,6 +1,7 @@
 """What must never earn a promotion: fleets that look faster, and are not shown to be."""
 
 import math
+from array import array
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -9,6 +10,7 @@ import pytest
 
 from moe_serve.canary.analysis.comparison import Findings, Registration, examine
 from moe_serve.canary.analysis.estimate import Estimate
+from moe_serve.canary.analysis.guards import Guard, GuardKind
 from moe_serve.canary.analysis.history import History
 from moe_serve.canary.analysis.noise import Calibration, Design, Spread
 from moe_serve.canary.analysis.series import EXACT_ROWS, OVERFLOW, Cell, CellKind
@@ -24,6 +26,7 @@ from tests.canary.probed import probed
 from tests.canary.test_audit import RULES, SAME
 
 HOURS = 3.0
+BEGAN = "moe_serve_source_start_timestamp_seconds"
 FLEET = Fleet(hours=HOURS, interval=30)
 
 
@@ -60,6 +63,57 @@ def passed(found: Findings, name: str) -> bool:
 
 def test_the_untouched_fleet_is_promoted() -> None:
     assert judged(fleet()).judgement.verdict.value == "PROMOTE"
+
+
+@pytest.mark.parametrize(
+    ("hours", "grade", "against"),
+    [
+        (0.0, "A", "a fresh baseline: both arms' pods began together"),
+        (1.9, "A", "a fresh baseline: both arms' pods began together"),
+        (312.0, "B", "pods that began 312 h before the canary's, so one grade lower"),
+        (-5.0, "B", "pods that began 5 h after the canary's, so one grade lower"),
+    ],
+)
+def test_without_a_fresh_baseline_the_evidence_is_one_grade_lower(
+    hours: float, grade: str, against: str
+) -> None:
+    def change(stream: Stream) -> None:
+        if stream.name == BEGAN and stream.labels["track"] == "stable":
+            stream.values[:] = array("d", [value - hours * 3600 for value in stream.values])
+
+    found = judged(fleet(change))
+    assert found.to_json()["evidence"] == grade
+    assert found.to_json()["comparator"] == against
+    assert f"evidence {grade}: counters in the worker" in explain(found)
+    assert f"against {against})" in explain(found)
+
+
+def test_pods_that_do_not_tell_when_they_began_lower_nothing() -> None:
+    made = fleet()
+    for stream in [stream for stream in made if stream.name == BEGAN]:
+        stream.values[:] = array("d", [math.nan] * len(stream.values))
+    found = judged(made).to_json()
+    assert (found["evidence"], "comparator" in found) == ("A", False)
+
+
+def test_once_the_baseline_is_gone_speed_and_guards_tell_of_nothing_and_answers_still_do() -> None:
+    """As in the watch after a promotion: the canary alone has traffic, and turns bad."""
+    half = START + HOURS * 1800
+
+    def change(stream: Stream) -> None:
+        over = next((n for n, time in enumerate(stream.times) if time > half), len(stream.times))
+        if stream.labels["track"] == "stable":
+            del stream.times[over:], stream.values[over:]
+        elif stream.labels.get("finished_reason") == "error":
+            for number in range(over, len(stream.values)):
+                stream.values[number] += 20.0 * (number - over)
+
+    rules = replace(RULES, guards=(Guard(kind=GuardKind.ERRORS, margin=0.001),))
+    made = fleet(change, users=Users())
+    told = examine(history(made), rules, SAME).judgement
+    assert (told.verdict.value, "blind" in told.reason) == ("INVALID", True)
+    differ = examine(history(made), rules, finding(probed(Outcome.FAILED))).to_json()
+    assert (differ["verdict"], differ["quality"]["outcome"]) == ("INVALID", "failed")
 
 
 def test_fewer_eager_steps_are_no_gain() -> None:

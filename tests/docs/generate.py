@@ -10,6 +10,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from moe_serve.canary.controller.catalogue import METRICS as ROLLOUT
+from moe_serve.canary.controller.catalogue import PREFIX
 from moe_serve.cli.main import build_parser
 from moe_serve.exporter.catalogue import LABELS, METRICS
 from moe_serve.exporter.proof import Facts
@@ -134,7 +136,7 @@ def _line(parallel: Parallelism, policy: Policy, report: Report) -> str:
 
 
 def metrics_page() -> str:
-    """`docs/metrics.md`: the exporter's catalogue."""
+    """`docs/metrics.md`: the exporter's catalogue, and the rollout controller's."""
     lines = [
         "# Metrics",
         "",
@@ -154,7 +156,25 @@ def metrics_page() -> str:
         lines.append(f"| `{metric.full_name}` | {metric.type} | {labels} | {metric.help} |")
     lines += ["", "## Labels", "", "| label | |", "|---|---|"]
     lines += [f"| `{label}` | {text} |" for label, text in LABELS.items()]
-    return "\n".join([*lines, "", *_bound()])
+    return "\n".join([*lines, "", *_bound(), *_rollout()])
+
+
+def _rollout() -> list[str]:
+    return [
+        "## Of a rollout",
+        "",
+        "Of `moe-serve canary run`. What has no data has no series: a controller whose looks fail "
+        "shows no phase, and `moe_serve_rollout_trouble` says so.",
+        "",
+        "| metric | type | labels | |",
+        "|---|---|---|---|",
+        *(
+            f"| `{PREFIX}{name}` | {metric.type} "
+            f"| {' '.join(f'`{label}`' for label in metric.labels)} | {metric.help} |"
+            for name, metric in ROLLOUT.items()
+        ),
+        "",
+    ]
 
 
 def _bound() -> list[str]:

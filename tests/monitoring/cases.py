@@ -88,6 +88,15 @@ _OF_POD = {key: value for key, value in _OF_RANK.items() if key != "rank"}
 _COMPARED = {"namespace": "llm", "model": "gpt", "over": "stable"}
 _STABLE = {"namespace": "llm", "model": "gpt"}
 
+_OF_CONTROLLER = {"namespace": "llm", "job": "verdict", "pod": "a"}
+_CONTROLLER = ", ".join(f'{key}="{text}"' for key, text in _OF_CONTROLLER.items())
+
+
+def _leader(pod: str, leads: int) -> Series:
+    labels = f'namespace="llm", job="verdict", pod="{pod}"'
+    return _gauge("moe_serve_rollout_leader", leads, labels)
+
+
 CASES = {
     "MoeServePaddingNotActive": Case(
         fires={**_gauge("moe_serve_padding_active", 0), _UP: "1x200"},
@@ -157,5 +166,15 @@ CASES = {
         fires=_counter("moe_serve_invalid_samples_total", 1, f'{_RANK}, reason="dropped"'),
         silent=_counter("moe_serve_invalid_samples_total", 0, f'{_RANK}, reason="dropped"'),
         labels={**_OF_RANK, "reason": "dropped"},
+    ),
+    "MoeServeRolloutTrouble": Case(
+        fires=_gauge("moe_serve_rollout_trouble", 1, f'{_CONTROLLER}, trouble="fault"'),
+        silent=_gauge("moe_serve_rollout_trouble", 0, f'{_CONTROLLER}, trouble="fault"'),
+        labels={**_OF_CONTROLLER, "trouble": "fault"},
+    ),
+    "MoeServeRolloutWithoutLeader": Case(
+        fires={**_leader("a", 0), **_leader("b", 0)},
+        silent={**_leader("a", 0), **_leader("b", 1)},
+        labels={key: _OF_CONTROLLER[key] for key in ("namespace", "job")},
     ),
 }

@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 
+from moe_serve.canary.controller.catalogue import METRICS as ROLLOUT
+from moe_serve.canary.controller.catalogue import PREFIX
 from moe_serve.exporter.catalogue import METRICS, Type
 from tests.monitoring.cases import CASES, Case, kernels
 from tests.monitoring.rules import (
@@ -38,7 +40,7 @@ def test_promtool_takes_the_example_of_a_configuration() -> None:
 
 
 def test_every_metric_that_a_rule_reads_exists() -> None:
-    scraped = set(VLLM)
+    scraped = VLLM | {PREFIX + name for name in ROLLOUT}
     for metric in METRICS.values():
         ends = ("_bucket", "_sum", "_count") if metric.type is Type.HISTOGRAM else ("",)
         scraped |= {metric.full_name + end for end in ends}

@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from moe_serve.canary.cluster.api import connect
+from tests.canary.rollout.world import DOCUMENT
 from tests.chaos.arena import NEIGHBOUR, Arena, until
 from tests.chaos.lives import Life, Lives
 from tests.cluster.node import crds
@@ -159,6 +160,20 @@ def test_a_route_of_the_plans_name_that_somebody_else_made_is_left_alone(
     assert ground.arena.api.get(path) == before
 
 
+def test_a_service_that_is_not_there_is_named(
+    begin: Callable[..., Ground], cluster: Kubernetes
+) -> None:
+    arms = {
+        **DOCUMENT["arms"], "canary": {"service": "gptoss-9", "label": "gptoss-2", "replicas": 1},
+    }  # fmt: skip
+    ground = begin(cluster, arms=arms)
+
+    ground.told("absent", "Service gptoss-9 of canary")
+
+    ground.looks(3)
+    assert ground.arena.weights().get("gptoss-9", 0) == 0
+
+
 def test_without_the_gateway_apis_definitions_it_waits_and_goes_on_once_they_are_there(
     bare: Bare, begin: Callable[..., Ground]
 ) -> None:
@@ -192,6 +207,7 @@ def test_a_cluster_that_stands_still_moves_nothing_and_the_rollout_goes_on_after
     [line] = said.stderr.splitlines()
     assert "the API server does not answer" in line
     ground.looks(3)
+    until("the Event", lambda: any("does not answer" in text for text in ground.warnings()))
     assert arena.api.get(arena.route)["spec"] == before
     arena.wish(abort=arena.rollout()["rollout"])
     until("weight 0", lambda: at(0))

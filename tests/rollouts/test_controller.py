@@ -9,8 +9,6 @@ from pathlib import Path
 import pytest
 
 from moe_serve.canary.cluster.api import connect
-from moe_serve.cli.main import main
-from tests.canary.rollout.world import DOCUMENT
 from tests.chaos.arena import Arena, backends, until
 from tests.chaos.lives import Lives
 from tests.cluster.node.kubernetes import Kubernetes
@@ -170,26 +168,3 @@ def test_a_canary_for_which_no_node_has_room_is_held_with_the_missing_gpus_named
     assert "lower the replicas of gptoss-1" in rollout.arena.rollout()["waits_for"]
     assert "GPUs are missing" in rollout.arena.rollout()["waits_for"]
     assert rollout.weights == [0]
-
-
-def test_an_arm_whose_service_is_not_there_is_waited_for_by_name(
-    begin: Callable[..., Rollout],
-    cluster: Kubernetes,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("KUBECONFIG", str(cluster.kubeconfig))
-    arms = {
-        **DOCUMENT["arms"], "canary": {"service": "gptoss-9", "label": "gptoss-2", "replicas": 1},
-    }  # fmt: skip
-    rollout = begin("faster", arms=arms)
-    until("told", lambda: "gptoss-9" in rollout.arena.rollout().get("waits_for", ""))
-    space = ["--namespace", rollout.arena.api.namespace]
-    status = ["canary", "status", "--plan", str(rollout.arena.plan_file), *space]
-
-    assert main(status) == 0
-
-    assert "Service gptoss-9 of canary" in capsys.readouterr().out
-    events = rollout.arena.api.get(rollout.arena.of("events"))["items"]
-    assert [event for event in events if "gptoss-9" in event["message"]]
-    assert rollout.weights in ([], [0])

@@ -219,6 +219,7 @@ def observe(history: History, registered: Registration) -> Observed:
         dead_arms=_silent(history) if begun else (),
         requests=_requests(history, registered.canary_share),
         blind_seconds=_blind(history, stable, canary),
+        older_seconds=_older(history),
         config_digest=config_digest(policy, _registered(registered)),
     )
     return Observed(
@@ -354,6 +355,11 @@ def _requests(history: History, canary_share: float | None) -> Requests | None:
 def _blind(history: History, *arms: Windows) -> float | None:
     ages = [history.end - arm.last for arm in arms if arm.last is not None]
     return max(0.0, *ages) if ages else None
+
+
+def _older(history: History) -> float | None:
+    stable, canary = history.stable.began, history.canary.began
+    return None if stable is None or canary is None else canary - stable
 
 
 def _registered(registered: Registration) -> dict[str, Any]:

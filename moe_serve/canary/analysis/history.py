@@ -49,7 +49,7 @@ class ArmHistory:
     own pods disagree holds all values, sorted and joined by ` | `. `service` is what its servers
     count of requests, for the guards and the traffic split. `neurons` are those lost and those live
     of an expert on one rank, as the worst pod says; `moe_layers` is how many the served model has
-    on a rank. None: none says.
+    on a rank; `began` when its oldest process started, in seconds since the epoch. None: none says.
     """
 
     name: str
@@ -58,6 +58,7 @@ class ArmHistory:
     service: tuple[CounterSeries, ...] = ()
     neurons: tuple[int, int] | None = None
     moe_layers: int | None = None
+    began: float | None = None
 
     @property
     def requests(self) -> int | None:

@@ -77,7 +77,9 @@ def judge(
             for stratum in estimated.buckets
         ),
         quality=quality.to_json(),
-        evidence=validity.evidence,
+        evidence=validity.grade,
+        source=validity.evidence,
+        comparator=validity.comparator,
         config_digest=validity.config_digest,
         checks=(
             *valid,

@@ -6,6 +6,9 @@ from enum import StrEnum
 
 from moe_serve.errors import UsageError
 
+# Pods that are started together begin to serve within the time that a big model takes to load, and
+# a restart or two.
+_TOGETHER_SECONDS = 2 * 3600.0
 # How strongly the alternative of the ratio test keeps to the expected share.
 _RATIO_PRIOR = 100.0
 
@@ -27,6 +30,12 @@ class Evidence(StrEnum):
             Evidence.STOCK_METRICS: "vLLM's own metrics, modelled on load",
             Evidence.SINGLE_RUNS: "one run each, unpaired: how far a run would repeat is unknown",
         }[self]
+
+    @property
+    def below(self) -> "Evidence":
+        """The next grade below."""
+        grades = list(Evidence)
+        return grades[min(grades.index(self) + 1, len(grades) - 1)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +75,7 @@ class Validity:
     say what is void, most telling first. `config_differences` names what differs between the arms
     and is not under test, `config_unknown` the arms of which it is not known. `declared` is what
     the operator says and the data cannot show. `blind_seconds` is the age of the older arm's last
-    data.
+    data, `older_seconds` how long before the canary's oldest process stable's oldest one began.
     """
 
     deadline_blocks: int
@@ -80,6 +89,7 @@ class Validity:
     dead_arms: tuple[str, ...] = ()
     requests: Requests | None = None
     blind_seconds: float | None = None
+    older_seconds: float | None = None
     evidence: Evidence = Evidence.COUNTERS
     config_digest: str = ""
 
@@ -91,6 +101,27 @@ class Validity:
                 f"a deadline of {self.deadline_blocks} blocks, {share} of the windows void: "
                 "that cannot be"
             )
+
+    @property
+    def together(self) -> bool:
+        """The arms' pods began together, or nothing tells that they did not."""
+        return self.older_seconds is None or abs(self.older_seconds) <= _TOGETHER_SECONDS
+
+    @property
+    def grade(self) -> Evidence:
+        """Of the evidence: one lower without a fresh baseline, since pods change with their age."""
+        return self.evidence if self.together else self.evidence.below
+
+    @property
+    def comparator(self) -> str:
+        """What the canary is held against, by its pods' age; empty if that is not known."""
+        if self.older_seconds is None:
+            return ""
+        if self.together:
+            return "a fresh baseline: both arms' pods began together"
+        when = "before" if self.older_seconds > 0 else "after"
+        hours = abs(self.older_seconds) / 3600
+        return f"pods that began {hours:.0f} h {when} the canary's, so one grade lower"
 
     @property
     def deadline_reached(self) -> bool:

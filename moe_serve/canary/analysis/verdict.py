@@ -73,6 +73,7 @@ class Judgement:
 
     `theta`, `lo` and `hi` are log ratios of the policy's primary rate, canary over stable, and
     None when there is no estimate. `above_bound` flags a kernel gain that the bytes cannot explain.
+    `source` is the grade of the rates' source, `evidence` that of the comparison with `comparator`.
     """
 
     verdict: Verdict
@@ -84,6 +85,8 @@ class Judgement:
     strata: tuple[CellEstimate, ...]
     quality: Mapping[str, object]
     evidence: Evidence
+    source: Evidence
+    comparator: str
     config_digest: str
     checks: tuple[Check, ...]
     above_bound: bool
@@ -92,6 +95,12 @@ class Judgement:
     def speedup(self) -> float | None:
         """Ratio of rates, canary over stable."""
         return None if self.theta is None else math.exp(self.theta)
+
+    @property
+    def graded(self) -> str:
+        """The evidence in words: its grade, its source, and what the canary is held against."""
+        against = f"; against {self.comparator}" if self.comparator else ""
+        return f"{self.evidence.value}: {self.source.meaning}{against}"
 
     def to_json(self) -> dict[str, object]:
         """The body of `/v1/verdict` and of `canary judge --output json`."""
@@ -106,6 +115,7 @@ class Judgement:
             "strata": [stratum.to_json() for stratum in self.strata],
             "quality": dict(self.quality),
             "evidence": self.evidence.value,
+            **({"comparator": self.comparator} if self.comparator else {}),
             "config_digest": self.config_digest,
             "above_bound": self.above_bound,
             "checks": [check.to_json() for check in self.checks],

@@ -63,18 +63,11 @@ class Api:
         return self._json("PATCH", path, body, query, how.value)
 
     def watch(self, path: str, seconds: int, **query: str) -> Iterator[Json]:
-        """Changes as they happen, until the server ends the stream."""
+        """Changes as they happen, until the server ends the stream; a refusal comes at once."""
         query = {**query, "watch": "true", "timeoutSeconds": str(seconds)}
-        response = self._send("GET", path, None, query, None, (_CONNECT_SECONDS, seconds + 5.0))
-        rest = b""
-        try:
-            for chunk in response.stream(65536, decode_content=True):
-                *lines, rest = (rest + chunk).split(b"\n")
-                yield from (json.loads(line) for line in lines if line)
-        except HTTPError as error:
-            raise ClusterError(_unreachable(error), status=None) from error
-        finally:
-            response.close()
+        return _changes(
+            self._send("GET", path, None, query, None, (_CONNECT_SECONDS, seconds + 5.0))
+        )
 
     def _json(
         self,
@@ -147,6 +140,18 @@ def connect(
         text = " ".join(str(error).split())
         raise UsageError(f"no cluster: {text}; run it in a pod, or set KUBECONFIG") from error
     return Api(client.ApiClient(settings), found)
+
+
+def _changes(response: Any) -> Iterator[Json]:
+    rest = b""
+    try:
+        for chunk in response.stream(65536, decode_content=True):
+            *lines, rest = (rest + chunk).split(b"\n")
+            yield from (json.loads(line) for line in lines if line)
+    except HTTPError as error:
+        raise ClusterError(_unreachable(error), status=None) from error
+    finally:
+        response.close()
 
 
 def _refused(method: str, path: str, status: int, data: bytes) -> ClusterError:

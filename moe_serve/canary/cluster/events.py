@@ -3,12 +3,13 @@
 import datetime
 from dataclasses import dataclass
 
-from moe_serve.canary.cluster.api import Api, ClusterError
+from moe_serve.canary.cluster.api import Api, ClusterError, Json
 from moe_serve.canary.cluster.body import MANAGER
 from moe_serve.canary.rollout.state import Entry, Kind
 
 _WORRYING = ("held", "rollback")
 _LONGEST = 1000
+_FAULT = "RolloutFault"
 
 
 @dataclass(slots=True)
@@ -26,30 +27,66 @@ class Events:
             ClusterError: it could not be written.
         """
         time = datetime.datetime.fromtimestamp(entry.at, datetime.UTC)
+        body = self._body(
+            {"name": f"{self.about}.{rollout}.{entry.revision}"},
+            f"Rollout{entry.kind.value.capitalize()}",
+            f"{entry.title}: {entry.detail}",
+            time,
+        )
+        if entry.kind is not Kind.CONCERN and entry.title not in _WORRYING:
+            body["type"] = "Normal"
+        try:
+            self.api.create(self._path, body)
+        except ClusterError as error:
+            if error.status != 409:
+                raise
+        return True
+
+    def warn(self, text: str) -> None:
+        """Write an Event that is of no revision: without its state a rollout has none.
+
+        Raises:
+            ClusterError: it could not be written.
+        """
+        now = datetime.datetime.now(datetime.UTC)
+        self.api.create(
+            self._path,
+            self._body({"generateName": f"{self.about}."}, _FAULT, text, now),
+        )
+
+    def last_fault(self) -> str:
+        """When and what `warn` told last; empty if Kubernetes keeps none (an hour, by default).
+
+        Raises:
+            ClusterError: Events cannot be listed.
+        """
+        about = f"involvedObject.name={self.about},reason={_FAULT}"
+        found = self.api.get(self._path, fieldSelector=about)["items"]
+        told = max(((one["lastTimestamp"], one["message"]) for one in found), default=None)
+        return ": ".join(told) if told else ""
+
+    def _body(self, metadata: Json, reason: str, message: str, time: datetime.datetime) -> Json:
         stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ")
-        worrying = entry.kind is Kind.CONCERN or entry.title in _WORRYING
-        body = {
+        return {
             "apiVersion": "v1",
             "kind": "Event",
-            "metadata": {"name": f"{self.about}.{rollout}.{entry.revision}"},
+            "metadata": metadata,
             "involvedObject": {
                 "apiVersion": "v1",
                 "kind": "ConfigMap",
                 "namespace": self.api.namespace,
                 "name": self.about,
             },
-            "reason": f"Rollout{entry.kind.value.capitalize()}",
-            "message": f"{entry.title}: {entry.detail}"[:_LONGEST],
-            "type": "Warning" if worrying else "Normal",
+            "reason": reason,
+            "message": message[:_LONGEST],
+            "type": "Warning",
             "firstTimestamp": stamp,
             "lastTimestamp": stamp,
             "count": 1,
             "source": {"component": MANAGER},
             "reportingComponent": MANAGER,
         }
-        try:
-            self.api.create(f"/api/v1/namespaces/{self.api.namespace}/events", body)
-        except ClusterError as error:
-            if error.status != 409:
-                raise
-        return True
+
+    @property
+    def _path(self) -> str:
+        return f"/api/v1/namespaces/{self.api.namespace}/events"

@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -54,12 +54,12 @@ class Watched:
         listed = self.api.get(self.path, **self.query)
         found = {item["metadata"]["uid"]: item for item in listed.get("items") or []}
         version = listed["metadata"]["resourceVersion"]
+        changes = self._changes(version)
+        # Only now: who may list and not watch would be in date every other second.
         self._keep(found)
         while not stop.is_set():
             started = time.monotonic()
-            for change in self.api.watch(
-                self.path, _STREAM_SECONDS, resourceVersion=version, **self.query
-            ):
+            for change in changes:
                 if change["type"] == "ERROR":
                     return  # 410: the version is too old, list again
                 version = change["object"]["metadata"]["resourceVersion"]
@@ -69,6 +69,10 @@ class Watched:
                     return
             if time.monotonic() - started < 1:
                 return
+            changes = self._changes(version)
+
+    def _changes(self, version: str) -> Iterator[Json]:
+        return self.api.watch(self.path, _STREAM_SECONDS, resourceVersion=version, **self.query)
 
     def _take(self, kind: str, item: Json) -> None:
         with self._lock:

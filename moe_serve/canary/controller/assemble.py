@@ -57,6 +57,7 @@ def assemble(
             runner[0].wake.set()
 
     arms, word = watch_arms(api, plan, wake), judge(wake)
+    events = Events(api, name)
     controller = Controller(
         plan=plan,
         route=Route(api, plan) if wanted.active else ShadowRoute(Route(api, plan)),
@@ -65,7 +66,8 @@ def assemble(
         leadership=Leadership(api, name, wanted.me, time.monotonic) if wanted.active else Alone(),
         judge=word,
         load=load,
-        listeners=(Events(api, name), *listeners) if wanted.active else listeners,
+        listeners=(events, *listeners) if wanted.active else listeners,
+        alarm=events if wanted.active else None,
         failpoint=wanted.failpoint,
     )
     status = Status(

@@ -34,13 +34,15 @@ class Hook:
     """Something that takes HTTP POSTs, in its own thread: nobody waits for it.
 
     Each line is sent until it was taken, with the same key each time; a controller that dies
-    between sending and noting it sends it once more, and the key tells.
+    between sending and noting it sends it once more, and the key tells. `page` is where a person
+    reads on; every message links to it.
     """
 
     name: str
     url: str
     plan: str
     slack: bool
+    page: str = ""
     client: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=_ANSWER_SECONDS))
     _taken: set[tuple[str, int]] = field(default_factory=set)
     _waiting: dict[tuple[str, int], Entry] = field(default_factory=dict)
@@ -90,7 +92,8 @@ class Hook:
 
     def _body(self, rollout: str, entry: Entry) -> dict[str, Any]:
         if self.slack:
-            return {"text": f"*{self.plan}*: {entry.title}\n{entry.detail}"}
+            link = f"\n{self.page}" if self.page else ""
+            return {"text": f"*{self.plan}*: {entry.title}\n{entry.detail}{link}"}
         return {
             "plan": self.plan,
             "rollout": rollout,
@@ -99,10 +102,11 @@ class Hook:
             "kind": entry.kind.value,
             "title": entry.title,
             "detail": entry.detail,
+            **({"page": self.page} if self.page else {}),
         }
 
 
-def hook(flag: str, path: Path, plan: str, *, slack: bool) -> Hook:
+def hook(flag: str, path: Path, plan: str, *, slack: bool, page: str = "") -> Hook:
     """The hook whose address is in a file, since an address that posts is a secret.
 
     Raises:
@@ -115,4 +119,5 @@ def hook(flag: str, path: Path, plan: str, *, slack: bool) -> Hook:
         raise UsageError(f"{flag} {path}: {text}") from error
     if not url.startswith(("http://", "https://")) or "\n" in url:
         raise UsageError(f"{flag} {path}: one line with an http(s) address is needed")
-    return Hook(name=f"webhook:{'slack' if slack else 'generic'}", url=url, plan=plan, slack=slack)
+    name = f"webhook:{'slack' if slack else 'generic'}"
+    return Hook(name=name, url=url, plan=plan, slack=slack, page=page)

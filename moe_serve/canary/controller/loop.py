@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from moe_serve.canary.controller.failpoints import Failpoint
 from moe_serve.canary.controller.ports import (
+    Alarm,
     Arms,
     Judge,
     Leadership,
@@ -16,7 +17,7 @@ from moe_serve.canary.controller.ports import (
     Store,
     Stored,
 )
-from moe_serve.canary.rollout.actions import Action, CreateRoute, SetWeights
+from moe_serve.canary.rollout.actions import Action, CreateRoute, Decision, SetWeights
 from moe_serve.canary.rollout.decide import decide
 from moe_serve.canary.rollout.observation import (
     ArmSeen,
@@ -32,6 +33,7 @@ from moe_serve.errors import RolloutError
 
 _LOG = logging.getLogger(__name__)
 _CLOCK_SET_SECONDS = 5.0
+_TOLD_AFTER = 2  # looks that failed in a row
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,13 +58,28 @@ class Controller:
     judge: Judge
     load: Load | None = None
     listeners: Sequence[Listener] = ()
+    alarm: Alarm | None = None
     failpoint: Failpoint = field(default_factory=Failpoint)
     clock: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic
     _offset: float | None = None
+    _failed: str = ""
+    _refused: str = ""
+    _failures: int = 0
+    _unsaid: str = ""
 
     def look(self) -> Looked:
         """Look once, and do what follows."""
+        looked = self._looked()
+        # A state that cannot be read or written tells of nothing: of such a fault an Event does,
+        # once, as soon as the API server takes it. What fails once is mostly over at the next look.
+        self._failures = self._failures + 1 if looked.error and not looked.leads else 0
+        if self._failures == _TOLD_AFTER:
+            self._unsaid = looked.error
+        self._say()
+        return looked
+
+    def _looked(self) -> Looked:
         state: State | None = None
         try:
             self.failpoint("lease.before")
@@ -77,6 +94,16 @@ class Controller:
             _LOG.warning("look failed: %s", error)
             return Looked(leads=False, state=state, again=False, error=str(error))
 
+    def _say(self) -> None:
+        if not self._unsaid or self.alarm is None:
+            return
+        try:
+            self.alarm.warn(self._unsaid)
+        except RolloutError as error:
+            _LOG.warning("no Event of that: %s", error)
+        else:
+            self._unsaid = ""
+
     def _lead(self, kept: Stored) -> Looked:
         state, now = self._current(kept.state), self.clock()
         seen = self._observe(state, kept)
@@ -84,13 +111,29 @@ class Controller:
         if decision.state != kept.state:
             self._log(state, decision.state)
             self._write("state", lambda: self.store.save(decision.state, kept.told))
-        for action in decision.actions:
-            self._act(action, decision.state)
+        failed = self._acted(decision)
         told = self._tell(decision.state, kept)
         if told != kept.told:
             self._write("told", lambda: self.store.save(decision.state, told))
         changed = decision.state != kept.state or bool(decision.actions)
-        return Looked(leads=True, state=decision.state, again=changed)
+        return Looked(leads=True, state=decision.state, again=changed and not failed, error=failed)
+
+    def _acted(self, decision: Decision) -> str:
+        """Why the route could not be written; empty if it was, or need not be.
+
+        What fails once is mostly somebody who was faster; what fails again is told.
+        """
+        failed = ""
+        try:
+            for action in decision.actions:
+                self._act(action, decision.state)
+        except RolloutError as error:
+            if not self.leadership.holds:
+                raise
+            _LOG.warning("route %s not written: %s", self.plan.route.name, error)
+            failed = str(error)
+        self._failed, self._refused = failed, failed if self._failed else ""
+        return failed
 
     def _current(self, kept: State | None) -> State:
         """The state to go on with; a rollout that is over makes room for another plan's."""
@@ -118,6 +161,7 @@ class Controller:
             load_pods=self.load.pods() if self.load else None,
             clock_jump_seconds=self._clock_jump(),
             faults=tuple(faults),
+            refused=self._refused,
         )
 
     def _clock_jump(self) -> float:

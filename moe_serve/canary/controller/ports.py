@@ -84,6 +84,13 @@ class Load(Protocol):
         """The whole traffic, in pods kept fully busy; None if it is not known."""
 
 
+class Alarm(Protocol):
+    """Who is told of a look that failed before there was a state to write that down in."""
+
+    def warn(self, text: str) -> None:
+        """Tell it, or raise a RolloutError."""
+
+
 class Listener(Protocol):
     """Somebody who is told each line of the history once."""
 

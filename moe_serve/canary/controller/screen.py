@@ -11,8 +11,8 @@ from moe_serve.canary.rollout.stored import to_json as stored_json
 _LAST = 6
 
 
-def screen(plan: Plan, state: State, now: float) -> str:
-    """A few lines."""
+def screen(plan: Plan, state: State, now: float, fault: str = "") -> str:
+    """A few lines; `fault` is why a look failed, where the state does not say it."""
     step = f", step {state.step + 1} of {len(plan.steps)}" if state.stage == "steps" else ""
     held = f" (in {state.stage})" if state.hold else ""
     force = "in force" if state.in_force is not None else "not in force yet"
@@ -25,6 +25,10 @@ def screen(plan: Plan, state: State, now: float) -> str:
     ]
     if state.plan != plan.digest:
         lines.insert(1, f"plan      it began with {state.plan}; this file is {plan.digest}")
+    if (concern := state.concern) and concern.detail not in state.waits_for:
+        lines.append(f"trouble   {concern.trouble}: {concern.detail}")
+    if fault and fault not in state.waits_for:
+        lines.append(f"fault     {fault}")
     lines += [f"in Git    {line}" for line in replica_diff(plan, state)]
     lines.append("")
     lines += [
@@ -33,11 +37,12 @@ def screen(plan: Plan, state: State, now: float) -> str:
     return "\n".join(lines) + "\n"
 
 
-def to_json(plan: Plan, state: State) -> dict[str, Any]:
+def to_json(plan: Plan, state: State, fault: str = "") -> dict[str, Any]:
     """The state with the weights and the replica changes in words."""
     same = state.plan == plan.digest
     return {
         **stored_json(state),
+        "fault": fault,
         "weights": {arm.value: state.weights(plan).of(arm) for arm in plan.arms} if same else None,
         "replica_diff": list(replica_diff(plan, state)),
     }

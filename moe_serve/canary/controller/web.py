@@ -1,14 +1,18 @@
 """The controller's metrics and health over HTTP, for Prometheus and the kubelet."""
 
+import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 from moe_serve.canary.analysis.verdict import Verdict
+from moe_serve.canary.controller.catalogue import METRICS, PREFIX
 from moe_serve.canary.controller.loop import Looked
 from moe_serve.canary.rollout.plan import Plan
 from moe_serve.canary.rollout.state import Phase, State, Trouble
+from moe_serve.canary.rollout.stored import to_json as stored_json
 from moe_serve.canary.rollout.weights import Arm
 from moe_serve.errors import UsageError
 
@@ -39,6 +43,16 @@ class Status:
         """The loop turns, whatever it finds."""
         return self.looked is not None and self.clock() - self.at < self.stale_seconds
 
+    def seen(self) -> dict[str, Any]:
+        """What the last look gave, for `canary status` of a shadow: it writes nothing anywhere."""
+        with self._lock:
+            looked = self.looked
+        state = looked.state if looked else None
+        return {
+            "state": stored_json(state) if state else None,
+            "fault": looked.error if looked else "it has not looked yet",
+        }
+
     def metrics(self) -> str:
         """Prometheus's text format; what has no data has no series."""
         with self._lock:
@@ -46,52 +60,53 @@ class Status:
 
 
 def _lines(status: Status) -> Iterator[str]:
-    name = "moe_serve_rollout"
-    yield from _one(f"{name}_active", "1: it writes; 0: shadow.", int(status.active))
-    yield from _one(f"{name}_looks_total", "Looks at the cluster.", status.looks, "counter")
-    yield from _one(f"{name}_errors_total", "Looks that failed.", status.errors, "counter")
-    yield from _one(f"{name}_last_look_timestamp_seconds", "When it looked last.", status.at)
+    yield from _one("active", int(status.active))
+    arms = status.plan.arms.items()
+    yield from _samples("arm_info", {(role.value, part.label): 1 for role, part in arms})
+    yield from _one("looks_total", status.looks)
+    yield from _one("errors_total", status.errors)
+    yield from _one("last_look_timestamp_seconds", status.at)
     looked = status.looked
     if looked is None:
         return
-    yield from _one(f"{name}_leader", "1: this controller leads.", int(looked.leads))
+    yield from _one("leader", int(looked.leads))
     state = looked.state
+    if looked.error:
+        yield from _set("trouble", list(Trouble), Trouble.FAULT)
+    elif state:
+        found = state.concern.trouble if state.concern else None
+        yield from _set("trouble", list(Trouble), found)
     if state is None or state.plan != status.plan.digest:
         return
-    yield from _set(f"{name}_phase", "phase", list(Phase), state.phase)
+    yield from _set("phase", list(Phase), state.phase)
     verdicts = ["none", *(verdict.value for verdict in Verdict)]
-    yield from _set(f"{name}_verdict", "verdict", verdicts, state.verdict)
-    trouble = state.concern.trouble if state.concern else None
-    yield from _set(f"{name}_trouble", "trouble", list(Trouble), trouble)
+    yield from _set("verdict", verdicts, state.verdict)
     weights = state.weights(status.plan)
-    yield from _head(f"{name}_weight_ratio", "Share of the requests that an arm is to get.")
-    for arm in Arm:
-        yield f'{name}_weight_ratio{{arm="{arm}"}} {weights.of(arm) / 100}'
-    yield from _one(
-        f"{name}_weights_in_force", "1: the route shows them.", int(state.in_force is not None)
-    )
-    yield from _one(f"{name}_step", "Step, from 1; 0 before the first.", _step(state))
-    yield from _one(f"{name}_revision", "Rises with every change.", state.revision)
+    yield from _samples("weight_ratio", {(arm.value,): weights.of(arm) / 100 for arm in Arm})
+    yield from _one("weights_in_force", int(state.in_force is not None))
+    yield from _one("step", _step(state))
+    yield from _one("revision", state.revision)
 
 
 def _step(state: State) -> int:
     return 0 if state.stage in (Phase.PENDING, Phase.QUALITY) else state.step + 1
 
 
-def _head(name: str, text: str, kind: str = "gauge") -> Iterator[str]:
-    yield f"# HELP {name} {text}"
-    yield f"# TYPE {name} {kind}"
+def _one(name: str, value: float) -> Iterator[str]:
+    yield from _samples(name, {(): value})
 
 
-def _one(name: str, text: str, value: float, kind: str = "gauge") -> Iterator[str]:
-    yield from _head(name, text, kind)
-    yield f"{name} {value}"
+def _set(name: str, known: list[str], value: str | None) -> Iterator[str]:
+    yield from _samples(name, {(one,): int(one == value) for one in known})
 
 
-def _set(name: str, label: str, known: list[str], value: str | None) -> Iterator[str]:
-    yield from _head(name, f"1 for the {label} that holds now.")
-    for one in known:
-        yield f'{name}{{{label}="{one}"}} {int(one == value)}'
+def _samples(name: str, values: Mapping[tuple[str, ...], float]) -> Iterator[str]:
+    metric, full = METRICS[name], PREFIX + name
+    yield f"# HELP {full} {metric.help}"
+    yield f"# TYPE {full} {metric.type}"
+    for of, value in values.items():
+        labels = ",".join(f'{key}="{text}"' for key, text in zip(metric.labels, of, strict=True))
+        yield f"{full}{{{labels}}} {value}" if labels else f"{full} {value}"
 
 
 def serve(status: Status, host: str, port: int) -> ThreadingHTTPServer:
@@ -106,11 +121,14 @@ def serve(status: Status, host: str, port: int) -> ThreadingHTTPServer:
             if self.path == "/metrics":
                 kind = "text/plain; version=0.0.4; charset=utf-8"
                 self._answer(200, kind, status.metrics())
+            elif self.path == "/state":
+                body = json.dumps(status.seen(), sort_keys=True, allow_nan=False)
+                self._answer(200, "application/json", body)
             elif self.path == "/healthz":
                 well = status.healthy
                 self._answer(200 if well else 503, "text/plain", "ok\n" if well else "stuck\n")
             else:
-                self._answer(404, "text/plain", "only /metrics and /healthz\n")
+                self._answer(404, "text/plain", "only /metrics, /state and /healthz\n")
 
         def _answer(self, code: int, kind: str, text: str) -> None:
             body = text.encode()

@@ -20,7 +20,7 @@ def word_of(body: Mapping[str, Any], *, now: float, fresh_seconds: float) -> Wor
         outcome = quality["outcome"]
         return Word(
             verdict=Verdict(body["verdict"]),
-            reason=str(body["reason"]),
+            reason=f"{body['reason']}{_against(body)}",
             quality=None if outcome is None else Outcome(outcome),
             quality_reason=str(quality["reason"]),
             judged_at=judged_at,
@@ -29,3 +29,9 @@ def word_of(body: Mapping[str, Any], *, now: float, fresh_seconds: float) -> Wor
         )
     except (KeyError, TypeError, ValueError) as error:
         return NoWord(reason=f"what it says cannot be read: {error!r}")
+
+
+def _against(body: Mapping[str, Any]) -> str:
+    """How good the evidence is, where the judge knows what the canary is held against."""
+    comparator = body.get("comparator")
+    return f" (evidence {body['evidence']}, against {comparator})" if comparator else ""

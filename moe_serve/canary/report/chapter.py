@@ -160,8 +160,7 @@ def _quality(chapter: Chapter, name: str) -> list[Html]:
 
 def _digest(chapter: Chapter) -> Html:
     judged = chapter.judgement
-    grade = f"Evidence grade {judged.evidence.value} ({judged.evidence.meaning})"
-    text = f"{grade}; configuration {judged.config_digest or 'not given'}."
+    text = f"Evidence grade {judged.graded}; configuration {judged.config_digest or 'not given'}."
     return tag("p", text, class_="muted small")
 
 

@@ -28,7 +28,10 @@ def decide(plan: Plan, state: State, seen: Observation, now: float) -> Decision:
         return Decision(state=state, actions=act_on(plan, state, seen))
     state = _heard(_clocked(state, seen), seen)
     state = _in_force(plan, state, seen, now)
-    state = _weighed(plan, _moved(plan, state, seen, now), seen, now)
+    moved = _moved(plan, state, seen, now)
+    if seen.refused and not moved.phase.final:
+        moved = _refused(state, moved, seen.refused, now)
+    state = _weighed(plan, moved, seen, now)
     return Decision(state=state, actions=act_on(plan, state, seen))
 
 
@@ -58,11 +61,18 @@ def _moved(plan: Plan, state: State, seen: Observation, now: float) -> State:
     concern = concern_of(plan, state, seen, now)
     if state.phase is Phase.HELD:
         return held(plan, replace(state, concern=concern), seen, now)
+    if seen.refused:
+        return state
     if concern is None or (concern.trouble is Trouble.DRIFT and concern.detail == state.retake):
         return onward(plan, replace(state, concern=None), seen, now)
     if now - concern.since >= patience(plan, concern.trouble):
         return hold(state, concern, now)
     return _troubled(state, concern, now)
+
+
+def _refused(before: State, state: State, why: str, now: float) -> State:
+    """The route cannot be written: that is told above all else, and tried again at every look."""
+    return _troubled(replace(state, concern=before.concern), _since(before, why, now), now)
 
 
 def _troubled(state: State, concern: Concern, now: float) -> State:

@@ -121,6 +121,7 @@ class Observation:
 
     `load_pods`: the whole traffic, in pods kept fully busy; None if not measured.
     `clock_jump_seconds`: how far the clock was set since the last look.
+    `refused`: why the write of the route that is still missing failed more than once.
     """
 
     route: RouteSeen | RouteAbsent | RouteForeign
@@ -130,6 +131,7 @@ class Observation:
     load_pods: float | None = None
     clock_jump_seconds: float = 0.0
     faults: tuple[str, ...] = ()
+    refused: str = ""
 
     def seen(self, arm: Arm) -> ArmSeen:
         """One arm; an absent one has no pods."""

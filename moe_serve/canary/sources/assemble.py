@@ -183,6 +183,7 @@ def _arm(
         service=tuple(_service(streams)),
         neurons=_neurons(streams),
         moe_layers=_largest(streams, "moe_layers"),
+        began=_began(streams),
     )
 
 
@@ -246,6 +247,12 @@ def _lives(streams: Iterable[Stream], times: Floats) -> Floats:
         return np.zeros(len(times))
     _, life = np.unique(np.stack(rows, axis=1), axis=0, return_inverse=True)
     return life.reshape(-1).astype(np.float64)
+
+
+def _began(streams: Sequence[Stream]) -> float | None:
+    """When the arm's oldest process started."""
+    values = [min(stream.values) for stream in streams if stream.name == _PREFIX + _LIFE[0]]
+    return min(values) if values and np.isfinite(values).all() else None
 
 
 def _neurons(streams: Sequence[Stream]) -> tuple[int, int] | None:

@@ -256,6 +256,15 @@ def test_an_event_that_is_told_twice_is_there_once(side: Side) -> None:
 
 
 @pytest.mark.cluster
+def test_the_last_fault_is_told_and_no_line_of_the_history(real: Side) -> None:
+    events = real.events()
+    events.tell("r-1", initial(PLAN, time.time()).history[0])
+    assert events.last_fault() == ""
+    events.warn("GET leases: 403")
+    assert events.last_fault().endswith("Z: GET leases: 403")
+
+
+@pytest.mark.cluster
 def test_a_state_that_cannot_be_read_says_so(api: Api, real: Side) -> None:
     body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x"}, "data": {}}
     api.create(f"/api/v1/namespaces/{api.namespace}/configmaps", body)

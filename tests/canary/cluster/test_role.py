@@ -20,7 +20,8 @@ from moe_serve.canary.plan_file import load
 from moe_serve.canary.quality.result import Outcome
 from moe_serve.canary.rollout.observation import Word
 from moe_serve.canary.rollout.state import State
-from tests.chaos.arena import Arena, until
+from moe_serve.cli.main import main
+from tests.chaos.arena import NEIGHBOUR, Arena, until
 
 pytestmark = pytest.mark.cluster
 PAGE = Path(__file__).parents[3] / "docs" / "rollout.md"
@@ -67,14 +68,21 @@ class Ground:
     kubeconfig: str
     judge: Says
 
-    def runner(self, rules: list[dict[str, Any]], stop: threading.Event) -> Runner:
+    def runner(
+        self, rules: list[dict[str, Any]], stop: threading.Event, *, active: bool = True
+    ) -> Runner:
         wanted = Wanted(
-            plan=load(self.arena.plan_file), active=True, every=1, me="a", failpoint=Failpoint()
+            plan=load(self.arena.plan_file), active=active, every=1, me="a", failpoint=Failpoint()
         )
         runner, beside = assemble(self._as(rules), wanted, lambda wake: self.judge, [], [])
         for thread in beside:
             threading.Thread(target=thread.run, args=(stop,), daemon=True).start()
         return runner
+
+    def warnings(self) -> list[str]:
+        """What the Events warn of."""
+        found = self.arena.api.get(self.arena.of("events"))["items"]
+        return [event["message"] for event in found if event["type"] == "Warning"]
 
     def _as(self, rules: list[dict[str, Any]]) -> Api:
         api, space = self.arena.api, self.arena.api.namespace
@@ -117,6 +125,21 @@ def stop() -> Iterator[threading.Event]:
     event.set()
 
 
+@pytest.fixture
+def status(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[[], tuple[int, str]]:
+    """`moe-serve canary status`, as somebody who may read everything."""
+    monkeypatch.setenv("KUBECONFIG", ground.kubeconfig)
+    space = ["--namespace", ground.arena.api.namespace]
+
+    def said() -> tuple[int, str]:
+        code = main(["canary", "status", "--plan", str(ground.arena.plan_file), *space])
+        return code, "".join(capsys.readouterr())
+
+    return said
+
+
 def _look_until(runner: Runner, ground: Ground, what: str, holds: Callable[[], bool]) -> None:
     def looked() -> bool:
         ground.arena.accept_route()
@@ -145,31 +168,93 @@ def test_the_documented_role_carries_a_rollout_from_its_start_to_its_end(
     assert len(events) == ground.arena.rollout()["revision"]
 
 
-@pytest.mark.parametrize("resource", ["httproutes", "pods", "endpointslices"])
+def without(resource: str, verb: str) -> list[dict[str, Any]]:
+    """The documented rules less one verb on one resource."""
+    return [
+        {**rule, "verbs": [one for one in rule["verbs"] if one != verb]}
+        if rule["resources"] == [resource]
+        else rule
+        for rule in documented()
+        if rule["resources"] != [resource] or rule["verbs"] != [verb]
+    ]
+
+
+@pytest.mark.parametrize(
+    ("resource", "verb"),
+    [
+        ("httproutes", "get"), ("httproutes", "create"), ("httproutes", "patch"),
+        ("pods", "list"), ("pods", "watch"), ("endpointslices", "list"),
+        ("endpointslices", "watch"),
+    ],
+)  # fmt: skip
 def test_a_role_that_is_too_small_moves_nothing_and_is_told_in_status_metric_and_event(
-    ground: Ground, stop: threading.Event, resource: str
+    ground: Ground,
+    stop: threading.Event,
+    status: Callable[[], tuple[int, str]],
+    resource: str,
+    verb: str,
 ) -> None:
-    rules = [rule for rule in documented() if rule["resources"] != [resource]]
-    runner = ground.runner(rules, stop)
+    lacks = f'cannot {verb} resource "{resource}"'
+    runner = ground.runner(without(resource, verb), stop)
     _look_until(
         runner, ground, "it is told",
-        lambda: "403" in ground.arena.rollout().get("waits_for", ""),
+        lambda: lacks in ground.arena.rollout().get("waits_for", ""),
     )  # fmt: skip
-    assert ground.arena.weights() == {}
+    assert ground.arena.weights().get("gptoss-2", 0) == 0
     waits = ground.arena.rollout()["waits_for"]
-    assert f"{resource}" in waits and "docs/rollout.md" in waits and "\n" not in waits
+    assert "docs/rollout.md" in waits and "\n" not in waits
     assert 'moe_serve_rollout_trouble{trouble="fault"} 1' in runner.status.metrics()
     runner.controller.look()
-    events = ground.arena.api.get(ground.arena.of("events"))["items"]
-    assert any("403" in event["message"] for event in events)
+    assert any(lacks in text for text in ground.warnings())
+    code, said = status()
+    assert code == 0
+    assert any(lacks in line for line in said.splitlines() if line.startswith("waits for"))
 
 
-@pytest.mark.parametrize("resource", ["configmaps", "leases"])
-def test_without_a_state_or_a_lease_nothing_is_written_and_each_look_says_why(
-    ground: Ground, stop: threading.Event, resource: str
+@pytest.mark.parametrize(
+    ("resource", "verb"),
+    [
+        ("configmaps", "get"), ("configmaps", "create"), ("configmaps", "patch"),
+        ("leases", "get"), ("leases", "create"), ("leases", "update"),
+    ],
+)  # fmt: skip
+def test_without_a_state_or_a_lease_nothing_moves_and_that_is_told_in_status_metric_and_event(
+    ground: Ground,
+    stop: threading.Event,
+    status: Callable[[], tuple[int, str]],
+    resource: str,
+    verb: str,
 ) -> None:
-    rules = [rule for rule in documented() if rule["resources"] != [resource]]
-    looked = ground.runner(rules, stop).controller.look()
-    assert f"{resource}" in looked.error and "403" in looked.error
-    assert ground.arena.weights() == {}
+    lacks = f'cannot {verb} resource "{resource}"'
+    runner = ground.runner(without(resource, verb), stop)
+    _look_until(
+        runner, ground, "the Event", lambda: any(lacks in text for text in ground.warnings())
+    )
+    assert len(ground.warnings()) == 1
+    assert ground.arena.weights().get("gptoss-2", 0) == 0
+    assert 'moe_serve_rollout_trouble{trouble="fault"} 1' in runner.status.metrics()
+    _, said = status()
+    assert [lacks in line for line in said.splitlines()].count(True) == 1
+
+
+def test_a_shadow_writes_nothing_and_is_asked_where_it_stands(
+    ground: Ground, stop: threading.Event
+) -> None:
+    reads = [
+        {**rule, "verbs": [verb for verb in rule["verbs"] if verb in ("get", "list", "watch")]}
+        for rule in documented()
+        if {"get", "list", "watch"} & {*rule["verbs"]}
+    ]
+    runner = ground.runner(reads, stop, active=False)
+    _look_until(
+        runner, ground, "the last step it would take",
+        lambda: 'moe_serve_rollout_weight_ratio{arm="canary"} 0.1' in runner.status.metrics(),
+    )  # fmt: skip
+    assert runner.status.seen()["fault"] == ""
+    assert runner.status.seen()["state"]["phase"] == "steps"
+    routes, events = (
+        ground.arena.api.get(ground.arena.of(kind))["items"] for kind in ("httproutes", "events")
+    )
+    assert [route["metadata"]["name"] for route in routes] == [NEIGHBOUR]
+    assert events == []
     assert ground.arena.rollout() == {}

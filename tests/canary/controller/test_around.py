@@ -16,6 +16,8 @@ from moe_serve.canary.analysis.noise import Spread
 from moe_serve.canary.analysis.verdict import Verdict
 from moe_serve.canary.audit import Audit, entries
 from moe_serve.canary.controller import failpoints
+from moe_serve.canary.controller.asking import ask
+from moe_serve.canary.controller.catalogue import METRICS, PREFIX
 from moe_serve.canary.controller.judges import Asked, Judging
 from moe_serve.canary.controller.listeners import Audited, Hook, hook
 from moe_serve.canary.controller.load import Measured
@@ -50,6 +52,7 @@ BODY = {
     "judged_at": 100.0, "fault": None, "window": {"start": 5.0, "end": 100.0},
     "config_digest": "sha256:r",
 }  # fmt: skip
+FAILED = Looked(leads=False, state=None, again=False, error="the API server does not answer")
 ENTRY = Entry(revision=3, at=9.0, kind=Kind.PHASE, title="held", detail="blind: no word")
 
 
@@ -399,6 +402,15 @@ def test_slack_gets_a_text_for_phases_and_nothing_for_the_rest() -> None:
     assert receiver.taken == [("r-1.3", {"text": "*gptoss*: held\nblind: no word"})]
 
 
+@pytest.mark.parametrize("slack", [True, False])
+def test_every_message_links_to_the_page_that_was_named(tmp_path: Path, slack: bool) -> None:
+    receiver, page = Receiver(refusals=0), "https://judge.example/"
+    (tmp_path / "hook").write_text(receiver.url)
+    _sent(hook("--hook", tmp_path / "hook", "gptoss", slack=slack, page=page), receiver)
+    [(_, body)] = receiver.taken
+    assert (body["text"].splitlines()[-1] if slack else body["page"]) == page
+
+
 @pytest.mark.parametrize("text", ["", "ftp://x", "http://a\nhttp://b"])
 def test_a_file_without_one_address_is_refused_and_not_quoted(tmp_path: Path, text: str) -> None:
     (tmp_path / "hook").write_text(text)
@@ -447,14 +459,55 @@ def test_the_metrics_say_phase_weights_verdict_and_trouble() -> None:
     assert found['moe_serve_rollout_weight_ratio{arm="canary"}'] == 0.05
     assert found['moe_serve_rollout_verdict{verdict="KEEP_GOING"}'] == 1
     assert found['moe_serve_rollout_trouble{trouble="drift"}'] == 0
+    roles = {key: value for key, value in found.items() if "arm_info" in key}
+    assert roles == {
+        'moe_serve_rollout_arm_info{role="stable"}{arm="gptoss-1"}': 1,
+        'moe_serve_rollout_arm_info{role="baseline"}{arm="gptoss-1b"}': 1,
+        'moe_serve_rollout_arm_info{role="canary"}{arm="gptoss-2"}': 1,
+    }
     assert found["moe_serve_rollout_weights_in_force"] == 1
     assert found["moe_serve_rollout_last_look_timestamp_seconds"] == 7.0
 
 
+def test_looks_that_fail_are_a_trouble_though_there_is_no_state() -> None:
+    found = _parsed(_status([7.0], looked=FAILED).metrics())
+    assert found['moe_serve_rollout_trouble{trouble="fault"}'] == 1
+    assert not any("phase" in name for name in found)
+
+
+def test_metrics_and_their_catalogue_name_the_same() -> None:
+    looked = Looked(leads=True, state=initial(PLAN, 0.0), again=False)
+    families = text_string_to_metric_families(_status([7.0], looked=looked).metrics())
+    shown = {
+        family.name + ("_total" if family.type == "counter" else ""): family.samples[0].labels
+        for family in families
+    }
+    assert {name: tuple(labels) for name, labels in shown.items()} == {
+        PREFIX + name: metric.labels for name, metric in METRICS.items()
+    }
+
+
+@pytest.mark.parametrize("state", [None, initial(PLAN, 0.0)])
+def test_a_shadow_is_asked_where_it_stands(state: State | None) -> None:
+    looked = replace(FAILED, state=state)
+    server = serve(_status([0.0], looked=looked), "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.server_port}"
+    try:
+        if state:
+            assert ask(url) == (state, FAILED.error)
+        else:
+            with pytest.raises(UsageError, match=f"no state yet: {FAILED.error}"):
+                ask(url)
+    finally:
+        server.shutdown()
+        server.server_close()
+    with pytest.raises(UsageError, match="no controller answers there"):
+        ask(url)
+
+
 def test_it_is_healthy_while_the_loop_turns_even_if_every_look_fails() -> None:
     now = [100.0]
-    looked = Looked(leads=False, state=None, again=False, error="the API server does not answer")
-    status = _status(now, looked=looked)
+    status = _status(now, looked=FAILED)
     server = serve(status, "127.0.0.1", 0)
     try:
         url = f"http://127.0.0.1:{server.server_port}"
@@ -484,6 +537,17 @@ def test_the_screen_says_where_it_stands_and_what_it_waits_for() -> None:
     ]
     assert "in Git    gptoss-2: replicas 1 -> 4 (promoted; the judged pods stay)" in lines
     assert to_json(PLAN, world.state)["weights"] == {"stable": 75, "baseline": 0, "canary": 25}
+
+
+def test_the_screen_tells_of_a_trouble_beside_a_hold_and_of_a_look_that_failed() -> None:
+    fault = Concern(trouble=Trouble.FAULT, since=0.0, detail="403")
+    state = replace(initial(PLAN, 0.0), concern=fault, waits_for="a person")
+    lines = screen(PLAN, state, 1.0, FAILED.error).splitlines()
+    assert lines[4:7] == ["waits for a person", "trouble   fault: 403", f"fault     {FAILED.error}"]
+    once = replace(state, waits_for="403")
+    assert not {"trouble", "fault"} & {
+        line.split(" ")[0] for line in screen(PLAN, once, 1.0, "403").splitlines()
+    }
 
 
 def test_the_screen_of_another_plan_says_so() -> None:

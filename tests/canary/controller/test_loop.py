@@ -10,7 +10,7 @@ from moe_serve.canary.controller.loop import Controller
 from moe_serve.canary.controller.shadow import Alone, ShadowRoute, ShadowStore
 from moe_serve.canary.quality.result import Outcome
 from moe_serve.canary.rollout.observation import NoWord, Person, Word
-from moe_serve.canary.rollout.state import Phase, State
+from moe_serve.canary.rollout.state import Kind, Phase, State, Trouble
 from moe_serve.canary.rollout.weights import DARK, Arm, Weights
 from moe_serve.errors import RolloutError
 from tests.canary.cluster.fakes import (
@@ -167,6 +167,115 @@ def test_without_an_api_server_nothing_moves_and_the_loop_goes_on() -> None:
     bench.server.fault = ""
     assert bench.settle(controller).phase is Phase.ROLLED_BACK
     assert bench.server.weights == DARK
+
+
+REFUSED = 'PATCH httproutes: 403 it cannot patch resource "httproutes"'
+
+
+class Forbidden(FakeRoute):
+    """It may be read and not written."""
+
+    def create(self, weights, *, rollout, stamp):
+        raise RolloutError(REFUSED)
+
+    def set_weights(self, weights, *, rollout, stamp):
+        raise RolloutError(REFUSED)
+
+
+def test_a_write_that_stays_refused_is_told_and_so_is_the_rollback_that_it_holds_up() -> None:
+    bench = Bench()
+    controller = bench.controller()
+    bench.settle(controller)
+    controller.route = Forbidden(bench.server)
+    bench.judge.verdict = Verdict.ROLLBACK
+    looked = controller.look()
+    assert (looked.leads, looked.again, looked.error) == (True, False, REFUSED)
+    assert "rollback" in [entry.title for entry in bench.server.events.values()]
+    controller.look()
+    state = controller.look().state
+    assert state is not None and state.concern is not None
+    assert (state.phase, state.waits_for) == (Phase.ROLLBACK, REFUSED)
+    assert (state.concern.trouble, bench.server.weights) == (Trouble.FAULT, STEP)
+    [told] = [entry for entry in bench.server.events.values() if entry.kind is Kind.CONCERN]
+    assert told.detail == REFUSED
+    written = len(bench.server.writes)
+    for _ in range(5):
+        bench.now[0] += 1
+        controller.look()
+    assert bench.server.writes[written:] == []
+    controller.route = FakeRoute(bench.server)
+    controller.look()
+    state = bench.settle(controller)
+    assert (state.phase, state.concern, bench.server.weights) == (Phase.ROLLED_BACK, None, DARK)
+
+
+def test_a_write_that_is_refused_once_is_no_trouble() -> None:
+    bench = Bench()
+    controller = bench.controller()
+    controller.route = Forbidden(bench.server)
+    while not controller.look().error:
+        pass
+    controller.route = FakeRoute(bench.server)
+    state = bench.settle(controller)
+    assert (state.phase, bench.server.weights) == (Phase.STEPS, STEP)
+    assert all(entry.kind is not Kind.CONCERN for entry in state.history)
+
+
+def test_a_route_that_may_not_be_made_is_told() -> None:
+    bench = Bench()
+    controller = bench.controller()
+    controller.route = Forbidden(bench.server)
+    for _ in range(4):
+        state = controller.look().state
+    assert state is not None
+    assert (state.phase, state.waits_for) == (Phase.PENDING, REFUSED)
+    assert REFUSED in [entry.detail for entry in bench.server.events.values()]
+
+
+@dataclass(slots=True)
+class Warned:
+    """An API server that takes Events, or does not."""
+
+    server: Server
+    texts: list[str] = field(default_factory=list)
+
+    def warn(self, text: str) -> None:
+        self.server.answer()
+        self.texts.append(text)
+
+
+def test_looks_that_fail_without_a_state_are_told_once_when_an_event_can_be_written() -> None:
+    bench = Bench()
+    controller = bench.controller()
+    controller.alarm = told = Warned(bench.server)
+    bench.settle(controller)
+    bench.server.fault = "the API server does not answer (ConnectTimeoutError)"
+    for _ in range(3):
+        controller.look()
+    assert told.texts == []
+    fault, bench.server.fault = bench.server.fault, ""
+    bench.settle(controller)
+    assert told.texts == [fault]
+
+
+def test_without_a_lease_that_is_told_once_and_one_failed_look_is_not() -> None:
+    bench = Bench()
+    controller = bench.controller()
+    controller.alarm = told = Warned(bench.server)
+
+    class NoLease(FakeLeadership):
+        def take(self) -> bool:
+            raise RolloutError("GET leases: 403")
+
+    lease, controller.leadership = controller.leadership, NoLease(bench.server, "a", bench.now)
+    controller.look()
+    controller.leadership = lease
+    controller.look()
+    assert told.texts == []
+    controller.leadership = NoLease(bench.server, "a", bench.now)
+    for _ in range(5):
+        controller.look()
+    assert told.texts == ["GET leases: 403"]
 
 
 def test_arms_that_cannot_be_seen_are_told_and_move_nothing() -> None:

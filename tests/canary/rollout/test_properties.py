@@ -77,6 +77,7 @@ class Rollout(RuleBasedStateMachine):
         world = self.world
         world.ready = {Arm.STABLE: 4, Arm.BASELINE: 1, Arm.CANARY: 4 if world.state.promoted else 1}
         world.strangers, world.full, world.faults = {}, {}, ()
+        world.route_stuck, world.refused = False, ""
         world.quality, world.verdict = Outcome.PASSED, Verdict.PROMOTE
         if isinstance(world.route, RouteForeign):
             world.route = RouteAbsent()
@@ -117,6 +118,12 @@ class Rollout(RuleBasedStateMachine):
     def writes_are_lost(self, stuck: bool) -> None:
         """The state was stored, and then the controller died before it wrote the route."""
         self.world.route_stuck = stuck
+        self.look()
+
+    @rule(refused=st.booleans())
+    def writes_are_refused(self, refused: bool) -> None:
+        self.world.route_stuck = refused
+        self.world.refused = "403, it may not patch" if refused else ""
         self.look()
 
     @rule(minutes=st.sampled_from((-600, 600)))
@@ -188,8 +195,9 @@ class Rollout(RuleBasedStateMachine):
     @invariant()
     def an_equal_look_at_a_cluster_that_obeyed_changes_nothing(self) -> None:
         world = replace(
-            self.world, route_stuck=False, given=[], ready=dict(self.world.ready), jump=0.0
-        )
+            self.world, route_stuck=False, refused="", given=[], jump=0.0,
+            ready=dict(self.world.ready),
+        )  # fmt: skip
         world.settle()
         again = decide(world.plan, world.state, world.seen(), world.now)
         assert again.actions == () and again.state == world.state
@@ -200,7 +208,7 @@ class Rollout(RuleBasedStateMachine):
         if self.world.state.phase.final or isinstance(self.world.route, RouteForeign):
             return
         world = replace(
-            self.world, route_stuck=False, given=[], faults=(), jump=0.0,
+            self.world, route_stuck=False, refused="", given=[], faults=(), jump=0.0,
             ready={**self.world.ready, Arm.STABLE: 4}, abort=self.world.state.rollout,
         )  # fmt: skip
         shown = world.weights

@@ -16,7 +16,7 @@ from tests.canary.rollout.world import World, plan_of
 TRACES = sorted(Path(__file__).with_name("traces").glob("*.yaml"))
 _SEEN = {
     "ready", "strangers", "full", "missing", "word", "quality", "since", "route", "route_stuck",
-    "approve", "abort", "load_pods", "faults", "jump_minutes",
+    "approve", "abort", "load_pods", "faults", "refused", "jump_minutes",
 }  # fmt: skip
 _EXPECTED = {"phase", "weights", "waits", "last", "diff", "writes", "step"}
 
@@ -74,6 +74,7 @@ def _change(world: World, row: dict[str, Any]) -> None:
         field = "verdict" if name == "word" else name
         setattr(world, field, read[name](row[name]) if name in read else row[name])
     world.faults = tuple(row.get("faults", ()))
+    world.refused = row.get("refused", "")
     world.jump = row.get("jump_minutes", 0) * 60.0
     if row.get("approve"):
         # Nothing that could be approved: an approval of what does not exist.

@@ -72,6 +72,7 @@ class World:
     abort: str | None = None
     load_pods: float | None = None
     faults: tuple[str, ...] = ()
+    refused: str = ""
     jump: float = 0.0
     stored: State | None = None
     given: list[Weights] = field(default_factory=list)
@@ -104,6 +105,7 @@ class World:
             load_pods=self.load_pods,
             clock_jump_seconds=self.jump,
             faults=self.faults,
+            refused=self.refused,
         )
 
     def _arm(self, arm: Arm) -> ArmSeen:
