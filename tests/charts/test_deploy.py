@@ -50,6 +50,27 @@ def test_a_canary_differs_from_stable_and_an_equal_one_is_refused(environment: s
     arm(environment, set={**digest, "purpose": "aa"}, release="gptoss-1b")
 
 
+# What else a pod says of itself once one of these values differs.
+CONSEQUENCES = {
+    ("image", "vllm"): {"vllm", "torch", "config_digest"},
+    ("image", "aiter"): {"aiter", "config_digest"},
+    ("padding", "policy"): {"policy", "hidden_pad", "intermediate_pad"},
+}
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_what_a_canary_changes_is_under_test(environment: str) -> None:
+    stable, canary = (values(environment, f"{name}.yaml") for name in ("moe-serve", "canary"))
+    under_test = set(values(environment, "moe-canary.yaml")["policy"]["validity"]["under_test"])
+    changed = [
+        (part, key)
+        for part, key in CONSEQUENCES
+        if key in canary.get(part, {}) and canary[part][key] != stable.get(part, {}).get(key)
+    ]
+    assert changed
+    assert set().union(*(CONSEQUENCES[each] for each in changed)) <= under_test
+
+
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
 def test_a_canary_brings_nothing_that_a_namespace_has_once(environment: str) -> None:
     canary = arm(environment, f"deploy/{environment}/canary.yaml", release="gptoss-2")

@@ -36,7 +36,7 @@ def cluster(layout: Layout) -> Kubernetes:
         kubeconfig=Path(os.environ.get("KUBECONFIG") or layout.kubeconfig),
         kubectl_program=built(layout, "kubernetes").parent / "kubectl",
     )
-    crds.apply(found, "argo-rollouts", "flagger", "traefik", "gateway-api")
+    crds.apply(found, "argo-rollouts", "flagger", "traefik", "gateway-api", "prometheus-operator")
     return found
 
 
@@ -64,12 +64,12 @@ class Space:
 class Weights:
     """Every weight that an object ever gave to the canary, in order, as the API server told it."""
 
-    def __init__(self, space: Space, kind: str, path: str, log: Path) -> None:
+    def __init__(self, space: Space, kind: str, name: str, path: str, log: Path) -> None:
         self._log = log
         words = [
             "get",
             kind,
-            "gptoss",
+            name,
             "--watch",
             "-n",
             space.name,

@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from tests.charts.rendering import render
 from tests.cluster.node.fleet import SIMULATED
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -13,13 +14,12 @@ FLAGGER_SECONDS = 2
 JUDGE = "http://moe-serve-judge:9500"
 
 
-def deployment(policy: str, replicas: int) -> dict[str, Any]:
-    """What the chart's release `gptoss` is to an engine; a simulated MI355X node runs it."""
-    labels = {
-        "app.kubernetes.io/name": "moe-serve",
-        "app.kubernetes.io/instance": "gptoss",
-        "app": "gptoss",
-    }
+def deployment(policy: str, replicas: int, naming: str = "fullnameOverride") -> dict[str, Any]:
+    """What the chart's release `gptoss` is to an engine: its names, labels and selector.
+
+    A simulated MI355X node runs it. `naming` is the value that gives the Deployment its name.
+    """
+    made = render("moe-serve", release="gptoss", set={naming: "gptoss"}).only("Deployment")
     container = {
         "name": "vllm",
         "image": "moe-serve:0.1.0",
@@ -30,12 +30,12 @@ def deployment(policy: str, replicas: int) -> dict[str, Any]:
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": {"name": "gptoss", "labels": labels},
+        "metadata": {"name": made["metadata"]["name"], "labels": made["metadata"]["labels"]},
         "spec": {
             "replicas": replicas,
-            "selector": {"matchLabels": {"app": "gptoss"}},
+            "selector": made["spec"]["selector"],
             "template": {
-                "metadata": {"labels": labels},
+                "metadata": {"labels": made["spec"]["template"]["metadata"]["labels"]},
                 "spec": {
                     "containers": [container],
                     "nodeSelector": {SIMULATED: "true"},
@@ -71,6 +71,7 @@ def flagger(judge: str) -> Iterator[dict[str, Any]]:
         for hook in document["spec"]["analysis"]["webhooks"]:
             hook["url"] = hook["url"].replace(JUDGE, judge)
         yield document
+    yield from _documents("flagger/podmonitor.yaml")
 
 
 def text(documents: Iterator[dict[str, Any]] | list[dict[str, Any]]) -> str:

@@ -31,7 +31,7 @@ class Rollout:
         space.apply(objects.text([objects.deployment("zero", replicas=0)]))
         space.apply(objects.text(objects.argo(judge)))
         space.until("stable is healthy", lambda: self.phase == "Healthy")
-        self.watched = Weights(space, "traefikservice", WEIGHT, folder / "weights")
+        self.watched = Weights(space, "traefikservice", "gptoss", WEIGHT, folder / "weights")
         stack.callback(self.watched.stop)
         space.until("the weights are watched", lambda: self.weights == [0])
         space.apply(objects.text([objects.deployment("aligned", replicas=0)]))

@@ -14,8 +14,8 @@ from tests.rollouts.verdicts import CASES, free_port, judge
 
 pytestmark = [pytest.mark.rollouts, pytest.mark.usefixtures("flagger")]
 
-
-WEIGHT = '.spec.rules[0].backendRefs[?(@.name=="gptoss-canary")].weight'
+NAMING = "nameOverride"
+WEIGHT = '.spec.rules[0].backendRefs[?(@.name=="gptoss-api-canary")].weight'
 
 
 class Canary:
@@ -23,13 +23,13 @@ class Canary:
 
     def __init__(self, space: Space, judge: str, folder: Path, stack: ExitStack) -> None:
         self.space = space
-        space.apply(objects.text([objects.deployment("zero", replicas=2)]))
+        space.apply(objects.text([objects.deployment("zero", 2, NAMING)]))
         space.apply(objects.text(objects.flagger(judge)))
         space.until("initialised", lambda: self.phase == "Initialized")
-        self.watched = Weights(space, "httproute", WEIGHT, folder / "weights")
+        self.watched = Weights(space, "httproute", "gptoss-api", WEIGHT, folder / "weights")
         stack.callback(self.watched.stop)
         space.until("the weights are watched", lambda: self.weights == [0])
-        space.apply(objects.text([objects.deployment("aligned", replicas=2)]))
+        space.apply(objects.text([objects.deployment("aligned", 2, NAMING)]))
 
     @property
     def status(self) -> dict[str, Any]:
@@ -59,6 +59,22 @@ def begin(space: Space, tmp_path: Path) -> Iterator[Callable[[str], Canary]]:
             return Canary(space, url, tmp_path, stack)
 
         yield begun
+
+
+def test_the_primarys_pods_are_those_that_the_example_scrapes_as_stable(
+    space: Space, tmp_path: Path
+) -> None:
+    with ExitStack() as stack:
+        Canary(space, f"http://127.0.0.1:{free_port()}", tmp_path, stack)
+    monitor: Any = space.get("podmonitor", "gptoss-primary")
+    selector = monitor["spec"]["selector"]["matchLabels"]
+
+    def selected(deployment: str) -> bool:
+        made: Any = space.get("deployment", deployment)
+        return bool(selector.items() <= made["spec"]["template"]["metadata"]["labels"].items())
+
+    assert selected("gptoss-primary")
+    assert not selected("gptoss")
 
 
 def test_a_canary_that_is_proven_faster_is_promoted(begin: Callable[[str], Canary]) -> None:
