@@ -3,8 +3,9 @@
 python -m tests.charts.released              while the version is unreleased: record its pods anew
 python -m tests.charts.released --release    the chart's new version is released: record its pods
 
-A record is the values as they were, and the pod templates that they gave. All pin their image,
-since one that follows `appVersion` is another at each release.
+A record is the values as they were, and the pod templates that they gave. All pin every image in
+the pod, since the chart's defaults are others at each release. No release precedes 0.1.0, so until
+the next version the record is 0.1.0's own.
 """
 
 import argparse

@@ -282,6 +282,7 @@ OWNED = {
     "-tp": "engine.tensorParallelSize", "--data-parallel-size": "engine.dataParallelSize",
     "-dp": "engine.dataParallelSize", "--enable-expert-parallel": "engine.expertParallel",
     "-ep": "engine.expertParallel", "--shutdown-timeout": "drain.seconds",
+    "--disable-access-log-for-endpoints": "nothing: probes",
 }  # fmt: skip
 
 

@@ -460,20 +460,24 @@ def test_without_a_proof_the_test_asks_for_none(given: Any) -> None:
 
 
 def bumped(folder: Path) -> Path:
-    """The chart as its next release: another version, another image."""
+    """The chart as its next release: another version, other images."""
     shutil.copytree(CHARTS / "moe-serve", folder)
     meta = yaml.safe_load((folder / "Chart.yaml").read_text("utf-8"))
     meta |= {"version": "9.9.9", "appVersion": "9.9.9"}
     (folder / "Chart.yaml").write_text(yaml.safe_dump(meta), "utf-8")
+    values = yaml.safe_load((folder / "values.yaml").read_text("utf-8"))
+    values["opsImage"]["tag"] = "9.9.9"
+    (folder / "values.yaml").write_text(yaml.safe_dump(values), "utf-8")
     return folder
 
 
-@pytest.mark.parametrize("files", [("deploy/production/moe-serve.yaml",), (EVERYTHING,)])
-def test_a_new_chart_with_equal_values_starts_no_pod_anew(
-    tmp_path: Path, files: tuple[str, ...]
-) -> None:
+@pytest.mark.parametrize(
+    "values",
+    ["deploy/staging/moe-serve.yaml", "deploy/production/moe-serve.yaml", EVERYTHING, OTHERS],
+)
+def test_a_new_chart_with_equal_values_starts_no_pod_anew(tmp_path: Path, values: str) -> None:
     before, after = (
-        render(chart, *files) for chart in ("moe-serve", bumped(tmp_path / "moe-serve"))
+        render(chart, values) for chart in ("moe-serve", bumped(tmp_path / "moe-serve"))
     )
     assert before.pod == after.pod
     assert (

@@ -8,38 +8,51 @@ import json
 import sys
 from pathlib import Path
 
+# The original and Metal formats are the same weights again.
+LEFT_OUT = ("original/", "metal/")
 
-def checked(folder, checksums):
+
+def checked(folder, names, checksums):
     """What does not match, file by file."""
-    for name, wanted in checksums.items():
+    for name in sorted({*names, *checksums}):
         path = folder / name
         if not path.is_file():
             yield f"{name}: missing"
             continue
+        if name not in checksums:
+            continue
         with path.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
-        if found != wanted:
-            yield f"{name}: SHA-256 is {found}, not {wanted}"
+        if found != checksums[name]:
+            yield f"{name}: SHA-256 is {found}, not {checksums[name]}"
 
 
 name, revision, folder, checksums = sys.argv[1:]
 folder, checksums = Path(folder), json.loads(checksums)
-mark = folder / ".complete"
-if mark.exists() and json.loads(mark.read_text("utf-8")) == checksums:
-    print(f"{folder}: complete already")
+mark, wanted = folder / ".complete", json.dumps(checksums)
+verified = f"{len(checksums)} files checked"
+if not checksums:
+    verified = "nothing verified, because model.job.checksums is empty"
+if mark.exists() and mark.read_text("utf-8") == wanted:
+    print(f"{folder}: complete already, {verified}")
     sys.exit(0)
 mark.unlink(missing_ok=True)
 
-from huggingface_hub import snapshot_download  # noqa: E402
+from huggingface_hub import model_info, snapshot_download  # noqa: E402
 
-# The original and Metal formats are the same weights again.
-snapshot_download(
-    name, revision=revision, local_dir=folder, ignore_patterns=["original/*", "metal/*"]
-)
-wrong = list(checked(folder, checksums))
+try:
+    # Asked for by itself: where the hub does not answer, snapshot_download is content with what an
+    # interrupted download left in the folder.
+    files = [each.rfilename for each in model_info(name, revision=revision).siblings]
+    snapshot_download(
+        name, revision=revision, local_dir=folder, ignore_patterns=[f"{each}*" for each in LEFT_OUT]
+    )
+except Exception as error:  # noqa: BLE001 - the hub's client has errors of many kinds
+    sys.exit(f"{name}, revision {revision}: {' '.join(str(error).split())}")
+wrong = list(checked(folder, [each for each in files if not each.startswith(LEFT_OUT)], checksums))
 if wrong:
     for line in wrong:
         print(f"{folder}: {line}", file=sys.stderr)
     sys.exit(1)
-mark.write_text(json.dumps(checksums), "utf-8")
-print(f"{folder}: complete, {len(checksums)} files checked")
+mark.write_text(wanted, "utf-8")
+print(f"{folder}: complete, {verified}")
