@@ -140,6 +140,9 @@ test-monitoring: $(VENV)/.ready $(SERVING)/.ready $(PROMETHEUS) ## rules and das
 NODES ?= 0
 # MONITORING=no leaves Prometheus out, until a later `make cluster` adds it.
 MONITORING ?= yes
+ifeq ($(filter yes no,$(MONITORING)),)
+  $(error MONITORING=$(MONITORING): it is yes or no)
+endif
 NODE := $(BIN)/python -m tests.cluster.node
 
 .PHONY: programs
@@ -155,7 +158,7 @@ cluster: $(VENV)/.ready $(if $(filter images,$(MAKECMDGOALS)),images programs) #
 cluster-down: $(VENV)/.ready ## end it, and leave nothing
 	@$(NODE) down --cache $(CACHE)
 
-# Which of the cluster's tests: all of them, or SOME="not long", SOME=whole, ...
+# Which of the cluster's tests: all of them, or SOME=whole, SOME="not long and not whole", ...
 SOME ?= cluster
 
 .PHONY: test-cluster

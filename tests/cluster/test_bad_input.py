@@ -11,7 +11,16 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.node import __main__ as command
-from tests.cluster.node import archive, binaries, crds, images, lifecycle, namespaces, preconditions
+from tests.cluster.node import (
+    addons,
+    archive,
+    binaries,
+    crds,
+    images,
+    lifecycle,
+    namespaces,
+    preconditions,
+)
 from tests.cluster.node.errors import CommandFailed, NodeError
 from tests.cluster.node.layout import TOOLS, Layout, addresses
 
@@ -115,6 +124,51 @@ def test_what_is_missing_is_said_before_minutes_of_compiling(
 
     with pytest.raises(NodeError, match="nft: not on this machine"):
         lifecycle.up(layout)
+
+
+def test_what_is_missing_is_said_where_a_start_was_broken_off(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shutil.which", lambda name: None if name == "nft" else "/usr/bin/it")
+    monkeypatch.setattr(namespaces, "find", lambda _: namespaces.Namespaces(init=1))
+    monkeypatch.setattr(binaries, "built", lambda _, name: Path(name))
+    monkeypatch.setattr(lifecycle, "_down", lambda _: None)
+    monkeypatch.setattr(lifecycle, "_start", lambda *_: pytest.fail("a node was started"))
+
+    with pytest.raises(NodeError, match="nft: not on this machine"):
+        lifecycle.up(layout)
+
+
+@pytest.mark.parametrize(("options", "given"), [([], 1), (["--without-monitoring"], 0)])
+def test_a_running_node_gets_prometheus_unless_it_is_to_have_none(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch, options: list[str], given: int
+) -> None:
+    monkeypatch.setattr(namespaces, "find", lambda _: namespaces.Namespaces(init=1))
+    monkeypatch.setattr(binaries, "built", lambda _, name: Path(name))
+    monkeypatch.setattr(lifecycle, "_ready", lambda *_: True)
+    monkeypatch.setattr(images, "ensure_built", lambda *_: None)
+    layout.state.mkdir()
+    monitored: list[object] = []
+    monkeypatch.setattr(addons, "monitor", lambda *_: monitored.append("once"))
+
+    assert command.main(["up", "--cache", str(layout.cache), *options]) == 0
+    assert len(monitored) == given
+
+
+def test_a_node_that_did_not_become_whole_for_a_command_ends(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise NodeError("prometheus: no space left")
+
+    ended: list[Layout] = []
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    monkeypatch.setattr(lifecycle, "up", fail)
+    monkeypatch.setattr(lifecycle, "down", ended.append)
+
+    assert command.main(["with", "--cache", str(layout.cache), "--", "true"]) == 2
+    assert capsys.readouterr().err == "error: prometheus: no space left\n"
+    assert ended == [layout]
 
 
 @pytest.mark.parametrize("monitoring", [True, False])

@@ -60,16 +60,15 @@ def test_pods_of_one_gpu_land_only_on_whole_healthy_mi355x(
     assert {name for name in found if not whole_and_healthy(nodes[name])} == set()
 
 
-def test_without_the_affinity_pods_land_on_partitions(
+def test_without_the_affinity_pods_land_on_partitions_and_other_gpus(
     own_node: Cluster, namespace: str, nodes: dict[str, dict[str, Any]]
 ) -> None:
     values = {**ON_SIMULATED, "replicas": 120, "gpu.nodeAffinity": False}
     with installed(own_node, namespace, values=values):
         found = places(own_node, namespace, 120)
-    partitions = {
-        nodes[name]["metadata"]["labels"]["amd.com/compute-memory-partition"] for name in found
-    }
-    assert "cpx_nps4" in partitions
+    labels = [nodes[name]["metadata"]["labels"] for name in found]
+    assert "cpx_nps4" in {each["amd.com/compute-memory-partition"] for each in labels}
+    assert "74a1" in {each["amd.com/gpu.device-id"] for each in labels}
 
 
 def test_pods_of_eight_gpus_take_whole_nodes(

@@ -305,9 +305,11 @@ def test_lossless_pads_against_none_are_promoted_under_load_and_no_request_is_lo
         {STABLE: 100}, {STABLE: 50, CANARY: 50}, {CANARY: 100},
     ]  # fmt: skip
     assert split["passed"] and split["number"] is not None
-    none, half, _ = (share for _, _, share in shares)
+    (_, _, none), (_, requests, half), _ = shares
     assert none == 0.0
-    assert 0.4 < half < 0.6
+    # The gateway deals requests out in turn: off are those under way when the weights changed.
+    assert requests > 10 * IN_FLIGHT
+    assert abs(half - 0.5) * requests < 2 * IN_FLIGHT
 
 
 def halved(watch: Watch) -> bool:

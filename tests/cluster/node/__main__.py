@@ -77,8 +77,8 @@ def _with(layout: Layout, nodes: int, command: list[str]) -> int:
     if named and Path(named).resolve() != layout.kubeconfig:
         return subprocess.run(command, env=environment, check=False).returncode
     ran_before = namespaces.find(layout) is not None
-    lifecycle.up(layout, nodes=nodes)
     try:
+        lifecycle.up(layout, nodes=nodes)
         return subprocess.run(command, env=environment, check=False).returncode
     finally:
         if not ran_before:

@@ -25,6 +25,13 @@ SIMULATED = "moe-serve.io/simulated"
 UNHEALTHY = {"key": "amd-gpu-unhealthy", "effect": "NoSchedule"}
 PARTITIONED_EVERY = 10
 UNHEALTHY_EVERY = 25
+OTHER_PRODUCT_EVERY = 14
+MI300X = {
+    "amd.com/gpu.device-id": "74a1",
+    "amd.com/gpu.product-name": "AMD_Instinct_MI300X_OAM",
+    "amd.com/gpu.vram": "192G",
+    "amd.com/gpu.cu-count": "304",
+}
 
 
 def dress(cluster: Kubernetes) -> None:
@@ -36,7 +43,10 @@ def dress(cluster: Kubernetes) -> None:
 
 
 def simulate(cluster: Kubernetes, count: int) -> None:
-    """Have exactly `count` simulated nodes. Every 10th is partitioned, every 25th unhealthy."""
+    """Have exactly `count` simulated nodes.
+
+    Every 10th is partitioned, every 25th unhealthy, every 14th of MI300X.
+    """
     found = cluster.kubectl("get", "nodes", "--selector", SIMULATED, "-o", "name").split()
     wanted = {f"node/{_name(number)}" for number in range(1, count + 1)}
     if surplus := set(found) - wanted:
@@ -65,6 +75,8 @@ def simulated(count: int) -> Iterator[dict[str, object]]:
         }
         if partitioned:
             labels["amd.com/compute-memory-partition"] = "cpx_nps4"
+        if number % OTHER_PRODUCT_EVERY == 0:
+            labels.update(MI300X)
         amounts = {
             "cpu": "256",
             "memory": "2Ti",
@@ -86,4 +98,5 @@ def simulated(count: int) -> Iterator[dict[str, object]]:
 
 
 def _name(number: int) -> str:
-    return f"mi355x-simulated-{number}"
+    product = "mi355x" if number % OTHER_PRODUCT_EVERY else "mi300x"
+    return f"{product}-simulated-{number}"

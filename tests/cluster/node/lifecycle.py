@@ -61,6 +61,7 @@ def _up(layout: Layout, nodes: int, monitoring: bool) -> Kubernetes:
     cluster = client(layout)
     if not _ready(layout, cluster):
         _down(layout)
+        preconditions.check(layout)  # a half-started node skipped it, and compiling takes disk
         try:
             _start(layout, made, cluster)
         except BaseException:
