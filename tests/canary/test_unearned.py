@@ -88,6 +88,15 @@ def test_without_a_fresh_baseline_the_evidence_is_one_grade_lower(
     assert f"against {against})" in explain(found)
 
 
+def test_a_stable_arm_that_was_restarted_is_as_old_as_its_processes_now() -> None:
+    def change(stream: Stream) -> None:
+        if stream.name == BEGAN and stream.labels["track"] == "stable":
+            first = stream.values[0]
+            stream.values[:3] = array("d", [first - 1e6, math.nan, first - 1e6])
+
+    assert judged(fleet(change)).to_json()["evidence"] == "A"
+
+
 def test_pods_that_do_not_tell_when_they_began_lower_nothing() -> None:
     made = fleet()
     for stream in [stream for stream in made if stream.name == BEGAN]:

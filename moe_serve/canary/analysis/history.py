@@ -49,7 +49,8 @@ class ArmHistory:
     own pods disagree holds all values, sorted and joined by ` | `. `service` is what its servers
     count of requests, for the guards and the traffic split. `neurons` are those lost and those live
     of an expert on one rank, as the worst pod says; `moe_layers` is how many the served model has
-    on a rank; `began` when its oldest process started, in seconds since the epoch. None: none says.
+    on a rank; `began` when the oldest of its pods' last processes started, in seconds since the
+    epoch. None: none says.
     """
 
     name: str

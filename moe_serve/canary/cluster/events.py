@@ -1,6 +1,7 @@
 """The rollout's history as Kubernetes Events: each once, however often it is told."""
 
 import datetime
+import hashlib
 from dataclasses import dataclass
 
 from moe_serve.canary.cluster.api import Api, ClusterError, Json
@@ -10,6 +11,7 @@ from moe_serve.canary.rollout.state import Entry, Kind
 _WORRYING = ("held", "rollback")
 _LONGEST = 1000
 _FAULT = "RolloutFault"
+_SAME_SECONDS = 600
 
 
 @dataclass(slots=True)
@@ -35,24 +37,20 @@ class Events:
         )
         if entry.kind is not Kind.CONCERN and entry.title not in _WORRYING:
             body["type"] = "Normal"
-        try:
-            self.api.create(self._path, body)
-        except ClusterError as error:
-            if error.status != 409:
-                raise
+        self._create(body)
         return True
 
-    def warn(self, text: str) -> None:
+    def warn(self, text: str, at: float) -> None:
         """Write an Event that is of no revision: without its state a rollout has none.
+
+        Of several controllers that say the same within some minutes it is one.
 
         Raises:
             ClusterError: it could not be written.
         """
-        now = datetime.datetime.now(datetime.UTC)
-        self.api.create(
-            self._path,
-            self._body({"generateName": f"{self.about}."}, _FAULT, text, now),
-        )
+        said = hashlib.sha256(f"{text} {at // _SAME_SECONDS}".encode()).hexdigest()[:10]
+        time = datetime.datetime.fromtimestamp(at, datetime.UTC)
+        self._create(self._body({"name": f"{self.about}.{said}"}, _FAULT, text, time))
 
     def last_fault(self) -> str:
         """When and what `warn` told last; empty if Kubernetes keeps none (an hour, by default).
@@ -64,6 +62,13 @@ class Events:
         found = self.api.get(self._path, fieldSelector=about)["items"]
         told = max(((one["lastTimestamp"], one["message"]) for one in found), default=None)
         return ": ".join(told) if told else ""
+
+    def _create(self, body: Json) -> None:
+        try:
+            self.api.create(self._path, body)
+        except ClusterError as error:
+            if error.status != 409:
+                raise
 
     def _body(self, metadata: Json, reason: str, message: str, time: datetime.datetime) -> Json:
         stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ")

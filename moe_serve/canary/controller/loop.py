@@ -66,17 +66,15 @@ class Controller:
     _failed: str = ""
     _refused: str = ""
     _failures: int = 0
-    _unsaid: str = ""
+    _error: str = ""
+    _said: str = ""
+    _unsaid: tuple[str, float] | None = None
 
     def look(self) -> Looked:
         """Look once, and do what follows."""
         looked = self._looked()
-        # A state that cannot be read or written tells of nothing: of such a fault an Event does,
-        # once, as soon as the API server takes it. What fails once is mostly over at the next look.
-        self._failures = self._failures + 1 if looked.error and not looked.leads else 0
-        if self._failures == _TOLD_AFTER:
-            self._unsaid = looked.error
-        self._say()
+        over = looked.state is not None and looked.state.phase.final
+        self._cry(looked.error if over or not looked.leads else "")
         return looked
 
     def _looked(self) -> Looked:
@@ -88,32 +86,51 @@ class Controller:
             kept = self.store.load()
             state = kept.state
             if not leads:
+                self._failed = self._refused = ""
                 return Looked(leads=False, state=state, again=False)
             return self._lead(kept)
         except RolloutError as error:
             _LOG.warning("look failed: %s", error)
+            self._failed = self._refused = ""
             return Looked(leads=False, state=state, again=False, error=str(error))
 
-    def _say(self) -> None:
-        if not self._unsaid or self.alarm is None:
+    def _cry(self, error: str) -> None:
+        """What no history tells, an Event does, once for each cause, when the API server takes it.
+
+        A state that cannot be read or written tells of nothing, and one that is final of nothing
+        new. What fails once is mostly over at the next look.
+        """
+        self._failures = self._failures + 1 if error else 0
+        lasts, self._error = error == self._error, error
+        if not error:
+            self._said = ""
+        elif self._failures == _TOLD_AFTER or (
+            self._failures > _TOLD_AFTER and lasts and error != self._said
+        ):
+            self._said, self._unsaid = error, (error, self.clock())
+        if self._unsaid is None or self.alarm is None:
             return
         try:
-            self.alarm.warn(self._unsaid)
-        except RolloutError as error:
-            _LOG.warning("no Event of that: %s", error)
-        else:
-            self._unsaid = ""
+            self.alarm.warn(*self._unsaid)
+        except RolloutError as refused:
+            _LOG.warning("no Event of that: %s", refused)
+            if error:
+                return
+        self._unsaid = None
 
     def _lead(self, kept: Stored) -> Looked:
         state, now = self._current(kept.state), self.clock()
         seen = self._observe(state, kept)
         decision = decide(self.plan, state, seen, now)
+        # Of another rollout nothing was told yet, whatever was of the last.
+        same = kept.state is not None and kept.state.rollout == decision.state.rollout
+        before = kept.told if same else {}
         if decision.state != kept.state:
             self._log(state, decision.state)
-            self._write("state", lambda: self.store.save(decision.state, kept.told))
+            self._write("state", lambda: self.store.save(decision.state, before))
         failed = self._acted(decision)
-        told = self._tell(decision.state, kept)
-        if told != kept.told:
+        told = self._tell(decision.state, before)
+        if told != before:
             self._write("told", lambda: self.store.save(decision.state, told))
         changed = decision.state != kept.state or bool(decision.actions)
         return Looked(leads=True, state=decision.state, again=changed and not failed, error=failed)
@@ -179,9 +196,9 @@ class Controller:
         self._write(name, lambda: write(action.weights, rollout=state.rollout, stamp=action.stamp))
         _LOG.info("route %s: %s", self.plan.route.name, action.weights)
 
-    def _tell(self, state: State, kept: Stored) -> dict[str, int]:
+    def _tell(self, state: State, before: Mapping[str, int]) -> dict[str, int]:
         """Tell what is new; who cannot be told now is told at a later look."""
-        told = dict(kept.told) if kept.state and kept.state.rollout == state.rollout else {}
+        told = dict(before)
         for listener in self.listeners:
             for entry in state.history:
                 if entry.revision <= told.get(listener.name, 0):

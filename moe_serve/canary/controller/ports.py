@@ -87,8 +87,8 @@ class Load(Protocol):
 class Alarm(Protocol):
     """Who is told of a look that failed before there was a state to write that down in."""
 
-    def warn(self, text: str) -> None:
-        """Tell it, or raise a RolloutError."""
+    def warn(self, text: str, at: float) -> None:
+        """Tell it, with its time since the epoch, or raise a RolloutError."""
 
 
 class Listener(Protocol):

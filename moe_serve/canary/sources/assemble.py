@@ -250,9 +250,10 @@ def _lives(streams: Iterable[Stream], times: Floats) -> Floats:
 
 
 def _began(streams: Sequence[Stream]) -> float | None:
-    """When the arm's oldest process started."""
-    values = [min(stream.values) for stream in streams if stream.name == _PREFIX + _LIFE[0]]
-    return min(values) if values and np.isfinite(values).all() else None
+    """When the oldest of the processes started that ran last in the arm's pods."""
+    starts = [np.asarray(each.values) for each in streams if each.name == _PREFIX + _LIFE[0]]
+    last = [known[-1] for each in starts if (known := each[np.isfinite(each)]).size]
+    return float(min(last)) if last else None
 
 
 def _neurons(streams: Sequence[Stream]) -> tuple[int, int] | None:

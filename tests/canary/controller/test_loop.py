@@ -238,10 +238,12 @@ class Warned:
 
     server: Server
     texts: list[str] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)
 
-    def warn(self, text: str) -> None:
+    def warn(self, text: str, at: float) -> None:
         self.server.answer()
         self.texts.append(text)
+        self.times.append(at)
 
 
 def test_looks_that_fail_without_a_state_are_told_once_when_an_event_can_be_written() -> None:
@@ -252,10 +254,11 @@ def test_looks_that_fail_without_a_state_are_told_once_when_an_event_can_be_writ
     bench.server.fault = "the API server does not answer (ConnectTimeoutError)"
     for _ in range(3):
         controller.look()
+        bench.now[0] += 1
     assert told.texts == []
     fault, bench.server.fault = bench.server.fault, ""
     bench.settle(controller)
-    assert told.texts == [fault]
+    assert (told.texts, told.times) == ([fault], [1001.0])
 
 
 def test_without_a_lease_that_is_told_once_and_one_failed_look_is_not() -> None:
@@ -276,6 +279,75 @@ def test_without_a_lease_that_is_told_once_and_one_failed_look_is_not() -> None:
     for _ in range(5):
         controller.look()
     assert told.texts == ["GET leases: 403"]
+
+
+def test_another_cause_of_the_same_streak_of_failures_is_told_too() -> None:
+    bench = Bench()
+    controller = bench.controller()
+    controller.alarm = told = Warned(bench.server)
+    bench.server.fault = "the API server does not answer"
+    for _ in range(3):
+        controller.look()
+    bench.server.fault = ""
+
+    class NoLease(FakeLeadership):
+        def take(self) -> bool:
+            raise RolloutError("GET leases: 403")
+
+    controller.leadership = NoLease(bench.server, "a", bench.now)
+    for _ in range(5):
+        controller.look()
+    assert told.texts == ["the API server does not answer", "GET leases: 403"]
+
+
+def test_an_event_that_is_refused_for_good_is_not_asked_for_again_once_looks_succeed() -> None:
+    bench = Bench()
+    controller = bench.controller()
+
+    class Refuses:
+        asked = 0
+
+        def warn(self, text: str, at: float) -> None:
+            self.asked += 1
+            raise RolloutError("POST events: 403")
+
+    controller.alarm = refuses = Refuses()
+    bench.server.fault = "the API server does not answer"
+    for _ in range(3):
+        controller.look()
+    bench.server.fault = ""
+    for _ in range(5):
+        controller.look()
+    assert refuses.asked == 3
+
+
+def test_a_write_that_is_refused_after_the_end_is_told() -> None:
+    bench = Bench()
+    controller = bench.controller()
+    controller.alarm = told = Warned(bench.server)
+    bench.settle(controller)
+    bench.judge.verdict = Verdict.ROLLBACK
+    assert bench.settle(controller).phase is Phase.ROLLED_BACK
+    controller.route, bench.server.weights = Forbidden(bench.server), None
+    for _ in range(3):
+        controller.look()
+    assert told.texts == [REFUSED]
+
+
+def test_what_was_refused_before_another_led_is_no_trouble_afterwards() -> None:
+    bench = Bench()
+    controller, other = bench.controller("a"), bench.controller("b")
+    controller.route = Forbidden(bench.server)
+    refused = 0
+    while refused < 2:
+        refused += bool(controller.look().error)
+    bench.server.holder = ""
+    assert bench.settle(other).phase is Phase.STEPS
+    controller.route = FakeRoute(bench.server)
+    controller.look()
+    bench.server.holder = ""
+    assert bench.settle(controller).phase is Phase.STEPS
+    assert [each for each in bench.server.events.values() if each.kind is Kind.CONCERN] == []
 
 
 def test_arms_that_cannot_be_seen_are_told_and_move_nothing() -> None:
@@ -341,6 +413,29 @@ def test_another_plan_waits_until_the_first_is_over_and_then_begins() -> None:
     bench.judge.verdict, bench.judge.quality = Verdict.KEEP_GOING, None
     begun = bench.settle(other)
     assert (begun.phase, begun.plan) == (Phase.QUALITY, other.plan.digest)
+
+
+def test_a_controller_that_dies_as_the_next_rollout_begins_tells_all_of_it() -> None:
+    bench = Bench()
+    first = bench.controller()
+    bench.settle(first)
+    bench.judge.verdict = Verdict.ROLLBACK
+    over = bench.settle(first)
+    assert len([key for key in bench.server.events if key[0] == over.rollout]) > 3
+    bench.judge.verdict = Verdict.KEEP_GOING
+    bench.now[0] += 60
+    dies, plan = bench.controller(failpoint="state.after"), plan_of(watch_hours=1)
+    dies.plan = plan
+    with pytest.raises(Killed):
+        dies.look()
+    follows = bench.controller()
+    follows.plan = plan
+    begun = bench.settle(follows)
+    told = [
+        entry for (rollout, _), entry in bench.server.events.items() if rollout == begun.rollout
+    ]
+    assert begun.phase is Phase.STEPS
+    assert told == list(begun.history)
 
 
 def test_a_shadow_decides_and_writes_nothing() -> None:
