@@ -8,6 +8,7 @@ import yaml
 
 from moe_serve.canary.plan_file import parse as plan
 from moe_serve.canary.registration_file import load, parse
+from tests.charts.consequences import consequences
 from tests.charts.rendering import CHARTS, DEPLOY, Refused, render
 
 ENVIRONMENTS = ("local", "staging", "production")
@@ -50,25 +51,12 @@ def test_a_canary_differs_from_stable_and_an_equal_one_is_refused(environment: s
     arm(environment, set={**digest, "purpose": "aa"}, release="gptoss-1b")
 
 
-# What else a pod says of itself once one of these values differs.
-CONSEQUENCES = {
-    ("image", "vllm"): {"vllm", "torch", "config_digest"},
-    ("image", "aiter"): {"aiter", "config_digest"},
-    ("padding", "policy"): {"policy", "hidden_pad", "intermediate_pad"},
-}
-
-
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
 def test_what_a_canary_changes_is_under_test(environment: str) -> None:
-    stable, canary = (values(environment, f"{name}.yaml") for name in ("moe-serve", "canary"))
-    under_test = set(values(environment, "moe-canary.yaml")["policy"]["validity"]["under_test"])
-    changed = [
-        (part, key)
-        for part, key in CONSEQUENCES
-        if key in canary.get(part, {}) and canary[part][key] != stable.get(part, {}).get(key)
-    ]
+    stable, canary = (f"deploy/{environment}/{name}.yaml" for name in ("moe-serve", "canary"))
+    changed = consequences(stable, canary)
     assert changed
-    assert set().union(*(CONSEQUENCES[each] for each in changed)) <= under_test
+    assert changed <= {*values(environment, "moe-canary.yaml")["policy"]["validity"]["under_test"]}
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)

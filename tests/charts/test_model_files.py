@@ -119,7 +119,7 @@ def test_a_file_that_is_another_or_missing_is_named_and_no_mark_stays(
 
 
 def test_an_interrupted_download_goes_on_where_it_was(fetch: Fetch, folder: Path) -> None:
-    interrupted = f"{NAME}, revision {REVISION}: the download was interrupted"
+    interrupted = f"{NAME}, revision {REVISION}: ConnectionError: the download was interrupted"
     assert fetch(Hub(ends_after=1), SUMS) == (1, [interrupted])
     assert not (folder / ".complete").exists()
     hub = Hub()
@@ -134,7 +134,7 @@ def test_half_a_model_is_not_complete_because_the_hub_is_out_of_reach(
         (Hub(ends_after=1), "the download was interrupted"),
         (Hub(answers=0), "the hub does not answer"),
     ):
-        assert fetch(hub, {}) == (1, [f"{NAME}, revision {REVISION}: {said}"])
+        assert fetch(hub, {}) == (1, [f"{NAME}, revision {REVISION}: ConnectionError: {said}"])
     assert fetch(Hub(answers=1), {}) == (1, [f"{folder}: model.safetensors: missing"])
     assert not (folder / ".complete").exists()
 

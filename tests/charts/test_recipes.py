@@ -14,11 +14,13 @@ from moe_serve.canary.registration_file import load, parse
 from moe_serve.canary.rollout.plan import Plan
 from moe_serve.canary.rollout.weights import Arm
 from moe_serve.cli.main import build_parser
+from tests.charts.consequences import consequences
 from tests.charts.rendering import DEPLOY, ROOT, Manifest, Rendered, render
 
 PLACES = {
     "VALUES": "deploy/production/moe-serve.yaml",
     "CANARY": "deploy/production/canary.yaml",
+    "CHANGE": "deploy/canary/change.yaml",
     "START": "2026-05-01T12:00:00Z",
     "URL": "http://127.0.0.1:9090",
 }
@@ -111,11 +113,28 @@ def test_every_command_of_ours_is_understood_and_every_file_is_there(recipe: str
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_what_a_namespace_has_once_is_installed_once(recipe: str) -> None:
+    once = set()
     for _, found in releases(recipe):
         kinds = [key for objects in found.values() for key in objects]
-        assert sum(kind == "PrometheusRule" for kind, _ in kinds) <= 1
-        assert sum(name.endswith("-devices") for _, name in kinds) <= 1
+        once.add(sum(kind == "PrometheusRule" for kind, _ in kinds))
+        once.add(sum(name.endswith("-devices") for _, name in kinds))
         assert len(kinds) == len(set(kinds))
+    # The only release of an engine keeps them; else they go with the old arm, or are not shown.
+    assert once <= ({1} if recipe in ENGINES else {0, 1})
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_what_a_recipe_changes_is_under_test(recipe: str) -> None:
+    words = [word for command in RECIPES[recipe] for word in command]
+    if "charts/moe-canary" in words:
+        given = last(recipe, "moe-canary").only("ConfigMap")["data"]["policy.yaml"]
+        rules = parse(yaml.safe_load(given), recipe)
+    else:
+        rules = load(DEPLOY / "canary/policy.yaml")
+    [change] = {PLACES["CANARY"], PLACES["CHANGE"]} & {*words}
+    changed = consequences(PLACES["VALUES"], change)
+    assert changed
+    assert changed <= {*rules.under_test}
 
 
 def plan_of(recipe: str) -> Plan:
@@ -254,6 +273,13 @@ def test_flaggers_two_arms_are_scraped_as_the_two_that_its_judge_compares() -> N
     stable, canary = compared("Flagger")
     assert [tracks(theirs, pod) | tracks(ours, pod) for pod in arms] == [{stable}, {canary}]
     assert [bool(tracks(theirs, pod)) for pod in arms] == [True, False]
+
+
+def test_flaggers_two_arms_have_room() -> None:
+    plan = plan_of("Plain Gateway API")
+    assert plan.capacity.gpus is not None
+    for _, found in releases("Flagger"):
+        assert 2 * pods(found["gptoss"]) <= plan.capacity.gpus
 
 
 def test_flagger_writes_no_object_of_the_release_and_tells_its_pods_from_others() -> None:

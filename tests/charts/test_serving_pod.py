@@ -168,6 +168,7 @@ def test_extra_arguments_come_last_so_that_they_win() -> None:
     [
         (TP8, ["--tensor-parallel-size=8"]),
         ({"engine.dataParallelSize": 8, "gpu.count": 8}, ["--data-parallel-size=8"]),
+        ({"engine.dataParallelSize": 2, "gpu.count": 2}, ["--data-parallel-size=2"]),
         (
             {"engine.dataParallelSize": 8, "gpu.count": 8, "engine.expertParallel": True},
             ["--data-parallel-size=8", "--enable-expert-parallel"],
@@ -177,8 +178,9 @@ def test_extra_arguments_come_last_so_that_they_win() -> None:
 def test_parallel_sizes_reach_the_engine_and_the_proof(given: Any, flags: list[str]) -> None:
     objects = render("moe-serve", set=given)
     assert set(flags) <= set(objects.server["args"])
-    assert objects.server["resources"]["limits"]["amd.com/gpu"] == "8"
-    assert "--ranks=8" in objects.server["readinessProbe"]["exec"]["command"]
+    gpus = given["gpu.count"]
+    assert objects.server["resources"]["limits"]["amd.com/gpu"] == str(gpus)
+    assert f"--ranks={gpus}" in objects.server["readinessProbe"]["exec"]["command"]
     sizes = {
         "--tp": given.get("engine.tensorParallelSize", 1),
         "--dp": given.get("engine.dataParallelSize", 1),
@@ -187,7 +189,7 @@ def test_parallel_sizes_reach_the_engine_and_the_proof(given: Any, flags: list[s
     assert f"--tp={sizes['--tp']}" in asked
     assert (f"--dp={sizes['--dp']}" in asked) is (sizes["--dp"] > 1)
     assert ("--ep" in asked) is ("--enable-expert-parallel" in flags)
-    assert "--ranks=8" in objects.init("exporter")["args"]
+    assert f"--ranks={gpus}" in objects.init("exporter")["args"]
 
 
 def test_one_rank_has_no_flag_of_parallelism_but_its_own() -> None:

@@ -48,7 +48,8 @@ try:
         name, revision=revision, local_dir=folder, ignore_patterns=[f"{each}*" for each in LEFT_OUT]
     )
 except Exception as error:  # noqa: BLE001 - the hub's client has errors of many kinds
-    sys.exit(f"{name}, revision {revision}: {' '.join(str(error).split())}")
+    said = f"{type(error).__name__}: {error}"
+    sys.exit(f"{name}, revision {revision}: {' '.join(said.split())}")
 wrong = list(checked(folder, [each for each in files if not each.startswith(LEFT_OUT)], checksums))
 if wrong:
     for line in wrong:
