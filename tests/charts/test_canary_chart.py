@@ -23,6 +23,21 @@ def args(objects: Rendered) -> list[str]:
     return list(objects.server["args"])
 
 
+@pytest.mark.parametrize(
+    ("release", "given", "name"),
+    [
+        ("a", {}, "a-moe-canary"),
+        ("my-moe-canary", {}, "my-moe-canary"),
+        ("a", {"nameOverride": "judge"}, "a-judge"),
+        ("x" * 53, {}, "x" * 50),
+        ("moe-canary" + "x" * 43, {}, "moe-canary" + "x" * 40),
+    ],
+)
+def test_objects_are_named_after_the_release(release: str, given: Any, name: str) -> None:
+    found = render("moe-canary", release=release, set={**JUDGE, **given})
+    assert ("Deployment", name) in found
+
+
 @pytest.mark.parametrize("offer", OFFERS, ids=lambda offer: offer.name)
 def test_the_policy_is_one_that_the_judge_takes(offer: Offer, tmp_path: Path) -> None:
     objects = render("moe-canary", *offer.files, release=offer.release)

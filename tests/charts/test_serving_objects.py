@@ -43,10 +43,20 @@ def test_every_object_carries_the_recommended_labels(values: tuple[str, ...]) ->
         ("a", {"nameOverride": "gpt"}, "a-gpt"),
         ("a", {"fullnameOverride": "whole"}, "whole"),
         ("x" * 53, {}, "x" * 50),
+        ("moe-serve" + "x" * 44, {}, "moe-serve" + "x" * 41),
     ],
 )
 def test_objects_are_named_after_the_release(release: str, given: Any, name: str) -> None:
     assert ("Deployment", name) in render("moe-serve", release=release, set=given)
+
+
+def test_extra_objects_are_objects_each_and_may_name_the_release() -> None:
+    extra = [
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "{{ .Release.Name }}-" + it}}
+        for it in ("a", "b")
+    ]
+    objects = render("moe-serve", set={"extraObjects": extra})
+    assert {("ConfigMap", "gptoss-1-a"), ("ConfigMap", "gptoss-1-b")} <= {*objects}
 
 
 def test_the_service_finds_the_servers_and_nothing_else() -> None:
