@@ -230,7 +230,7 @@ def test_without_a_state_or_a_lease_nothing_moves_and_that_is_told_in_status_met
     _look_until(
         runner, ground, "the Event", lambda: any(lacks in text for text in ground.warnings())
     )
-    assert len(ground.warnings()) == 1
+    assert [lacks in text for text in ground.warnings()].count(True) == 1
     assert ground.arena.weights().get("gptoss-2", 0) == 0
     assert 'moe_serve_rollout_trouble{trouble="fault"} 1' in runner.status.metrics()
     _, said = status()
