@@ -87,7 +87,7 @@ format: $(VENV)/.ready ## format and mend what ruff can mend
 	$(BIN)/ruff check --fix .
 
 .PHONY: test
-test: check test-pure test-serving test-monitoring ## all checks and tests: sets everything up by itself
+test: check test-pure test-charts test-serving test-monitoring ## all checks and tests: sets everything up by itself
 
 .PHONY: test-pure
 test-pure: $(VENV)/.ready ## the tests that need neither torch nor vLLM

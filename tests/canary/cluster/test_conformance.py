@@ -255,6 +255,64 @@ def test_an_event_that_is_told_twice_is_there_once(side: Side) -> None:
     assert side.count_events() == 1
 
 
+SHARED = plan_of(route={"name": "theirs", "owner": "shared", "rule": 1})
+
+
+def theirs(weights: Weights) -> dict[str, Any]:
+    """Somebody's route: our rule stands between two of theirs."""
+    ours = [
+        {"name": part.service, "port": part.port, "weight": weights.of(arm)}
+        for arm, part in SHARED.arms.items()
+    ]
+    rules = [
+        {
+            "matches": [{"path": {"type": "PathPrefix", "value": path}}],
+            "timeouts": {"request": "600s"},
+            "backendRefs": backends,
+        }
+        for path, backends in (
+            ("/chat", [{"name": "chat", "port": 80, "weight": 7}]),
+            ("/v1", ours),
+            ("/", [{"name": "site", "port": 8080}]),
+        )
+    ]
+    return {
+        "apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute",
+        "metadata": {"name": SHARED.route.name, "labels": {"team": "web"}},
+        "spec": {"parentRefs": [{"name": "inference"}], "rules": rules},
+    }  # fmt: skip
+
+
+@pytest.mark.cluster
+@pytest.mark.usefixtures("real")
+def test_in_somebodys_route_our_weights_alone_are_written_and_never_over_a_change(api: Api) -> None:
+    parent = f"/apis/gateway.networking.k8s.io/v1/namespaces/{api.namespace}/httproutes"
+    path = f"{parent}/{SHARED.route.name}"
+    api.create(parent, theirs(DARK))
+    before = api.get(path)
+    route = Route(api, SHARED)
+    assert route.read("r-1").weights == DARK
+    route.set_weights(STEP, rollout="r-1", stamp=1)
+    after = api.get(path)
+    assert Route(api, SHARED).read("r-1").weights == STEP
+    for backend, wanted in zip(
+        before["spec"]["rules"][1]["backendRefs"],
+        theirs(STEP)["spec"]["rules"][1]["backendRefs"],
+        strict=True,
+    ):
+        backend["weight"] = wanted["weight"]
+    assert after["spec"] == before["spec"]
+    assert after["metadata"]["labels"] == {"team": "web"}
+    assert "annotations" not in after["metadata"]
+    route.read("r-1")
+    after["spec"]["rules"][0]["backendRefs"][0]["weight"] = 8
+    changed = api.replace(path, after)
+    with pytest.raises(ClusterError) as refused:
+        route.set_weights(DARK, rollout="r-1", stamp=2)
+    assert refused.value.status in (409, 422)
+    assert api.get(path)["spec"] == changed["spec"] == after["spec"]
+
+
 @pytest.mark.cluster
 def test_the_last_fault_is_told_and_no_line_of_the_history(real: Side) -> None:
     events = real.events()
