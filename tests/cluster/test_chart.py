@@ -3,6 +3,7 @@
 import json
 import secrets
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -263,6 +264,16 @@ class Stopped:
             or (each["finish"], each["tokens"]) != ("length", TOKENS)
         ]
 
+    def seen(self) -> str:
+        """When they began and ended, in seconds after SIGTERM, and what they said."""
+        begun = [each["first"] for each in self.streams if each["first"]]
+        firsts, ends = (
+            sorted(round(each - self.sigterm) for each in times)
+            for times in (begun, [each["ended"] for each in self.streams])
+        )
+        errors = Counter(each["error"] for each in self.streams)
+        return f"{self.release}: began {firsts}, ended {ends}, {dict(errors)}"
+
     def _begun(self) -> list[dict[str, Any]]:
         return [each for each in self.streams if each["first"] and each["first"] < self.sigterm]
 
@@ -382,7 +393,7 @@ def test_streams_that_decode_when_their_pod_is_told_to_stop_end_whole(
         settled(cluster, two)
         stopped += deleted(cluster, two, RELEASE)
     assert [each.broken() for each in stopped if each.broken()] == []
-    assert [each.sigterm for each in stopped if not each.caught()] == []
+    assert [each.seen() for each in stopped if not each.caught()] == []
     assert caught(stopped) >= STREAMS
 
 
@@ -397,9 +408,9 @@ def test_without_a_drain_streams_are_cut_and_a_short_drain_cuts_the_longer_ones(
         for release in (RELEASE, OTHER):
             settled(cluster, two, release)
         stopped = {each.release: each for each in deleted(cluster, two, RELEASE, OTHER)}
-    assert stopped[RELEASE].broken()
+    assert stopped[RELEASE].broken(), stopped[RELEASE].seen()
     cut = stopped[OTHER].broken()
-    assert cut
+    assert cut, stopped[OTHER].seen()
     within = stopped[OTHER].sigterm + SHORT_DRAIN_SECONDS
     assert [each for each in cut if each["ended"] < within] == []
 
