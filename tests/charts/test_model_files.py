@@ -16,7 +16,8 @@ from tests.charts.rendering import render
 
 NAME, REVISION = "openai/gpt-oss-120b", "b5c939de"
 FILES = {"config.json": b"{}", "model.safetensors": b"weights", "original/model.bin": b"again"}
-WANTED = {"config.json", "model.safetensors"}
+LARGE = "model.safetensors"  # the hub knows the checksums of its large files alone
+WANTED = {"config.json", LARGE}
 SUMS = {name: hashlib.sha256(FILES[name]).hexdigest() for name in WANTED}
 
 
@@ -32,11 +33,17 @@ class Hub:
     answers: float = float("inf")
     fetched: list[str] = field(default_factory=list)
 
-    def model_info(self, name: str, *, revision: str) -> SimpleNamespace:
-        assert (name, revision) == (NAME, REVISION)
+    def model_info(self, name: str, *, revision: str, files_metadata: bool) -> SimpleNamespace:
+        assert (name, revision, files_metadata) == (NAME, REVISION, True)
         if not self._answers():
             raise ConnectionError("the hub does not answer")
-        return SimpleNamespace(siblings=[SimpleNamespace(rfilename=file) for file in FILES])
+        large = SimpleNamespace(sha256=SUMS[LARGE])
+        return SimpleNamespace(
+            siblings=[
+                SimpleNamespace(rfilename=file, lfs=large if file == LARGE else None)
+                for file in FILES
+            ]
+        )
 
     def snapshot_download(
         self, name: str, *, revision: str, local_dir: Path, ignore_patterns: Sequence[str]
@@ -105,7 +112,13 @@ def test_without_checksums_it_says_that_nothing_was_verified(fetch: Fetch, folde
     [
         (
             {"config.json": "0" * 64},
-            f"config.json: SHA-256 is {SUMS['config.json']}, not {'0' * 64}",
+            f"config.json: SHA-256 is {SUMS['config.json']}, not {'0' * 64}; "
+            "removed, the next try downloads it again",
+        ),
+        (
+            {LARGE: "0" * 64},
+            f"{LARGE}: SHA-256 is {SUMS[LARGE]}, not {'0' * 64}; "
+            "it is the hub's own: mend model.job.checksums",
         ),
         ({"model-00002.safetensors": "0" * 64}, "model-00002.safetensors: missing"),
     ],
@@ -116,6 +129,15 @@ def test_a_file_that_is_another_or_missing_is_named_and_no_mark_stays(
     fetch(Hub(), {})
     assert fetch(Hub(), {**SUMS, **sums}) == (1, [f"{folder}: {said}"])
     assert not (folder / ".complete").exists()
+
+
+def test_a_file_that_was_damaged_is_downloaded_again(fetch: Fetch, folder: Path) -> None:
+    fetch(Hub(), {})
+    (folder / LARGE).write_bytes(b"weighs")
+    assert fetch(Hub(), SUMS)[0] == 1
+    hub = Hub()
+    assert fetch(hub, SUMS) == (0, [f"{folder}: complete, 2 files checked"])
+    assert hub.fetched == [LARGE]
 
 
 def test_an_interrupted_download_goes_on_where_it_was(fetch: Fetch, folder: Path) -> None:

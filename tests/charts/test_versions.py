@@ -57,4 +57,10 @@ def test_every_tag_that_is_written_down_is_the_pinned_one() -> None:
         for tag in re.findall(r"[\w.]+-vllm[\w.]+-rocm[\w.]+", path.read_text("utf-8"))
     }
     assert {tag for _, tag in written} == {TAG}
+    for environment in ("staging", "production"):
+        serving, judge = (
+            yaml.safe_load((DEPLOY / environment / f"{name}.yaml").read_text("utf-8"))
+            for name in ("moe-serve", "moe-canary")
+        )
+        assert serving["opsImage"]["tag"] == judge["image"]["tag"] == __version__
     assert {"moe-serve.yaml", "pr42098.yaml", "README.md.in"} <= {name for name, _ in written}

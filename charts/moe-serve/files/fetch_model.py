@@ -12,9 +12,9 @@ from pathlib import Path
 LEFT_OUT = ("original/", "metal/")
 
 
-def checked(folder, names, checksums):
-    """What does not match, file by file."""
-    for name in sorted({*names, *checksums}):
+def checked(folder, hub, checksums):
+    """What does not match, file by file. `hub`: SHA-256 by file name, None where unknown."""
+    for name in sorted({*hub, *checksums}):
         path = folder / name
         if not path.is_file():
             yield f"{name}: missing"
@@ -23,8 +23,15 @@ def checked(folder, names, checksums):
             continue
         with path.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
-        if found != checksums[name]:
-            yield f"{name}: SHA-256 is {found}, not {checksums[name]}"
+        if found == checksums[name]:
+            continue
+        said = f"{name}: SHA-256 is {found}, not {checksums[name]}"
+        if found == hub.get(name):
+            yield f"{said}; it is the hub's own: mend model.job.checksums"
+        else:
+            # Else the hub's client would take it for downloaded, in every try after this.
+            path.unlink()
+            yield f"{said}; removed, the next try downloads it again"
 
 
 name, revision, folder, checksums = sys.argv[1:]
@@ -43,14 +50,16 @@ from huggingface_hub import model_info, snapshot_download  # noqa: E402
 try:
     # Asked for by itself: where the hub does not answer, snapshot_download is content with what an
     # interrupted download left in the folder.
-    files = [each.rfilename for each in model_info(name, revision=revision).siblings]
+    files = model_info(name, revision=revision, files_metadata=True).siblings
     snapshot_download(
         name, revision=revision, local_dir=folder, ignore_patterns=[f"{each}*" for each in LEFT_OUT]
     )
 except Exception as error:  # noqa: BLE001 - the hub's client has errors of many kinds
     said = f"{type(error).__name__}: {error}"
     sys.exit(f"{name}, revision {revision}: {' '.join(said.split())}")
-wrong = list(checked(folder, [each for each in files if not each.startswith(LEFT_OUT)], checksums))
+hub = {each.rfilename: each.lfs and each.lfs.sha256 for each in files}
+hub = {file: known for file, known in hub.items() if not file.startswith(LEFT_OUT)}
+wrong = list(checked(folder, hub, checksums))
 if wrong:
     for line in wrong:
         print(f"{folder}: {line}", file=sys.stderr)
