@@ -16,8 +16,14 @@ from tests.charts.rendering import render
 
 NAME, REVISION = "openai/gpt-oss-120b", "b5c939de"
 FILES = {"config.json": b"{}", "model.safetensors": b"weights", "original/model.bin": b"again"}
-LARGE = "model.safetensors"  # the hub knows the checksums of its large files alone
+LARGE = "model.safetensors"  # of its large files alone the hub tells the SHA-256
 WANTED = {"config.json", LARGE}
+# What `git hash-object` tells of the same contents.
+BLOBS = {
+    "config.json": "9e26dfeeb6e641a33dae4961196235bdb965b21b",
+    LARGE: "3ab313fff6f41bb35969cd359e9ddfb8033b3ac2",
+    "original/model.bin": "d3dc34affe77fdb18e4beef9d9b3213d791358e5",
+}
 SUMS = {name: hashlib.sha256(FILES[name]).hexdigest() for name in WANTED}
 
 
@@ -26,24 +32,25 @@ class Hub:
     """What the scripts use of huggingface_hub. `ends_after` files the download is interrupted.
 
     `answers` counts down: afterwards the hub is out of reach. A download then takes the folder for
-    the answer if it has a file, as `snapshot_download` does.
+    the answer if it has a file, as `snapshot_download` does. A mirror tells nothing of its files.
     """
 
     ends_after: int = len(FILES)
     answers: float = float("inf")
+    mirror: bool = False
     fetched: list[str] = field(default_factory=list)
 
     def model_info(self, name: str, *, revision: str, files_metadata: bool) -> SimpleNamespace:
         assert (name, revision, files_metadata) == (NAME, REVISION, True)
         if not self._answers():
             raise ConnectionError("the hub does not answer")
-        large = SimpleNamespace(sha256=SUMS[LARGE])
-        return SimpleNamespace(
-            siblings=[
-                SimpleNamespace(rfilename=file, lfs=large if file == LARGE else None)
-                for file in FILES
-            ]
-        )
+        return SimpleNamespace(siblings=[self._told(file) for file in FILES])
+
+    def _told(self, file: str) -> SimpleNamespace:
+        if self.mirror:
+            return SimpleNamespace(rfilename=file, lfs=None, blob_id=None)
+        lfs = SimpleNamespace(sha256=SUMS[LARGE]) if file == LARGE else None
+        return SimpleNamespace(rfilename=file, lfs=lfs, blob_id=BLOBS[file])
 
     def snapshot_download(
         self, name: str, *, revision: str, local_dir: Path, ignore_patterns: Sequence[str]
@@ -113,7 +120,7 @@ def test_without_checksums_it_says_that_nothing_was_verified(fetch: Fetch, folde
         (
             {"config.json": "0" * 64},
             f"config.json: SHA-256 is {SUMS['config.json']}, not {'0' * 64}; "
-            "removed, the next try downloads it again",
+            "it is the hub's own: mend model.job.checksums",
         ),
         (
             {LARGE: "0" * 64},
@@ -131,13 +138,29 @@ def test_a_file_that_is_another_or_missing_is_named_and_no_mark_stays(
     assert not (folder / ".complete").exists()
 
 
-def test_a_file_that_was_damaged_is_downloaded_again(fetch: Fetch, folder: Path) -> None:
+@pytest.mark.parametrize("name", ["config.json", LARGE])
+def test_a_file_that_was_damaged_is_downloaded_again(name: str, fetch: Fetch, folder: Path) -> None:
     fetch(Hub(), {})
-    (folder / LARGE).write_bytes(b"weighs")
-    assert fetch(Hub(), SUMS)[0] == 1
+    (folder / name).write_bytes(b"weighs")
+    code, lines = fetch(Hub(), SUMS)
+    assert code == 1
+    assert [line.rpartition("; ")[2] for line in lines] == [
+        "removed, the next try downloads it again"
+    ]
     hub = Hub()
     assert fetch(hub, SUMS) == (0, [f"{folder}: complete, 2 files checked"])
-    assert hub.fetched == [LARGE]
+    assert hub.fetched == [name]
+
+
+@pytest.mark.parametrize("name", ["config.json", "../elsewhere"])
+def test_a_file_of_which_the_hub_tells_nothing_stays(name: str, fetch: Fetch, folder: Path) -> None:
+    fetch(Hub(), {})
+    (folder / name).write_bytes(b"{}")
+    nothing = "the hub does not tell its own: mend model.job.checksums or the file"
+    found = f"SHA-256 is {SUMS['config.json']}, not {'0' * 64}"
+    wrong = fetch(Hub(mirror=True), {name: "0" * 64})
+    assert wrong == (1, [f"{folder}: {name}: {found}; {nothing}"])
+    assert (folder / name).is_file()
 
 
 def test_an_interrupted_download_goes_on_where_it_was(fetch: Fetch, folder: Path) -> None:
