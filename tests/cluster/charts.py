@@ -66,3 +66,12 @@ def ready(pod: Mapping[str, Any]) -> bool:
     """Whether the pod is ready and is to stay."""
     told = {c["type"]: c["status"] for c in pod["status"].get("conditions", [])}
     return told.get("Ready") == "True" and "deletionTimestamp" not in pod["metadata"]
+
+
+def counted(cluster: Cluster, namespace: str, pod: str, metric: str) -> int:
+    """The sum of a metric's series, as the server of a pod tells it itself."""
+    path = f"/api/v1/namespaces/{namespace}/pods/{pod}:8000/proxy/metrics"
+    lines = cluster.kubectl("get", "--raw", path).splitlines()
+    return int(
+        sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(f"{metric}{{"))
+    )

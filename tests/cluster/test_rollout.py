@@ -19,7 +19,7 @@ import httpx
 import pytest
 import yaml
 
-from tests.cluster.charts import ROOT, installed, pods
+from tests.cluster.charts import ROOT, counted, installed, pods, upgrade
 from tests.cluster.cluster import Cluster
 from tests.cluster.cores import swapped
 from tests.cluster.node.errors import CommandFailed
@@ -37,6 +37,8 @@ PROBE = [
 ]
 # Far more than both arms take at once: so every step has one batch size, and one cell has all data.
 SEQUENCES, IN_FLIGHT, TOKENS = 4, 24, 96
+# Some of them are long streams.
+STREAMS, STREAM_TOKENS = 2, 480
 CORES = 6
 SWAP_SECONDS = 5  # half of a block in deploy/local
 
@@ -53,6 +55,7 @@ def arm(policy: str, track: str, **padding: Any) -> dict[str, Any]:
         # vLLM's CPU worker dies of a seeded request whose prompt it has to split.
         "engine.extraArgs": [
             "--max-num-batched-tokens=2048", "--max-model-len=1024", f"--max-num-seqs={SEQUENCES}",
+            "--stream-interval=10",
         ],
         "resources.memoryGiB": 8,
     }  # fmt: skip
@@ -86,7 +89,10 @@ class Load:
         self.answered = 0
         self._url, self._host = url, host
         self._end = threading.Event()
-        self._threads = [threading.Thread(target=self._ask) for _ in range(IN_FLIGHT)]
+        self._threads = [
+            threading.Thread(target=self._ask, args=(number < STREAMS,))
+            for number in range(IN_FLIGHT)
+        ]
 
     def start(self) -> None:
         for thread in self._threads:
@@ -97,37 +103,54 @@ class Load:
         for thread in self._threads:
             thread.join()
 
-    def _ask(self) -> None:
-        body = {
-            "model": MODEL, "prompt": "Write 79, 25, 83 reversed as one JSON list.\n",
-            "max_tokens": TOKENS, "ignore_eos": True, "temperature": 0,
-        }  # fmt: skip
+    def _ask(self, stream: bool) -> None:
         # A connection is kept for a while, then made anew, as clients do.
         while not self._end.is_set():
-            with httpx.Client(headers={"Host": self._host}, timeout=120, trust_env=False) as client:
+            with httpx.Client(headers={"Host": self._host}, timeout=300, trust_env=False) as client:
                 for _ in range(10):
                     if not self._end.is_set():
-                        self._one(client, body)
+                        self._one(client, stream)
 
-    def _one(self, client: httpx.Client, body: dict[str, Any]) -> None:
+    def _one(self, client: httpx.Client, stream: bool) -> None:
+        asked = STREAM_TOKENS if stream else TOKENS
+        body = {
+            "model": MODEL, "prompt": "Write 79, 25, 83 reversed as one JSON list.\n",
+            "max_tokens": asked, "ignore_eos": True, "temperature": 0, "stream": stream,
+            **({"stream_options": {"include_usage": True}} if stream else {}),
+        }  # fmt: skip
         try:
             answer = client.post(f"{self._url}/v1/completions", json=body)
-            tokens = answer.json()["usage"]["completion_tokens"] if answer.is_success else 0
-        except httpx.HTTPError as error:
+            whole = answer.is_success and tokens(answer.text, stream) == asked
+        except (httpx.HTTPError, ValueError, LookupError) as error:
             self.failed.append(f"{time.time():.0f} {type(error).__name__}: {error}")
             return
-        if tokens == TOKENS:
+        if whole:
             self.answered += 1
         else:
-            self.failed.append(f"{time.time():.0f} {answer.status_code} {answer.text[:200]}")
+            self.failed.append(f"{time.time():.0f} {answer.status_code} {answer.text[-200:]}")
+
+
+def tokens(answer: str, stream: bool) -> int:
+    """How many tokens a completion has; 0 where a stream did not come to its end."""
+    if stream:
+        events = [line.removeprefix("data: ") for line in answer.splitlines() if line]
+        if events[-1:] != ["[DONE]"]:
+            return 0
+        answer = events[-2]
+    return int(json.loads(answer)["usage"]["completion_tokens"])
 
 
 @dataclass(slots=True)
 class Watch:
-    """Every set of weights that the route had, with what both servers had answered by then."""
+    """Every set of weights that the route had, with what both servers had answered by then.
+
+    `generation` counts what was written into the route: as often as it changed here, unless a
+    change came and went between two looks.
+    """
 
     cluster: Cluster
     namespace: str
+    generation: int = 0
     seen: list[tuple[dict[str, int], dict[str, int]]] = field(default_factory=list)
 
     def look(self) -> None:
@@ -135,6 +158,7 @@ class Watch:
             route = self.cluster.get("httproute", JUDGE, "--namespace", self.namespace)
         except CommandFailed:
             return
+        self.generation = route["metadata"]["generation"]
         refs = route["spec"]["rules"][0]["backendRefs"]
         weights = {ref["name"].removesuffix("-moe-serve"): ref.get("weight", 1) for ref in refs}
         if not self.seen or self.seen[-1][0] != weights:
@@ -158,10 +182,7 @@ class Watch:
 
 def served(cluster: Cluster, namespace: str, release: str) -> int:
     [pod] = pods(cluster, namespace, release)
-    path = f"/api/v1/namespaces/{namespace}/pods/{pod['metadata']['name']}:8000/proxy/metrics"
-    text = cluster.kubectl("get", "--raw", path)
-    lines = [line for line in text.splitlines() if line.startswith("vllm:request_success_total{")]
-    return int(sum(float(line.rsplit(" ", 1)[1]) for line in lines))
+    return counted(cluster, namespace, pod["metadata"]["name"], "vllm:request_success_total")
 
 
 @pytest.fixture(scope="module")
@@ -293,14 +314,27 @@ def test_lossless_pads_against_none_are_promoted_under_load_and_no_request_is_lo
         ):
             wait(lambda: halved(watch), "half of the requests for the canary", seconds=300)
             # A controller that starts anew finds its route, and goes on where the other was.
-            instance = f"app.kubernetes.io/instance={JUDGE}"
-            cluster.kubectl("delete", "pod", "--selector", instance, "--namespace", place)
+            first = judges(cluster, place)
+            cluster.kubectl("delete", "pod", "--namespace", place, *first)
+            second = wait(lambda: judges(cluster, place) - first, "another controller")
+            # An upgrade moves no weight either, though the one of the judge starts it once more.
+            for release, chart, changed in (
+                (STABLE, "moe-serve", {"service.annotations": {"note": "new"}}),
+                (JUDGE, "moe-canary", {"controller.lookSeconds": 3}),
+            ):
+                words = ("--reuse-values",)
+                upgrade(
+                    *(cluster, place), release=release, chart=chart, values=changed, words=words
+                )
+            wait(lambda: judges(cluster, place) - first - second, "a third controller")
             ended(cluster, place, watch, "done")
             split = checks(cluster, place)["traffic_split"]
             shares = watch.shares()
             wait(lambda: alone(watch), "stable to have answered its last request", seconds=300)
+            watch.look()
 
     assert load.failed == []
+    assert watch.generation == len(watch.seen)
     assert [weights for weights, _, _ in shares] == [
         {STABLE: 100}, {STABLE: 50, CANARY: 50}, {CANARY: 100},
     ]  # fmt: skip
@@ -312,6 +346,13 @@ def test_lossless_pads_against_none_are_promoted_under_load_and_no_request_is_lo
     assert abs(half - 0.5) * requests < 2 * IN_FLIGHT
 
 
+def judges(cluster: Cluster, namespace: str) -> set[str]:
+    """The names of the controller's pods."""
+    label = f"app.kubernetes.io/instance={JUDGE}"
+    found = cluster.get("pods", "--namespace", namespace, "-l", label)["items"]
+    return {pod["metadata"]["name"] for pod in found}
+
+
 def halved(watch: Watch) -> bool:
     """Whether the canary has its half of the weights."""
     watch.look()
@@ -321,7 +362,9 @@ def halved(watch: Watch) -> bool:
 def alone(watch: Watch) -> bool:
     """Whether the canary answers 20 requests, and stable none in that time."""
     before = watch.counts()
-    wait(lambda: watch.counts()[CANARY] >= before[CANARY] + 20, "answers of the canary")
+    wait(
+        lambda: watch.counts()[CANARY] >= before[CANARY] + 20, "answers of the canary", seconds=180
+    )
     return watch.counts()[STABLE] == before[STABLE]
 
 
@@ -335,9 +378,10 @@ def test_vllms_own_pads_that_lose_neurons_never_get_a_request(
         probed = served(cluster, place, CANARY)
         with rollout(cluster, place, gateway) as (watch, load):
             found = ended(cluster, place, watch, "rolled_back")
-            wait(lambda: load.answered > 20, "requests to stable")
+            wait(lambda: load.answered > 20, "requests to stable", seconds=180)
+            watch.look()
         assert served(cluster, place, CANARY) == probed
 
     assert load.failed == []
-    assert [weights for weights, _ in watch.seen] == [{STABLE: 100}]
+    assert ([weights for weights, _ in watch.seen], watch.generation) == ([{STABLE: 100}], 1)
     assert "answers" in json.dumps(found["history"])
