@@ -102,6 +102,7 @@ def requests(keep: bool) -> None:
             time.sleep(4 - time.time() % 4)
         asked += 1
         started = time.time()
+        answer = None
         try:
             answer = ask(connection, stream=False)
             text = answer.read()
@@ -110,13 +111,15 @@ def requests(keep: bool) -> None:
                 {"started": started, "error": None if good else f"{answer.status} {text[:200]!r}"}
             )
             fresh = False
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, http.client.HTTPException, ValueError, LookupError) as error:
             connection.close()
             # A server may close a kept connection at any time between two answers: every client
-            # asks again then, on a new one. A new connection has no such excuse.
-            if not fresh:
+            # asks again then, on a new one. A new connection has no such excuse, nor has half an
+            # answer.
+            if answer is None and not fresh:
                 fresh = True
                 continue
+            fresh = True
             told.append({"started": started, "error": f"{type(error).__name__}: {error}"})
         if not keep:
             connection.close()
