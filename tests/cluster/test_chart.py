@@ -88,7 +88,7 @@ class Traffic:
         words = (kind, where, MODEL, *map(str, (threads, tokens, seconds)), self._end)
 
         def run() -> None:
-            self._told = cluster.kubectl(*self._inside, CLIENT, *words, seconds=seconds + 200)
+            self._told = cluster.kubectl(*self._inside, CLIENT, *words, seconds=seconds + 400)
 
         self._thread = threading.Thread(target=run)
         self._thread.start()
@@ -353,15 +353,13 @@ def deleted(cluster: Cluster, namespace: str, *releases: str) -> list[Stopped]:
     }
     # Most under way before the pods that take their place want the CPU; a server that has little of
     # it itself takes them one by one, and never all at a time.
-    for name in found:
-        wait(
-            lambda name=name: (
-                counted(cluster, namespace, name, "vllm:num_requests_running") >= ENOUGH
-            ),
-            f"{name}'s streams to begin",
-            seconds=240,
-            every=1,
-        )
+    metric = "vllm:num_requests_running"
+    wait(
+        lambda: all(counted(cluster, namespace, name, metric) >= ENOUGH for name in found),
+        f"the streams to {', '.join(found)} to begin",
+        seconds=240,
+        every=1,
+    )
     cluster.kubectl("delete", "pod", *found, "--namespace", namespace, "--wait=false")
     told = {
         pod["metadata"]["name"]: sigterm(pod)

@@ -316,7 +316,9 @@ def test_lossless_pads_against_none_are_promoted_under_load_and_no_request_is_lo
             # A controller that starts anew finds its route, and goes on where the other was.
             first = judges(cluster, place)
             cluster.kubectl("delete", "pod", "--namespace", place, *first)
-            second = wait(lambda: judges(cluster, place) - first, "another controller")
+            second = wait(
+                lambda: watch.look() or judges(cluster, place) - first, "another controller"
+            )
             # An upgrade moves no weight either, though the one of the judge starts it once more.
             for release, chart, changed in (
                 (STABLE, "moe-serve", {"service.annotations": {"note": "new"}}),
@@ -326,7 +328,11 @@ def test_lossless_pads_against_none_are_promoted_under_load_and_no_request_is_lo
                 upgrade(
                     *(cluster, place), release=release, chart=chart, values=changed, words=words
                 )
-            wait(lambda: judges(cluster, place) - first - second, "a third controller")
+                watch.look()
+            wait(
+                lambda: watch.look() or judges(cluster, place) - first - second,
+                "a third controller",
+            )
             ended(cluster, place, watch, "done")
             split = checks(cluster, place)["traffic_split"]
             shares = watch.shares()

@@ -115,8 +115,9 @@ def requests(keep: bool) -> None:
             connection.close()
             # A server may close a kept connection at any time between two answers: every client
             # asks again then, on a new one. A new connection has no such excuse, nor has half an
-            # answer.
-            if answer is None and not fresh:
+            # answer, nor silence.
+            closed = answer is None and not isinstance(error, TimeoutError)
+            if closed and not fresh:
                 fresh = True
                 continue
             fresh = True
