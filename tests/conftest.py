@@ -10,3 +10,5 @@ settings.register_profile("here", deadline=None)  # a busy machine is no failure
 settings.load_profile("here")
 if os.environ.get("CI"):
     settings.load_profile("ci")
+# Before torch is imported: MKL then sums in one order whatever the shapes, on every CPU.
+os.environ.setdefault("MKL_CBWR", "AVX2,STRICT")

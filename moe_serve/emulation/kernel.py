@@ -13,7 +13,8 @@ So rows lie in blocks of 16, each stored column by column and hence contiguous, 
 and alike for all pads. A GEMM is a batch of equal small products; a skip leaves out whole blocks or
 the end of each block. Measured so: 1.09 to 1.10 and 1.15 (spread of runs 0.02), 0.99 to 1.00 for
 zero against zero; what is missing to the bytes is cost that no arm can skip. Lossless pads give
-bit-equal outputs. float32, as torch's bf16 GEMM has no AVX2 kernel: twice the bytes in every arm.
+bit-equal outputs, on some Xeons only with MKL_CBWR=AVX2,STRICT: else MKL sums by shape, and last
+bits differ. float32, as torch's bf16 GEMM has no AVX2 kernel: twice the bytes in every arm.
 """
 
 from collections.abc import Callable
