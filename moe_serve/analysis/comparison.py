@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from moe_serve.analysis.asked import Query, behind
 from moe_serve.analysis.boundary import Looks
 from moe_serve.analysis.estimate import Estimate, NoEstimate
 from moe_serve.analysis.estimator import Terms, estimate
@@ -24,6 +23,7 @@ from moe_serve.analysis.noise import (
     Spread,
 )
 from moe_serve.analysis.policy import Policy, config_digest
+from moe_serve.analysis.provenance import Query, behind
 from moe_serve.analysis.series import DECODE, MIXED, Cell, CellKind
 from moe_serve.analysis.table import BlockTable, Estimand, amdahl, moe_share
 from moe_serve.analysis.validity import Requests, Validity

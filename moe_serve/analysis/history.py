@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from moe_serve.analysis.asked import Asked
+from moe_serve.analysis.provenance import Asked
 from moe_serve.analysis.series import Cell
 from moe_serve.analysis.service import CounterSeries, Measure
 from moe_serve.errors import UsageError

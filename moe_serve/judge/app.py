@@ -8,7 +8,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from pydantic import BaseModel, ConfigDict
 
 from moe_serve import __version__
-from moe_serve.analysis.asked import Subject
+from moe_serve.analysis.provenance import Subject
 from moe_serve.analysis.verdict import Severity, Verdict
 from moe_serve.judge.metrics import exposition
 from moe_serve.judge.page import page

@@ -19,11 +19,11 @@ from typing import Any
 
 import numpy as np
 
-from moe_serve.analysis.asked import Query, Subject
 from moe_serve.analysis.comparison import Findings, Observed, Registration, conclude
 from moe_serve.analysis.guards import Guard, GuardBlocks, GuardKind
 from moe_serve.analysis.noise import Calibration, Design, Spread
 from moe_serve.analysis.policy import OnNoGain, Policy, Uncovered
+from moe_serve.analysis.provenance import Query, Subject
 from moe_serve.analysis.series import Cell, CellKind
 from moe_serve.analysis.table import BlockTable, Floats
 from moe_serve.analysis.validity import Evidence, Requests, Validity

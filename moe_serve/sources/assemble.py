@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from moe_serve.analysis.asked import Asked, Read, Subject, Words
 from moe_serve.analysis.history import ArmHistory, Floats, History, PodSeries
+from moe_serve.analysis.provenance import Asked, Read, Subject, Words
 from moe_serve.analysis.series import OVERFLOW, Cell, CellKind
 from moe_serve.analysis.service import CounterSeries, Measure
 from moe_serve.errors import SourceError

@@ -128,8 +128,8 @@ def _set_up(args: argparse.Namespace) -> tuple[Arena, Stage, Webhook]:
     arena.begin()
     plan = plan_file.load(arena.plan_file)
     allowed = [
-        {plan.arms[arm].service: rung.of(arm) for arm in plan.arms if rung.of(arm)}
-        for rung in plan.rungs
+        {plan.arms[arm].service: weight_index.of(arm) for arm in plan.arms if weight_index.of(arm)}
+        for weight_index in plan.weight_steps
     ]
     observer = Observer(arena, allowed, judge)
     observer.start()

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 from moe_serve_demo import host
-from moe_serve_demo.load import Load, prompts
+from moe_serve_demo.load import TrafficLoad, prompts
 from moe_serve_demo.measure import exported
-from moe_serve_demo.servers import Arm, Place, Server
+from moe_serve_demo.servers import Place, Server, Track
 from moe_serve_demo.tools import Serving
 from moe_serve_emulation.checkpoint import CheckpointSpec
 
@@ -27,7 +27,7 @@ from tests.monitoring.server import Prometheus, panels, prometheus, silent_panel
 
 pytestmark = [pytest.mark.monitoring, pytest.mark.vllm, pytest.mark.timeout(900)]
 
-ARMS = (Arm(name="stable", policy="zero"), Arm(name="canary", policy="aligned"))
+ARMS = (Track(name="stable", policy="zero"), Track(name="canary", policy="aligned"))
 PORT = 18450
 LOAD_SECONDS = 180
 # What an eager CPU does not have: a device with known peaks, and a thousand steps in a minute.
@@ -77,7 +77,7 @@ class Loading:
     def __init__(self, servers: list[Server]) -> None:
         urls = servers[0].url, servers[1].url
         words = range(3, CheckpointSpec().vocab)
-        self._load = Load(urls=urls, prompts=prompts(16, vocabulary=words, seed=1))
+        self._load = TrafficLoad(urls=urls, prompts=prompts(16, vocabulary=words, seed=1))
         self._stop = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
         self._thread.start()
