@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from moe_serve_demo.errors import DemoError
-from moe_serve_demo.servers import Arm, Place, Server
+from moe_serve_demo.servers import Arm, Place, ProbedServer
 from moe_serve_emulation import STANDIN
 
 from moe_serve.cli.main import main as moe_serve
@@ -66,7 +66,7 @@ CASES = (
 KNOWN_BAD = Case(title="known bad", width=0, fault="swapped")
 
 
-class CaseServer(Server):
+class CaseServer(ProbedServer):
     """Serves with this checkout's emulation, on the case's kernel."""
 
     kernel = "cktile"

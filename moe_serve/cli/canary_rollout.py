@@ -17,7 +17,7 @@ from moe_serve.cli.canary_inputs import (
     policy_flag,
     quality,
     quality_flag,
-    registration,
+    read_analysis_plan,
     source,
     source_flags,
     with_policy,
@@ -26,7 +26,7 @@ from moe_serve.cli.parsing import Verb, at_least
 from moe_serve.errors import UsageError
 
 if TYPE_CHECKING:
-    from moe_serve.analysis.comparison import Findings, Registration
+    from moe_serve.analysis.comparison import AnalysisPlan, Findings
     from moe_serve.cli.controller_assembly import JudgeThread
     from moe_serve.controller.load import PrometheusLoad
     from moe_serve.controller.run import Thread
@@ -176,7 +176,7 @@ def _judge(
                 f"value ({', '.join(sorted(of_baseline))})"
             )
         args.stable = told.stable if named else "baseline"
-    found, rules, answers = source(args), registration(args), quality(args)
+    found, rules, answers = source(args), read_analysis_plan(args), quality(args)
     _shares_agree(plan, rules)
 
     def audited(findings: "Findings") -> None:
@@ -185,7 +185,7 @@ def _judge(
 
     return lambda wake: Judging(
         source=found,
-        registered=rules,
+        analysis_plan=rules,
         quality=answers,
         every=float(args.judge_every),
         on_result=wake,
@@ -193,7 +193,7 @@ def _judge(
     )
 
 
-def _shares_agree(plan: "RolloutPlan", rules: "Registration") -> None:
+def _shares_agree(plan: "RolloutPlan", rules: "AnalysisPlan") -> None:
     """What the judge expects of the requests' split is what the plan's steps make of it."""
     planned = {
         step.weights.canary / (step.weights.canary + (step.weights.baseline or step.weights.stable))

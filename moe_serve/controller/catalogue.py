@@ -22,8 +22,8 @@ METRICS = {
     "arm_info": Metric(
         help="Which arm, by its pods' label, has which role in the plan; 1.", labels=("role", "arm")
     ),
-    "reconciles_total": Metric(help="Looks at the cluster.", type="counter"),
-    "errors_total": Metric(help="Looks that failed.", type="counter"),
+    "reconciles_total": Metric(help="InterimAnalyses at the cluster.", type="counter"),
+    "errors_total": Metric(help="InterimAnalyses that failed.", type="counter"),
     "last_look_timestamp_seconds": Metric(help="When it looked last."),
     "leader": Metric(help="1: this controller leads."),
     "reason": Metric(

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from moe_serve.analysis.verdict import Verdict
-from moe_serve.quality.result import Outcome
+from moe_serve.quality.result import QualityOutcome
 from moe_serve.rollout.observation import JudgeResult, JudgeUnavailable
 
 
@@ -23,7 +23,7 @@ def judge_result_of(
         return JudgeResult(
             verdict=Verdict(body["verdict"]),
             reason=f"{body['reason']}{_against(body)}",
-            quality=None if outcome is None else Outcome(outcome),
+            quality=None if outcome is None else QualityOutcome(outcome),
             quality_reason=str(quality["reason"]),
             judged_at=judged_at,
             since=float(body["window"]["start"]) if "window" in body else None,

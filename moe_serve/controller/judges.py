@@ -10,12 +10,17 @@ from typing import Any
 
 import httpx
 
-from moe_serve.analysis.comparison import Findings, Registration
+from moe_serve.analysis.comparison import AnalysisPlan, Findings
 from moe_serve.analysis.verdict import Verdict
 from moe_serve.controller.judge_json import judge_result_of
 from moe_serve.errors import MoeServeError
-from moe_serve.judge.watch import Source, Watch
-from moe_serve.quality.finding import QualityFinding, about, bound, under
+from moe_serve.judge.watch import ComparisonWatch, HistorySource
+from moe_serve.quality.finding import (
+    QualityFinding,
+    accept_if_bound,
+    accept_if_policy,
+    accept_if_same_pods,
+)
 from moe_serve.quality.result import NoQuality
 from moe_serve.rollout.observation import JudgeResult, JudgeUnavailable
 from moe_serve.rollout.state import RolloutPhase, RolloutState
@@ -88,14 +93,14 @@ class Judging:
     hold, or in it, the pods may have been others.
     """
 
-    source: Source
-    registered: Registration
+    source: HistorySource
+    analysis_plan: AnalysisPlan
     quality: Callable[[], QualityFinding | NoQuality]
     every: float
     on_result: Callable[[], None]
     on_judged: Callable[[Findings], None] | None = None
     clock: Callable[[], float] = time.time
-    _watch: Watch | None = None
+    _watch: ComparisonWatch | None = None
     _wait: tuple[RolloutPhase, float] | None = None
     _waits_since: float = math.inf
     _learned: "_Learned | None" = None
@@ -117,16 +122,16 @@ class Judging:
                 self._watch = None
                 return self._answers()
             if self._watch is None or self._watch.started != began:
-                self._watch = Watch(
+                self._watch = ComparisonWatch(
                     source=self.source,
-                    registered=self.registered,
+                    analysis_plan=self.analysis_plan,
                     quality=self.quality,
                     started=began,
                     clock=self.clock,
                     on_judged=self.on_judged,
                 )
             watch = self._watch
-        fresh = self.registered.policy.blind_seconds
+        fresh = self.analysis_plan.policy.blind_seconds
         return judge_result_of(watch.answer().to_json(), now=self.clock(), fresh_seconds=fresh)
 
     def run(self, stop: threading.Event) -> None:
@@ -154,7 +159,7 @@ class Judging:
 
     @property
     def _over(self) -> float:
-        return max(_LEARN_SECONDS, self.registered.cut.window_seconds)
+        return max(_LEARN_SECONDS, self.analysis_plan.blocking.window_seconds)
 
     def learn(self) -> None:
         """Ask the source what the pods say of their configuration now."""
@@ -178,7 +183,9 @@ class Judging:
         if self._fault is not None:
             return JudgeUnavailable(reason=self._fault)
         try:
-            found = under(self.registered.policy.question, self._of_these_pods())
+            found = accept_if_policy(
+                self.analysis_plan.policy.quality_policy, self._of_these_pods()
+            )
         except MoeServeError as error:
             return JudgeUnavailable(reason=str(error))
         return JudgeResult(
@@ -190,12 +197,12 @@ class Judging:
         )
 
     def _of_these_pods(self) -> QualityFinding | NoQuality:
-        found, learned = bound(self.quality()), self._learned
+        found, learned = accept_if_bound(self.quality()), self._learned
         if isinstance(found, NoQuality):
             return found
         if learned is not None and learned.start >= self._waits_since:
-            if 0 <= self.clock() - learned.at <= self.registered.policy.blind_seconds:
-                return about(found, learned.facts)
+            if 0 <= self.clock() - learned.at <= self.analysis_plan.policy.blind_seconds:
+                return accept_if_same_pods(found, learned.facts)
             lacks = "nobody could be asked for too long"
         else:
             lacks = "nobody was asked yet"

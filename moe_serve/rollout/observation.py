@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from moe_serve.analysis.verdict import Verdict
-from moe_serve.quality.result import Outcome
+from moe_serve.quality.result import QualityOutcome
 from moe_serve.rollout.weights import Track, Weights
 
 
@@ -93,7 +93,7 @@ class JudgeResult:
 
     verdict: Verdict
     reason: str
-    quality: Outcome | None
+    quality: QualityOutcome | None
     quality_reason: str
     judged_at: float
     since: float | None = None

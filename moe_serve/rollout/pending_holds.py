@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator
 
 from moe_serve.analysis.verdict import Verdict
-from moe_serve.quality.result import Outcome
+from moe_serve.quality.result import QualityOutcome
 from moe_serve.rollout.observation import JudgeResult, JudgeUnavailable, Observation
 from moe_serve.rollout.plan import RolloutPlan
 from moe_serve.rollout.route_status import route_status
@@ -21,7 +21,7 @@ def rollback_reason(state: RolloutState, seen: Observation) -> str:
     judge_result = seen.judge_result
     if isinstance(judge_result, JudgeUnavailable) or state.stage not in _JUDGED:
         return ""
-    if judge_result.quality is Outcome.FAILED:
+    if judge_result.quality is QualityOutcome.FAILED:
         return f"the answers differ: {judge_result.quality_reason}"
     # Before any traffic the judge has nothing of this rollout but the answers to speak of.
     if judge_result.verdict is Verdict.ROLLBACK and state.stage is not RolloutPhase.QUALITY:

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from moe_serve.analysis.verdict import Verdict
-from moe_serve.quality.result import Outcome
+from moe_serve.quality.result import QualityOutcome
 from moe_serve.rollout.capacity import stable_carries_all
 from moe_serve.rollout.observation import (
     Identity,
@@ -89,7 +89,7 @@ def _alike(arm: TrackStatus) -> bool:
 
 def _quality(plan: RolloutPlan, state: RolloutState, seen: Observation, now: float) -> RolloutState:
     judge_result = _judge_result(seen)
-    if judge_result.quality is not Outcome.PASSED:
+    if judge_result.quality is not QualityOutcome.PASSED:
         return replace(
             state,
             waiting_for="the comparison of answers to pass before any traffic (moe-serve quality "
@@ -122,7 +122,7 @@ def _steps(plan: RolloutPlan, state: RolloutState, seen: Observation, now: float
             f"{place} held: {judge_result.verdict.value}",
             now,
         )
-    if judge_result.quality is not Outcome.PASSED:
+    if judge_result.quality is not QualityOutcome.PASSED:
         return replace(state, waiting_for=f"{place}: the answers to be shown the same again")
     return _promoted(plan, state, judge_result, now)
 
@@ -174,7 +174,7 @@ def _promotion(
 def _watch(plan: RolloutPlan, state: RolloutState, seen: Observation, now: float) -> RolloutState:
     if now < state.phase_since + plan.watch_seconds:
         return replace(state, waiting_for=f"the watch of {plan.watch_seconds / 3600:g} h to end")
-    if _judge_result(seen).quality is not Outcome.PASSED:
+    if _judge_result(seen).quality is not QualityOutcome.PASSED:
         return replace(state, waiting_for="the answers to be shown the same at the watch's end")
     state = replace(state, phase=RolloutPhase.DONE)
     diff = "; ".join(replica_diff(plan, state)) or "nothing"

@@ -96,7 +96,7 @@ class PromotionEvidence:
 
 
 class EntryKind(StrEnum):
-    """Of an entry of the history; `pending_hold` is told in Events only, the others to people too."""
+    """What an entry of the history is about; `pending_hold` goes to Events alone."""
 
     PHASE = "phase"
     WEIGHTS = "weights"
@@ -116,12 +116,13 @@ class Entry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RolloutState:
-    """All that a controller must know to go on after a restart.
+    """All that a controller needs to continue after a restart.
 
-    `weight_index` indexes the plan's weights, `previous_weight_index` those that they replaced; `weight_revision` is
-    stamped on the route, so that a write of ours that is still missing is told from a stranger's.
-    `in_force` is since when the route has shown the rung. `comparison_since` and `rules` pin the
-    judge's comparison: together with the metrics' store they are its statistics, replayed.
+    `weight_index` indexes the plan's weights, `previous_weight_index` those that they replaced.
+    `weight_revision` is stamped on the route: it separates a write of this controller that is not
+    visible yet from another writer's. `in_force` is since when the route has shown the weights.
+    `comparison_since` and `rules` identify the judge's comparison, so that another controller
+    replays the same statistics from the metrics store.
     `approved_overwrite` is the drift that a person approved to write over: this one and no other.
     """
 

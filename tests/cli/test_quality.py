@@ -8,7 +8,7 @@ import pytest
 
 from moe_serve.cli.main import main
 from moe_serve.config.quality_file import read
-from moe_serve.quality.finding import Mode, QualityFinding, Question, about, bound, under
+from moe_serve.quality.finding import Mode, QualityFinding, QualityPolicy, about, bound, under
 from moe_serve.quality.result import NoQuality
 from moe_serve.telemetry.record import Phase
 from tests.exporter.workers import proof
@@ -175,7 +175,7 @@ def test_an_exam_without_answers_still_fails_by_its_counters(
     code, said = probed(capsys, exam(arms))
     assert (code, said["planned_items"], said["alpha"]) == (10, 300, 0.05)
     assert "corrupted requests; answers: arithmetic: no item was answered" in said["reason"]
-    question = Question(mode=Mode.NON_INFERIOR, allowed=0.02, items=300, alpha=0.05)
+    question = QualityPolicy(mode=Mode.NON_INFERIOR, allowed=0.02, items=300, alpha=0.05)
     assert under(question, found := taken(said)) == found
 
 

@@ -11,8 +11,8 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from moe_serve.analysis.comparison import Registration
-from moe_serve.analysis.noise import Spread
+from moe_serve.analysis.comparison import AnalysisPlan
+from moe_serve.analysis.noise import PodVariation
 from moe_serve.analysis.verdict import Verdict
 from moe_serve.controller import failpoints
 from moe_serve.controller.catalogue import METRICS, PREFIX
@@ -27,7 +27,7 @@ from moe_serve.controller.web import Status, serve
 from moe_serve.errors import SourceError, UsageError
 from moe_serve.judge.audit import Audit, entries
 from moe_serve.quality.finding import finding
-from moe_serve.quality.result import NoQuality, Outcome
+from moe_serve.quality.result import NoQuality, QualityOutcome
 from moe_serve.rollout.holds import hold
 from moe_serve.rollout.observation import JudgeResult, JudgeUnavailable
 from moe_serve.rollout.state import (
@@ -62,9 +62,10 @@ def _judge_result(**parts: Any) -> JudgeResult | JudgeUnavailable:
     return judge_result_of({**BODY, **parts}, now=110.0, fresh_seconds=60.0)
 
 
-def test_a_word_is_the_verdict_with_where_it_is_from() -> None:
+def test_judge_result_has_verdict_and_evidence() -> None:
     assert _judge_result() == JudgeResult(
-        verdict=Verdict.PROMOTE, reason="faster", quality=Outcome.PASSED, quality_reason="same",
+        verdict=Verdict.PROMOTE, reason="faster",
+        quality=QualityOutcome.PASSED, quality_reason="same",
         judged_at=100.0, since=5.0, rules="sha256:r",
     )  # fmt: skip
 
@@ -140,11 +141,11 @@ WAITS = replace(initial(PLAN, START), phase=RolloutPhase.QUALITY)
 
 
 def test_a_judge_in_the_process_goes_on_with_its_comparison_after_a_restart() -> None:
-    rules = Registration(spread=Spread(), under_test=("policy",))
+    rules = AnalysisPlan(spread=PodVariation(), under_test=("policy",))
 
     def judging() -> Judging:
         return Judging(
-            source=Memory(), registered=rules, quality=lambda: SAME, every=1,
+            source=Memory(), analysis_plan=rules, quality=lambda: SAME, every=1,
             on_result=lambda: None, clock=lambda: START + 4 * 3600,
         )  # fmt: skip
 
@@ -155,7 +156,7 @@ def test_a_judge_in_the_process_goes_on_with_its_comparison_after_a_restart() ->
     first.learn()
     before = first.judge_result(dark)
     assert isinstance(before, JudgeResult)
-    assert (before.verdict, before.quality) == (Verdict.KEEP_GOING, Outcome.PASSED)
+    assert (before.verdict, before.quality) == (Verdict.KEEP_GOING, QualityOutcome.PASSED)
     steps = replace(dark, phase=RolloutPhase.STEPS, phase_since=START)
     assert isinstance(first.judge_result(steps), JudgeUnavailable)
     assert first._watch is not None
@@ -173,10 +174,10 @@ def test_a_judge_in_the_process_goes_on_with_its_comparison_after_a_restart() ->
 class Waiting:
     """A judge of answers of the usual fleet, at a time of the test's own."""
 
-    def __init__(self, outcome: Outcome = Outcome.PASSED) -> None:
+    def __init__(self, outcome: QualityOutcome = QualityOutcome.PASSED) -> None:
         self.now, self.woken, self.notified = START + 600.0, 0, facts()
         self.judge = Judging(
-            source=Memory(), registered=Registration(), every=0.01, on_result=self.wake,
+            source=Memory(), analysis_plan=AnalysisPlan(), every=0.01, on_result=self.wake,
             quality=lambda: finding(probed(outcome, known=self.notified)), clock=lambda: self.now,
         )  # fmt: skip
 
@@ -189,15 +190,17 @@ class Waiting:
         self.now += 61
         self.judge.learn()
 
-    def says(self, state: RolloutState = WAITS) -> tuple[Outcome | None, str]:
+    def says(self, state: RolloutState = WAITS) -> tuple[QualityOutcome | None, str]:
         found = self.judge.judge_result(state)
         if isinstance(found, JudgeUnavailable):
             return None, found.reason
         return found.quality, found.quality_reason
 
 
-@pytest.mark.parametrize("outcome", [Outcome.PASSED, Outcome.FAILED])
-def test_before_the_steps_answers_count_for_the_pods_that_are_there(outcome: Outcome) -> None:
+@pytest.mark.parametrize("outcome", [QualityOutcome.PASSED, QualityOutcome.FAILED])
+def test_before_the_steps_answers_count_for_the_pods_that_are_there(
+    outcome: QualityOutcome,
+) -> None:
     waiting = Waiting(outcome)
     quality, reason = waiting.says()
     assert quality is None
@@ -227,7 +230,7 @@ def test_pods_that_nobody_can_ask_for_are_not_known(fault: Exception) -> None:
 def test_what_was_learned_of_pods_counts_for_that_wait_and_while_it_is_fresh() -> None:
     waiting = Waiting()
     waiting.learn()
-    assert waiting.says()[0] is Outcome.PASSED
+    assert waiting.says()[0] is QualityOutcome.PASSED
     waiting.now += 901
     quality, reason = waiting.says()
     assert quality is None
@@ -236,9 +239,9 @@ def test_what_was_learned_of_pods_counts_for_that_wait_and_while_it_is_fresh() -
     assert waiting.says()[0] is None
 
 
-@pytest.mark.parametrize("outcome", [Outcome.PASSED, Outcome.FAILED])
+@pytest.mark.parametrize("outcome", [QualityOutcome.PASSED, QualityOutcome.FAILED])
 def test_after_a_hold_the_pods_are_asked_anew_and_in_it_answers_that_differ_count(
-    outcome: Outcome,
+    outcome: QualityOutcome,
 ) -> None:
     waiting = Waiting(outcome)
     waiting.learn()
@@ -266,7 +269,7 @@ def test_pods_are_asked_for_in_the_background_once_the_wait_is_long_enough() -> 
         stop.wait(0.01)
     stop.set()
     thread.join()
-    assert waiting.says()[0] is Outcome.PASSED
+    assert waiting.says()[0] is QualityOutcome.PASSED
 
 
 def test_a_rollout_that_begins_anew_asks_anew() -> None:
@@ -279,7 +282,7 @@ def test_a_rollout_that_begins_anew_asks_anew() -> None:
 
 def test_before_the_steps_a_judge_in_the_process_speaks_of_the_answers_alone() -> None:
     judge = Judging(
-        source=Memory(), registered=Registration(), every=1, on_result=lambda: None,
+        source=Memory(), analysis_plan=AnalysisPlan(), every=1, on_result=lambda: None,
         quality=lambda: NoQuality(reason="no comparison of answers yet"),
     )  # fmt: skip
     found = judge.judge_result(initial(PLAN, START))
@@ -454,7 +457,7 @@ def _status(now: list[float], *, result: ReconcileResult | None) -> Status:
 
 
 def test_the_metrics_say_phase_weights_verdict_and_trouble() -> None:
-    world = World(plan=PLAN, quality=Outcome.PASSED)
+    world = World(plan=PLAN, quality=QualityOutcome.PASSED)
     world.ready = {arm: part.replicas for arm, part in PLAN.arms.items()}
     world.settle()
     result = ReconcileResult(is_leader=True, state=world.state, again=False)
@@ -530,7 +533,7 @@ def test_it_is_healthy_while_the_loop_turns_even_if_every_look_fails() -> None:
 
 
 def test_the_screen_says_where_it_stands_and_what_it_waits_for() -> None:
-    world = World(plan=PLAN, quality=Outcome.PASSED, verdict=Verdict.PROMOTE)
+    world = World(plan=PLAN, quality=QualityOutcome.PASSED, verdict=Verdict.PROMOTE)
     world.ready = {arm: part.replicas for arm, part in PLAN.arms.items()}
     for world.now in (0.0, 600.0, 2400.0):
         world.settle()

@@ -9,7 +9,7 @@ from moe_serve.controller.failpoints import Failpoint
 from moe_serve.controller.loop import Controller
 from moe_serve.controller.shadow import ShadowLeadership, ShadowRoute, ShadowStore
 from moe_serve.errors import RolloutError
-from moe_serve.quality.result import Outcome
+from moe_serve.quality.result import QualityOutcome
 from moe_serve.rollout.observation import HumanRequest, JudgeResult, JudgeUnavailable
 from moe_serve.rollout.state import EntryKind, HoldReason, RolloutPhase, RolloutState
 from moe_serve.rollout.weights import NO_CANARY_TRAFFIC, Track, Weights
@@ -36,7 +36,7 @@ class Says:
     """A judge that says what it is told to."""
 
     verdict: Verdict | None = Verdict.KEEP_GOING
-    quality: Outcome | None = Outcome.PASSED
+    quality: QualityOutcome | None = QualityOutcome.PASSED
 
     def judge_result(self, state: RolloutState) -> JudgeResult | JudgeUnavailable:
         del state

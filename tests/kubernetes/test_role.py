@@ -18,7 +18,7 @@ from moe_serve.config.rollout_file import load
 from moe_serve.controller.failpoints import Failpoint
 from moe_serve.controller.run import Runner
 from moe_serve.kubernetes.api import Api, connect
-from moe_serve.quality.result import Outcome
+from moe_serve.quality.result import QualityOutcome
 from moe_serve.rollout.observation import JudgeResult
 from moe_serve.rollout.state import RolloutState
 from tests.chaos.arena import NEIGHBOUR, Arena, until
@@ -52,7 +52,7 @@ class Says:
     def word(self, state: RolloutState) -> JudgeResult:
         del state
         return JudgeResult(
-            verdict=self.verdict, reason="", quality=Outcome.PASSED, quality_reason="",
+            verdict=self.verdict, reason="", quality=QualityOutcome.PASSED, quality_reason="",
             judged_at=time.time(),
         )  # fmt: skip
 

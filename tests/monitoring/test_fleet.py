@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Histogram, start_http_server
 
-from moe_serve.telemetry.record import EntryKind, Mode, Rank, RecordWriter, RolloutPhase, SlotKey
+from moe_serve.telemetry.record import BatchPhase, GraphMode, Rank, RecordWriter, SlotKey, SlotKind
 from tests.exporter import workers
 from tests.monitoring.server import Prometheus, panels, prometheus, silent_panels
 
@@ -55,19 +55,19 @@ class Worker:
             mean = MEAN_NS[self.track][bucket]
             for _ in range(times):
                 for layer in SAMPLED:
-                    self._add(EntryKind.KERNEL, bucket, mean, layer)
-                self._add(EntryKind.WINDOW, bucket, 2 * LAYERS * mean, None)
-                self.writer.stepped(RolloutPhase.DECODE, bucket - 2)
+                    self._add(SlotKind.KERNEL, bucket, mean, layer)
+                self._add(SlotKind.WINDOW, bucket, 2 * LAYERS * mean, None)
+                self.writer.stepped(BatchPhase.DECODE, bucket - 2)
                 self.tokens.inc(bucket - 2)
                 self.latency.observe(0.01)
         eager = SlotKey(
-            kind=EntryKind.KERNEL, mode=Mode.EAGER, phase=RolloutPhase.DECODE, bucket=3, layer=0
+            kind=SlotKind.KERNEL, mode=GraphMode.EAGER, phase=BatchPhase.DECODE, bucket=3, layer=0
         )
         self.writer.add(eager, 50_000, tokens=3)
 
-    def _add(self, kind: EntryKind, bucket: int, nanoseconds: int, layer: int | None) -> None:
+    def _add(self, kind: SlotKind, bucket: int, nanoseconds: int, layer: int | None) -> None:
         key = SlotKey(
-            kind=kind, mode=Mode.FULL, phase=RolloutPhase.DECODE, bucket=bucket, layer=layer
+            kind=kind, mode=GraphMode.FULL, phase=BatchPhase.DECODE, bucket=bucket, layer=layer
         )
         self.writer.add(key, nanoseconds, tokens=bucket)
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from moe_serve.analysis.comparison import Registration, examine
+from moe_serve.analysis.comparison import AnalysisPlan, examine
 from moe_serve.analysis.guards import Guard, GuardKind
 from moe_serve.analysis.history import History
-from moe_serve.analysis.noise import Spread
+from moe_serve.analysis.noise import PodVariation
 from moe_serve.errors import SourceError
 from moe_serve.sources.prometheus import Prometheus
 from moe_serve.sources.recorded import RecordedFile, write
@@ -23,8 +23,8 @@ pytestmark = pytest.mark.monitoring
 
 PORT = 19_497
 END = START + 4 * 3600
-RULES = Registration(
-    spread=Spread(gpu_sd=0.005, gpu_freedom=6),
+RULES = AnalysisPlan(
+    spread=PodVariation(gpu_sd=0.005, gpu_freedom=6),
     under_test=("policy",),
     guards=(
         Guard(kind=GuardKind.TTFT, margin=0.1),

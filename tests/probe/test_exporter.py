@@ -3,13 +3,13 @@
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
-from pathlib import Path
+from pathlib import ProbePath
 
 import httpx
 import pytest
 
 from moe_serve.errors import MoeServeError
-from moe_serve.probe.exporter import Exporter, Traffic
+from moe_serve.probe.exporter import ExporterClient, Traffic
 from moe_serve.sources.scraped import Scraper, Target
 from moe_serve.telemetry.record import Phase
 from tests.exporter.workers import STEP, WINDOW
@@ -25,14 +25,14 @@ def stack() -> Iterator[ExitStack]:
 
 
 def told(url: str) -> dict[str, str]:
-    return asyncio.run(Exporter(FLAG, url).facts())
+    return asyncio.run(ExporterClient(FLAG, url).facts())
 
 
 def traffic(url: str) -> Traffic:
-    return asyncio.run(Exporter(FLAG, url).traffic())
+    return asyncio.run(ExporterClient(FLAG, url).traffic())
 
 
-def test_the_facts_are_those_that_the_judge_reads(tmp_path: Path) -> None:
+def test_the_facts_are_those_that_the_judge_reads(tmp_path: ProbePath) -> None:
     for rank in range(2):
         worker(tmp_path, tp=rank, policy="rounded")
     with exporting(tmp_path) as url:
@@ -43,7 +43,7 @@ def test_the_facts_are_those_that_the_judge_reads(tmp_path: Path) -> None:
     assert (found["policy"], found["config_digest"]) == ("rounded", "0123456789abcdef")
 
 
-def test_the_busiest_batch_size_is_by_time_and_without_prefill(tmp_path: Path) -> None:
+def test_the_busiest_batch_size_is_by_time_and_without_prefill(tmp_path: ProbePath) -> None:
     writer = worker(tmp_path)
     for _ in range(30):
         stepped(writer, Phase.DECODE, 4, 0.01)
@@ -55,7 +55,7 @@ def test_the_busiest_batch_size_is_by_time_and_without_prefill(tmp_path: Path) -
         assert traffic(url) == Traffic(exporter=url, batch=32, busy_share=0.75)
 
 
-def test_forward_passes_tell_it_where_steps_have_no_time(tmp_path: Path) -> None:
+def test_forward_passes_tell_it_where_steps_have_no_time(tmp_path: ProbePath) -> None:
     writer = worker(tmp_path)
     writer.add(WINDOW, 5_000_000, tokens=64)
     with exporting(tmp_path) as url:
@@ -75,7 +75,7 @@ def test_forward_passes_tell_it_where_steps_have_no_time(tmp_path: Path) -> None
     ],
 )
 def test_traffic_without_a_size_is_said(
-    made: Callable[..., None], says: str, tmp_path: Path
+    made: Callable[..., None], says: str, tmp_path: ProbePath
 ) -> None:
     made(worker(tmp_path))
     with exporting(tmp_path) as url, pytest.raises(MoeServeError) as caught:
@@ -84,19 +84,19 @@ def test_traffic_without_a_size_is_said(
     assert says in str(caught.value)
 
 
-Opened = Callable[[Path], AbstractContextManager[str]]
+Opened = Callable[[ProbePath], AbstractContextManager[str]]
 
 
-def _empty(folder: Path) -> AbstractContextManager[str]:
+def _empty(folder: ProbePath) -> AbstractContextManager[str]:
     return exporting(folder)
 
 
-def _without_digest(folder: Path) -> AbstractContextManager[str]:
+def _without_digest(folder: ProbePath) -> AbstractContextManager[str]:
     worker(folder, config_digest=None)
     return exporting(folder)
 
 
-def _two_ranks(folder: Path) -> AbstractContextManager[str]:
+def _two_ranks(folder: ProbePath) -> AbstractContextManager[str]:
     for rank, digest in enumerate(("a" * 16, "b" * 16)):
         worker(folder, tp=rank, config_digest=digest)
     return exporting(folder)
@@ -115,7 +115,7 @@ def _two_ranks(folder: Path) -> AbstractContextManager[str]:
     ],
 )
 def test_what_is_no_exporter_of_one_configuration_is_one_line(
-    opened: Opened, says: str, tmp_path: Path
+    opened: Opened, says: str, tmp_path: ProbePath
 ) -> None:
     with opened(tmp_path) as url, pytest.raises(MoeServeError) as caught:
         told(url)
@@ -143,7 +143,7 @@ def test_an_address_without_an_exporter_is_one_line(url: str, says: str) -> None
 
 @pytest.mark.parametrize("change", [{"config_digest": "b" * 16}, {"policy": "rounded"}])
 def test_two_pods_behind_one_address_are_found_out(
-    change: dict[str, str], tmp_path: Path, stack: ExitStack
+    change: dict[str, str], tmp_path: ProbePath, stack: ExitStack
 ) -> None:
     worker(tmp_path / "one")
     worker(tmp_path / "other", **change)
@@ -158,15 +158,15 @@ def test_two_pods_behind_one_address_are_found_out(
     assert value in str(caught.value)
 
 
-def test_an_address_needs_no_path(tmp_path: Path) -> None:
+def test_an_address_needs_no_path(tmp_path: ProbePath) -> None:
     worker(tmp_path)
     with exporting(tmp_path) as url:
         for short in (url.removesuffix("metrics"), url.removesuffix("/metrics")):
-            assert Exporter(FLAG, short).url == url
+            assert ExporterClient(FLAG, short).url == url
             assert told(short) == told(url)
 
 
-def test_pods_that_are_alike_may_share_an_address(tmp_path: Path, stack: ExitStack) -> None:
+def test_pods_that_are_alike_may_share_an_address(tmp_path: ProbePath, stack: ExitStack) -> None:
     worker(tmp_path / "one")
     writer = worker(tmp_path / "other")
     stepped(writer, Phase.DECODE, 8, 1)
@@ -179,7 +179,7 @@ def test_a_password_in_the_address_is_used_and_never_told() -> None:
     with pytest.raises(MoeServeError) as caught:
         told("http://somebody:secret@127.0.0.1:1/metrics")
     assert "secret" not in str(caught.value)
-    assert Exporter(FLAG, "http://a:secret@h/metrics").url == "http://h/metrics"
+    assert ExporterClient(FLAG, "http://a:secret@h/metrics").url == "http://h/metrics"
     with pytest.raises(MoeServeError) as caught:
-        Exporter(FLAG, "a:secret@h/metrics")
+        ExporterClient(FLAG, "a:secret@h/metrics")
     assert "secret" not in str(caught.value)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from moe_serve.analysis.verdict import Verdict
-from moe_serve.quality.result import Outcome
+from moe_serve.quality.result import QualityOutcome
 from moe_serve.rollout.decide import decide
 from moe_serve.rollout.observation import RouteAbsent, RouteForeign, RouteSeen
 from moe_serve.rollout.plan import carries
@@ -67,9 +67,9 @@ class Rollout(RuleBasedStateMachine):
 
     @rule(
         verdict=st.sampled_from((None, *Verdict)),
-        quality=st.sampled_from((None, *Outcome)),
+        quality=st.sampled_from((None, *QualityOutcome)),
     )
-    def the_judge_speaks(self, verdict: Verdict | None, quality: Outcome | None) -> None:
+    def the_judge_speaks(self, verdict: Verdict | None, quality: QualityOutcome | None) -> None:
         self.world.verdict, self.world.quality = verdict, quality
         self.reconcile()
 
@@ -89,7 +89,7 @@ class Rollout(RuleBasedStateMachine):
         }
         world.unexpected_pods, world.full, world.faults = {}, {}, ()
         world.route_stuck, world.refused = False, ""
-        world.quality, world.verdict = Outcome.PASSED, Verdict.PROMOTE
+        world.quality, world.verdict = QualityOutcome.PASSED, Verdict.PROMOTE
         if isinstance(world.route, RouteForeign):
             world.route = RouteAbsent()
         for _ in range(12):
@@ -159,9 +159,11 @@ class Rollout(RuleBasedStateMachine):
         seen = world.seen()
         world.step()
         after = world.state
-        self.quality_was_passed |= world.quality is Outcome.PASSED and world.verdict is not None
+        self.quality_was_passed |= (
+            world.quality is QualityOutcome.PASSED and world.verdict is not None
+        )
         if after.phase is RolloutPhase.PROMOTION and not before.promoted:
-            assert world.verdict is Verdict.PROMOTE and world.quality is Outcome.PASSED
+            assert world.verdict is Verdict.PROMOTE and world.quality is QualityOutcome.PASSED
             assert after.evidence is not None and before.phase is RolloutPhase.STEPS
             self.promoted_by_judge = True
         self._never_backwards(before, after)

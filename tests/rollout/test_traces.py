@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from moe_serve.analysis.verdict import Verdict
-from moe_serve.quality.result import Outcome
+from moe_serve.quality.result import QualityOutcome
 from moe_serve.rollout.observation import RouteAbsent, RouteForeign, RouteSeen
 from moe_serve.rollout.replicas import replica_diff
 from moe_serve.rollout.weights import Track, Weights
@@ -66,7 +66,7 @@ def _change(world: World, row: dict[str, Any]) -> None:
     read = {
         "missing": lambda arms: {Track(arm) for arm in arms},
         "word": lambda name: Verdict[name] if name else None,
-        "quality": lambda name: Outcome(name) if name else None,
+        "quality": lambda name: QualityOutcome(name) if name else None,
         "route": lambda change: _route(world, change),
     }
     plain = ("since", "route_stuck", "load_pods")

@@ -5,7 +5,7 @@ from typing import Any
 
 from moe_serve.analysis.verdict import Verdict
 from moe_serve.config import rollout_file as plan_file
-from moe_serve.quality.result import Outcome
+from moe_serve.quality.result import QualityOutcome
 from moe_serve.rollout.actions import CreateRoute, SetWeights
 from moe_serve.rollout.decide import decide
 from moe_serve.rollout.observation import (
@@ -63,7 +63,7 @@ class World:
     full: dict[Track, int] = field(default_factory=dict)
     missing: set[Track] = field(default_factory=set)
     verdict: Verdict | None = Verdict.KEEP_GOING
-    quality: Outcome | None = None
+    quality: QualityOutcome | None = None
     since: float = 0.0
     judge_fault: str = "not asked"
     route: RouteSeen | RouteAbsent | RouteForeign = field(default_factory=RouteAbsent)

@@ -7,7 +7,7 @@ from moe_serve.probe.run import Gate
 from moe_serve.quality.cells import Cell, Path
 from moe_serve.quality.identical import CellResult, IdenticalResult, Plan
 from moe_serve.quality.noninferior import TaskPlan, TaskResult, decide
-from moe_serve.quality.result import NoQuality, Outcome
+from moe_serve.quality.result import NoQuality, QualityOutcome
 from tests.testing.histories import Fleet
 
 Told = dict[str, str]
@@ -25,9 +25,9 @@ def facts() -> tuple[Told, Told]:
     return stable, canary
 
 
-def probed(outcome: Outcome, *, known: Facts | None = None) -> Any:
+def probed(outcome: QualityOutcome, *, known: Facts | None = None) -> Any:
     """The document; `known` is what both arms' exporters told, of the usual fleet by default."""
-    apart = 0.001 if outcome is Outcome.PASSED else 0.02
+    apart = 0.001 if outcome is QualityOutcome.PASSED else 0.02
     cells = tuple(
         CellResult(
             cell=cell, prompts=64, tokens=2048, asked=64, answered=64, excess=apart,

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from moe_serve.analysis.boundary import Looks
+from moe_serve.analysis.boundary import InterimAnalyses
 from moe_serve.analysis.estimate import Estimate, NoEstimate
-from moe_serve.analysis.estimator import Terms, estimate
+from moe_serve.analysis.estimator import EstimatorSettings, estimate
 from moe_serve.analysis.judge import judge
-from moe_serve.analysis.noise import Design, Spread
+from moe_serve.analysis.noise import Design, PodVariation
 from moe_serve.analysis.observations import crossover_table
 from moe_serve.analysis.policy import Policy, config_digest
 from moe_serve.analysis.series import (
@@ -31,7 +31,11 @@ from moe_serve.quality.finding import finding
 from moe_serve.quality.result import NoQuality, QualityResult
 from moe_serve.report.data import ArmSheet, Calibration, Chapter, Event, ReportData
 
-TERMS = Terms(looks=Looks(first=6, last=24), spread=Spread(), design=Design.CROSSOVER)
+TERMS = EstimatorSettings(
+    interim_analyses=InterimAnalyses(first=6, last=24),
+    pod_variation=PodVariation(),
+    design=Design.CROSSOVER,
+)
 BUCKETS = (2, 4, 8)
 SECONDS = {CellKind.KERNEL: 0.004, CellKind.STEP: 0.03}
 
@@ -179,7 +183,7 @@ def chapter(
             kernel,
             finding(quality.to_json()),
             validity,
-            terms=TERMS,
+            settings=TERMS,
             byte_bound=byte_bound,
         ),
         step=step,
