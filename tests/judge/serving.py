@@ -24,7 +24,7 @@ from tests.testing.histories import START, Fleet, streams
 
 NOW = START + 4 * 3600
 WAY = QuerySource(
-    source="memory", words=lambda names, start, end: f"{'|'.join(names)} {start} {end}"
+    source="memory", build_query=lambda names, start, end: f"{'|'.join(names)} {start} {end}"
 )
 RULES = AnalysisPlan(pod_variation=PodVariation(), under_test=("policy",))
 
