@@ -31,7 +31,9 @@ def findings(
     quality: QualityFinding | NoQuality = SAME, hours: float = 4, **fleet: object
 ) -> Findings:
     made = streams(Fleet(**fleet))  # type: ignore[arg-type]
-    way = QuerySource(source="memory", build_query=lambda names, start, end: f"{names} {start} {end}")
+    way = QuerySource(
+        source="memory", build_query=lambda names, start, end: f"{names} {start} {end}"
+    )
     history = assemble(made, ArmSelector(), START, START + hours * 3600, "memory", way)
     return examine(history, RULES, quality)
 
