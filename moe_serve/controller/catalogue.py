@@ -22,16 +22,20 @@ METRICS = {
     "arm_info": Metric(
         help="Which arm, by its pods' label, has which role in the plan; 1.", labels=("role", "arm")
     ),
-    "reconciles_total": Metric(help="InterimAnalyses at the cluster.", type="counter"),
-    "errors_total": Metric(help="InterimAnalyses that failed.", type="counter"),
-    "last_look_timestamp_seconds": Metric(help="When it looked last."),
+    "reconciles_total": Metric(help="Reconciles of the rollout.", type="counter"),
+    "errors_total": Metric(help="Reconciles that failed.", type="counter"),
+    "last_reconcile_timestamp_seconds": Metric(help="When the last reconcile ended."),
+    "audit_write_failed": Metric(
+        help="1: the last line could not be written to the audit log; verdicts of that time are "
+        "missing from it."
+    ),
     "worker_failed": Metric(
         help="1: a thread beside the loop (judge, watch, load, webhook) ended; /healthz fails."
     ),
     "leader": Metric(help="1: this controller leads."),
-    "reason": Metric(
-        help="1 for the trouble that keeps the rollout from going on; `fault` too while looks "
-        "fail.",
+    "load_age_seconds": Metric(help="Time since the load was measured last."),
+    "hold_reason": Metric(
+        help="1 for the reason that holds the rollout; `fault` too while reconciles fail.",
         labels=("reason",),
     ),
     "phase": _one_of("phase"),

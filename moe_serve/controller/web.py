@@ -73,18 +73,21 @@ def _lines(status: Status) -> Iterator[str]:
     yield from _samples("arm_info", {(role.value, part.label): 1 for role, part in arms})
     yield from _one("reconciles_total", status.reconciles)
     yield from _one("errors_total", status.errors)
-    yield from _one("last_look_timestamp_seconds", status.at)
+    yield from _one("last_reconcile_timestamp_seconds", status.at)
+    yield from _one("audit_write_failed", int(bool(status.result and status.result.audit_fault)))
     yield from _one("worker_failed", int(status.worker_failure() is not None))
     result = status.result
     if result is None:
         return
     yield from _one("leader", int(result.is_leader))
+    if result.load_age_seconds is not None:
+        yield from _one("load_age_seconds", result.load_age_seconds)
     state = result.state
     if result.error:
-        yield from _set("reason", list(HoldReason), HoldReason.FAULT)
+        yield from _set("trouble", list(HoldReason), HoldReason.FAULT)
     elif state:
         found = state.pending_hold.reason if state.pending_hold else None
-        yield from _set("reason", list(HoldReason), found)
+        yield from _set("hold_reason", list(HoldReason), found)
     if state is None or state.plan != status.plan.digest:
         return
     yield from _set("phase", list(RolloutPhase), state.phase)

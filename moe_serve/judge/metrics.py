@@ -22,6 +22,10 @@ def _lines(answer: Evaluation) -> Iterator[str]:
     yield f"moe_serve_canary_judged_timestamp_seconds {answer.at}"
     yield from _head("moe_serve_canary_source_up", "1: the source answered at the last attempt.")
     yield f"moe_serve_canary_source_up {int(answer.fault is None)}"
+    yield from _head(
+        "moe_serve_canary_audit_write_failed", "1: the last verdict is not in the audit log."
+    )
+    yield f"moe_serve_canary_audit_write_failed {int(answer.audit_fault is not None)}"
     if answer.findings is not None:
         yield from _rates(answer.findings)
         yield from _checks(answer.findings)

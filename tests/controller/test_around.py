@@ -466,7 +466,7 @@ def test_the_metrics_say_phase_weights_verdict_and_trouble() -> None:
     assert found['moe_serve_rollout_phase{phase="done"}'] == 0
     assert found['moe_serve_rollout_weight_ratio{arm="canary"}'] == 0.05
     assert found['moe_serve_rollout_verdict{verdict="KEEP_GOING"}'] == 1
-    assert found['moe_serve_rollout_trouble{reason="drift"}'] == 0
+    assert found['moe_serve_rollout_hold_reason{reason="drift"}'] == 0
     roles = {key: value for key, value in found.items() if "arm_info" in key}
     assert roles == {
         'moe_serve_rollout_arm_info{role="stable"}{arm="gptoss-1"}': 1,
@@ -474,17 +474,19 @@ def test_the_metrics_say_phase_weights_verdict_and_trouble() -> None:
         'moe_serve_rollout_arm_info{role="canary"}{arm="gptoss-2"}': 1,
     }
     assert found["moe_serve_rollout_weights_in_force"] == 1
-    assert found["moe_serve_rollout_last_look_timestamp_seconds"] == 7.0
+    assert found["moe_serve_rollout_last_reconcile_timestamp_seconds"] == 7.0
 
 
 def test_looks_that_fail_are_a_trouble_though_there_is_no_state() -> None:
     found = _parsed(_status([7.0], result=FAILED).metrics())
-    assert found['moe_serve_rollout_trouble{reason="fault"}'] == 1
+    assert found['moe_serve_rollout_hold_reason{reason="fault"}'] == 1
     assert not any("phase" in name for name in found)
 
 
 def test_metrics_and_their_catalogue_name_the_same() -> None:
-    result = ReconcileResult(is_leader=True, state=initial(PLAN, 0.0), again=False)
+    result = ReconcileResult(
+        is_leader=True, state=initial(PLAN, 0.0), again=False, load_age_seconds=1.0
+    )
     families = text_string_to_metric_families(_status([7.0], result=result).metrics())
     shown = {
         family.name + ("_total" if family.type == "counter" else ""): family.samples[0].labels

@@ -164,7 +164,7 @@ def _rollout() -> list[str]:
         "## Of a rollout",
         "",
         "Of `moe-serve canary run`. What has no data has no series: a controller whose looks fail "
-        "shows no phase, and `moe_serve_rollout_trouble` says so.",
+        "shows no phase, and `moe_serve_rollout_hold_reason` says so.",
         "",
         "| metric | type | labels | |",
         "|---|---|---|---|",
