@@ -68,7 +68,7 @@ class BenchmarkRun:
     `tput_per_gpu` is input and output tokens a second and GPU. All else is None where the file
     does not say: `failed` (requests), `output_tokens` (sum), `planned_pairs` (the horizon that was
     declared before the start), `started` (seconds of `clock`, which orders the runs of that clock
-    alone), `client_busy` (processor seconds of the client per second; near 1 the client limits the
+    alone), `client_busy` (the client's processor seconds a second: near 1 the client sets the
     pace).
     """
 

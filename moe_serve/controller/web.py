@@ -1,6 +1,7 @@
 """The controller's metrics and health over HTTP, for Prometheus and the kubelet."""
 
 import json
+import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -8,6 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from moe_serve.analysis.verdict import Verdict
+from moe_serve.bounded_requests import BoundedRequests
 from moe_serve.controller.catalogue import METRICS, PREFIX
 from moe_serve.controller.loop import ReconcileResult
 from moe_serve.errors import UsageError
@@ -15,6 +17,8 @@ from moe_serve.rollout.plan import RolloutPlan
 from moe_serve.rollout.state import HoldReason, RolloutPhase, RolloutState
 from moe_serve.rollout.state_json import to_json as stored_json
 from moe_serve.rollout.weights import Track
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -121,6 +125,11 @@ def _samples(name: str, values: Mapping[tuple[str, ...], float]) -> Iterator[str
         yield f"{full}{{{labels}}} {value}" if labels else f"{full} {value}"
 
 
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        _LOG.debug("%s: the request failed", client_address, exc_info=True)
+
+
 def serve(status: Status, host: str, port: int) -> ThreadingHTTPServer:
     """Serve in a thread of its own.
 
@@ -128,7 +137,7 @@ def serve(status: Status, host: str, port: int) -> ThreadingHTTPServer:
         UsageError: the address is in use.
     """
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(BoundedRequests, BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             if self.path == "/metrics":
                 kind = "text/plain; version=0.0.4; charset=utf-8"
@@ -154,7 +163,7 @@ def serve(status: Status, host: str, port: int) -> ThreadingHTTPServer:
             """Scrapes are not news."""
 
     try:
-        server = ThreadingHTTPServer((host, port), Handler)
+        server = _Server((host, port), Handler)
     except OSError as error:
         raise UsageError(f"--listen {host}:{port}: {error.strerror or error}") from error
     threading.Thread(target=server.serve_forever, daemon=True).start()
