@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from moe_serve.controller.notifiers import Audited
+from moe_serve.controller.notifiers import AuditNotifier
 from moe_serve.controller.web import Status
 from moe_serve.judge.audit import Audit, entries
 from moe_serve.rollout.state import RolloutPhase, RolloutState
@@ -15,7 +15,7 @@ from tests.controller.test_around import ENTRY
 from tests.controller.test_loop import PLAN, STEP, Bench
 from tests.judge.serving import Memory, Served
 from tests.judge.serving import serving as serving
-from tests.testing.test_audit import findings
+from tests.judge.test_audit import findings
 
 
 class Disk:
@@ -61,7 +61,7 @@ def test_full_audit_disk_does_not_stop_the_rollout(
     path, disk = tmp_path / "audit.jsonl", Disk(monkeypatch)
     log, bench = Audit(path), Bench()
     controller = bench.controller()
-    controller.notifiers = [Audited(log), *controller.notifiers]
+    controller.notifiers = [AuditNotifier(log), *controller.notifiers]
     controller.audit_fault = lambda: log.fault
     warned: list[str] = []
 
@@ -81,8 +81,8 @@ def test_full_audit_disk_does_not_stop_the_rollout(
     assert "moe_serve_rollout_audit_write_failed 1\n" in status.metrics()
     disk.full = False
     assert controller.reconcile().audit_fault == ""
-    told = [entry["transition"]["revision"] for entry in entries(path)]
-    assert told == list(range(1, state.revision + 1))
+    notified = [entry["transition"]["revision"] for entry in entries(path)]
+    assert notified == list(range(1, state.revision + 1))
 
 
 def test_any_error_of_a_notifier_leaves_the_rest_told() -> None:

@@ -5,14 +5,16 @@ import asyncio
 import httpx
 
 from moe_serve.judge.app import make_app
-from moe_serve.judge.watch import Watch
+from moe_serve.judge.watch import ComparisonWatch
 from tests.judge.serving import NOW, RULES, Memory, Served
 from tests.testing.histories import START
 from tests.testing.test_audit import SAME
 
 
 def test_thread_that_ended_fails_the_health_check() -> None:
-    watch = Watch(source=Memory(), analysis_plan=RULES, quality=lambda: SAME, started=START)
+    watch = ComparisonWatch(
+        source=Memory(), analysis_plan=RULES, quality=lambda: SAME, started=START
+    )
     failure: list[str] = []
     app = make_app(watch, clock=lambda: NOW, worker_failure=lambda: failure[0] if failure else None)
 
