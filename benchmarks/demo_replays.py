@@ -115,7 +115,7 @@ def verdict(table: BlockTable) -> tuple[Verdict, int]:
             void_share=0.0,
             void_reasons=(),
             config_differences=(),
-            config_digest="",
+            analysis_plan_digest="",
         )
         said = judge(POLICY, found, found, SAME, validity, settings=known).verdict
         if said in (Verdict.PROMOTE, Verdict.ROLLBACK, Verdict.INVALID):

@@ -16,7 +16,7 @@ from moe_serve.analysis.estimator import EstimatorSettings, estimate
 from moe_serve.analysis.judge import judge
 from moe_serve.analysis.noise import Design, PodVariation
 from moe_serve.analysis.observations import crossover_table
-from moe_serve.analysis.policy import Policy, config_digest
+from moe_serve.analysis.policy import Policy, analysis_plan_digest
 from moe_serve.analysis.series import CellKind, PairedBlock, void_reasons
 from moe_serve.analysis.validity import Validity
 from moe_serve.analysis.verdict import Judgement
@@ -283,7 +283,7 @@ class Story:
             void_share=len(void) / len(blocks),
             void_reasons=void,
             config_differences=(*evidence.differences(stable, canary), *self.faults),
-            config_digest=config_digest(
+            analysis_plan_digest=analysis_plan_digest(
                 POLICY, {"stable": stable.policy, "canary": canary.policy, "chapter": chapter.name}
             ),
         )

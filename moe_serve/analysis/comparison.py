@@ -22,7 +22,7 @@ from moe_serve.analysis.noise import (
     Design,
     PodVariation,
 )
-from moe_serve.analysis.policy import Policy, config_digest
+from moe_serve.analysis.policy import Policy, analysis_plan_digest
 from moe_serve.analysis.provenance import Query, behind
 from moe_serve.analysis.series import DECODE, MIXED, Cell, CellKind
 from moe_serve.analysis.table import BlockTable, Estimand, amdahl, moe_share
@@ -30,7 +30,7 @@ from moe_serve.analysis.validity import RequestCounts, Validity
 from moe_serve.analysis.verdict import Judgement
 from moe_serve.analysis.windows import BlockingScheme, Windows, tabulate
 from moe_serve.errors import UsageError
-from moe_serve.metrics.labels import CONFIG_DIGEST, UNKNOWN
+from moe_serve.metrics.labels import UNKNOWN, WORKER_CONFIG_DIGEST
 from moe_serve.quality.finding import QualityFinding, accept_if_bound, accept_if_same_pods
 from moe_serve.quality.result import NoQuality
 
@@ -224,7 +224,7 @@ def observe(history: History, analysis_plan: AnalysisPlan) -> Observations:
         requests=_requests(history, analysis_plan.canary_share),
         blind_seconds=_blind(history, stable, canary),
         older_seconds=_older(history),
-        config_digest=config_digest(policy, _plan_json(analysis_plan)),
+        analysis_plan_digest=analysis_plan_digest(policy, _plan_json(analysis_plan)),
     )
     return Observations(
         tables={kind: tables[kind][0] for kind in CellKind},
@@ -337,9 +337,9 @@ def differences(history: History, under_test: tuple[str, ...]) -> tuple[str, ...
 
 def _unknown(history: History) -> tuple[str, ...]:
     return tuple(
-        f"{arm.name}: not every pod states its {CONFIG_DIGEST}"
+        f"{arm.name}: not every pod states its {WORKER_CONFIG_DIGEST}"
         for arm in (history.stable, history.canary)
-        if UNKNOWN in arm.facts.get(CONFIG_DIGEST, UNKNOWN).split(" | ")
+        if UNKNOWN in arm.facts.get(WORKER_CONFIG_DIGEST, UNKNOWN).split(" | ")
     )
 
 

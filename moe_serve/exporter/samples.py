@@ -205,7 +205,7 @@ def _call(facts: ProofFacts, shape: ProofFacts) -> Iterator[str]:
     yield from (_number(shape, "hidden"), _number(shape, "live_neurons"))
     for name in ("padded", "sent"):
         yield from (_number(shape, name, "hidden"), _number(shape, name, "intermediate"))
-    yield facts.text("config_digest")
+    yield facts.text("worker_config_digest")
 
 
 def _number(facts: ProofFacts, *path: str) -> str:

@@ -160,7 +160,8 @@ def _quality(chapter: Chapter, name: str) -> list[Html]:
 
 def _digest(chapter: Chapter) -> Html:
     judged = chapter.judgement
-    text = f"Evidence grade {judged.graded}; configuration {judged.config_digest or 'not given'}."
+    digest = judged.analysis_plan_digest or "not given"
+    text = f"Evidence grade {judged.graded}; analysis plan {digest}."
     return tag("p", text, class_="muted small")
 
 

@@ -11,7 +11,7 @@ from moe_serve.analysis.estimate import Estimate, NoEstimate, UncoveredCell
 from moe_serve.analysis.estimator import EstimatorSettings
 from moe_serve.analysis.judge import judge
 from moe_serve.analysis.noise import Calibration, Design, PodVariation
-from moe_serve.analysis.policy import OnNoGain, Policy, Uncovered, config_digest
+from moe_serve.analysis.policy import OnNoGain, Policy, Uncovered, analysis_plan_digest
 from moe_serve.analysis.series import CellKind
 from moe_serve.analysis.validity import RequestCounts, Validity
 from moe_serve.analysis.verdict import Judgement, Severity, Verdict
@@ -23,7 +23,11 @@ from tests.testing.samples import TERMS, answers, estimates, run
 
 POLICY = Policy()
 DONE = Validity(
-    deadline_blocks=18, seen_blocks=18, block_seconds=600, config_digest="sha256:1", void_share=0.0
+    deadline_blocks=18,
+    seen_blocks=18,
+    block_seconds=600,
+    analysis_plan_digest="sha256:1",
+    void_share=0.0,
 )
 QUALITY = finding(compare(answers(), answers(), answers()).to_json())
 assert isinstance(QUALITY, QualityFinding)
@@ -201,7 +205,7 @@ def test_the_json_has_the_agreed_shape() -> None:
     document = json.loads(json.dumps(made.to_json(), allow_nan=False))
     assert list(document) == [
         "verdict", "reason", "theta", "lo", "hi", "speedup", "covered_weight", "strata", "quality",
-        "evidence", "config_digest", "above_bound", "checks",
+        "evidence", "analysis_plan_digest", "above_bound", "checks",
     ]  # fmt: skip
     assert isinstance(STEP, Estimate)
     assert document["speedup"] == math.exp(STEP.theta)
@@ -231,9 +235,9 @@ def test_senseless_policies_are_refused(key: str, value: float) -> None:
 
 
 def test_the_digest_changes_with_the_policy_and_not_with_the_order_of_facts() -> None:
-    one = config_digest(POLICY, {"a": 1, "b": 2})
-    assert one == config_digest(POLICY, {"b": 2, "a": 1})
-    assert one != config_digest(replace(POLICY, margin=0.02), {"a": 1, "b": 2})
+    one = analysis_plan_digest(POLICY, {"a": 1, "b": 2})
+    assert one == analysis_plan_digest(POLICY, {"b": 2, "a": 1})
+    assert one != analysis_plan_digest(replace(POLICY, margin=0.02), {"a": 1, "b": 2})
 
 
 def test_a_gain_of_exactly_the_margin_is_rarely_promoted_however_often_one_looks() -> None:

@@ -12,7 +12,7 @@ from moe_serve.analysis.estimator import EstimatorSettings, estimate
 from moe_serve.analysis.judge import judge
 from moe_serve.analysis.noise import Design, PodVariation
 from moe_serve.analysis.observations import crossover_table
-from moe_serve.analysis.policy import Policy, config_digest
+from moe_serve.analysis.policy import Policy, analysis_plan_digest
 from moe_serve.analysis.series import (
     ArmBlock,
     Cell,
@@ -169,7 +169,7 @@ def chapter(
         block_seconds=9.0,
         void_share=len(void) / len(blocks) if blocks else None,
         void_reasons=void,
-        config_digest=config_digest(policy, {"canary": canary.policy}),
+        analysis_plan_digest=analysis_plan_digest(policy, {"canary": canary.policy}),
     )
     return Chapter(
         title=title,
