@@ -25,6 +25,9 @@ METRICS = {
     "reconciles_total": Metric(help="InterimAnalyses at the cluster.", type="counter"),
     "errors_total": Metric(help="InterimAnalyses that failed.", type="counter"),
     "last_look_timestamp_seconds": Metric(help="When it looked last."),
+    "worker_failed": Metric(
+        help="1: a thread beside the loop (judge, watch, load, webhook) ended; /healthz fails."
+    ),
     "leader": Metric(help="1: this controller leads."),
     "reason": Metric(
         help="1 for the trouble that keeps the rollout from going on; `fault` too while looks "

@@ -39,7 +39,7 @@ from moe_serve.rollout.state import (
     RolloutState,
     initial,
 )
-from moe_serve.sources.assemble import Arms, assemble
+from moe_serve.sources.assemble import ArmSelector, assemble
 from moe_serve.sources.prometheus import Prometheus
 from tests.judge.test_audit import SAME
 from tests.rollout.world import World, plan_of
@@ -124,7 +124,7 @@ class Memory:
     """A source over samples in memory."""
 
     def history(self, start: float, end: float) -> Any:
-        return assemble(streams(Fleet()), Arms(), start, end, "memory")
+        return assemble(streams(Fleet()), ArmSelector(), start, end, "memory")
 
 
 class Gone:
@@ -141,7 +141,7 @@ WAITS = replace(initial(PLAN, START), phase=RolloutPhase.QUALITY)
 
 
 def test_a_judge_in_the_process_goes_on_with_its_comparison_after_a_restart() -> None:
-    rules = AnalysisPlan(spread=PodVariation(), under_test=("policy",))
+    rules = AnalysisPlan(pod_variation=PodVariation(), under_test=("policy",))
 
     def judging() -> Judging:
         return Judging(
