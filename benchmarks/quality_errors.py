@@ -27,7 +27,7 @@ from moe_serve.quality.noninferior import decide as decide_task
 from moe_serve.quality.paired import power
 from moe_serve.quality.result import QualityOutcome
 
-CELLS = tuple(ProbeCell(path, size) for path in Path for size in (1, 4, 16, 64))
+CELLS = tuple(ProbeCell(path, size) for path in ProbePath for size in (1, 4, 16, 64))
 PLAN = ProbePlan(cells=CELLS, rounds=8)
 PROMPTS, SPREAD, SHARED = 256, 0.02, 0.5
 _CHUNK = 50

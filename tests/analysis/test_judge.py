@@ -16,10 +16,10 @@ from moe_serve.analysis.series import CellKind
 from moe_serve.analysis.validity import RequestCounts, Validity
 from moe_serve.analysis.verdict import Judgement, Severity, Verdict
 from moe_serve.errors import UsageError
-from moe_serve.quality.comparison import compare
 from moe_serve.quality.finding import QualityFinding, finding
 from moe_serve.quality.result import NoQuality, QualityOutcome
-from tests.testing.samples import TERMS, answers, estimates, run
+from tests.testing.probed import probed
+from tests.testing.samples import TERMS, estimates
 
 POLICY = Policy()
 DONE = Validity(
@@ -29,11 +29,11 @@ DONE = Validity(
     analysis_plan_digest="sha256:1",
     void_share=0.0,
 )
-QUALITY = finding(compare(answers(), answers(), answers()).to_json())
+QUALITY = finding(probed(QualityOutcome.PASSED))
 assert isinstance(QUALITY, QualityFinding)
 BAD = replace(QUALITY, outcome=QualityOutcome.FAILED, reason="far apart")
 UNSURE = replace(QUALITY, outcome=QualityOutcome.UNDECIDED, reason="too few prompts")
-STEP, KERNEL = estimates(run(kernel=1.1, step=1.08))
+STEP, KERNEL = estimates(step=1.08, kernel=1.1, blocks=9)
 assert isinstance(STEP, Estimate)
 NOTHING = NoEstimate(kind=CellKind.STEP, reason="no pairs", blocks=0)
 
@@ -131,7 +131,7 @@ HOLD = replace(POLICY, on_no_gain=OnNoGain.KEEP_GOING)
         ({"validity": EARLY, "quality": BAD}, Verdict.ROLLBACK, "differ"),
         ({"step": slower_cell()}, Verdict.KEEP_GOING, "clearly slower: step, batch 2"),
         ({"step": drifting()}, Verdict.INVALID, "one arm drifts"),
-        ({"terms": quiet()}, Verdict.INVALID, "the noise is unlike"),
+        ({"settings": quiet()}, Verdict.INVALID, "the noise is unlike"),
     ],
 )
 def test_the_decision_table(options: dict[str, object], verdict: Verdict, reason: str) -> None:
@@ -243,8 +243,7 @@ def test_the_digest_changes_with_the_policy_and_not_with_the_order_of_facts() ->
 def test_a_gain_of_exactly_the_margin_is_rarely_promoted_however_often_one_looks() -> None:
     promoted = 0
     for seed in range(150):
-        blocks = run(step=1 + POLICY.margin, noise=0.02, seed=seed, blocks=40)
-        step, _ = estimates(blocks)
+        step, _ = estimates(step=1 + POLICY.margin, kernel=1.0, noise=0.02, seed=seed, blocks=20)
         assert isinstance(step, Estimate)
         lows = [point.running_lo for point in step.series if point.running_lo is not None]
         promoted += max(lows) > POLICY.log_margin
