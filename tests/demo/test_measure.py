@@ -14,8 +14,8 @@ from moe_serve_demo.scenarios import SCENARIOS
 
 from moe_serve.analysis.series import Cell, CellKind, PairedBlock, Placement
 from moe_serve.exporter.collector import Collector
-from moe_serve.exporter.exposition import render
 from moe_serve.exporter.sources import Sources
+from moe_serve.metrics.exposition import render
 from moe_serve.telemetry.record import Kind, Mode, Phase, Rank, RecordWriter, SlotKey
 from tests.exporter import workers
 
@@ -39,7 +39,7 @@ class Arm(SimpleNamespace):
 
     def scrape(self) -> Scrape:
         """What the real exporter tells of the record."""
-        return parse(render(self._collector.collect(), openmetrics=False).decode())
+        return parse(render(self._collector.collect()).decode())
 
     def require_alive(self) -> None:
         """It always is."""
