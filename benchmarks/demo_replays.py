@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from moe_serve_demo.scenarios import SCENARIOS
 from moe_serve_demo.screen import Screen
-from moe_serve_demo.settings import PLAN, Settings
+from moe_serve_demo.settings import PLAN, DemoSettings
 from moe_serve_demo.story import POLICY, Story, settings
 from rich.console import Console
 
@@ -51,7 +51,7 @@ SAME = QualityFinding(
 def record(args: argparse.Namespace) -> None:
     """Run one chapter of the demo for a fixed number of blocks, whatever they show."""
     plan = replace(PLAN, blocks=args.blocks, first_look=args.blocks // 2)
-    settings = Settings(
+    settings = DemoSettings(
         chapters=SCENARIOS[args.scenario],
         report=args.work.resolve(),
         cache=args.cache.resolve(),

@@ -13,7 +13,7 @@ from pathlib import Path
 from moe_serve.analysis.comparison import AnalysisPlan, examine
 from moe_serve.analysis.noise import PodVariation
 from moe_serve.quality.result import NoQuality
-from moe_serve.sources.assemble import ArmSelector, Way, assemble
+from moe_serve.sources.assemble import ArmSelector, QuerySource, assemble
 from tests.testing.histories import START, Fleet, streams
 
 PODS, HOURS, SIZES = 8, 12.0, 45
@@ -26,7 +26,7 @@ def main() -> None:
     fleet = Fleet(pods=PODS // 2, hours=HOURS, buckets=range(1, SIZES + 1))
     made = streams(fleet)
     began = time.process_time()
-    way = Way(source="memory", words=lambda names, _start, _end: "|".join(names))
+    way = QuerySource(source="memory", build_query=lambda names, _start, _end: "|".join(names))
     history = assemble(made, ArmSelector(), START, START + HOURS * 3600, "memory", way)
     rules = AnalysisPlan(pod_variation=PodVariation(), under_test=("policy",))
     found = examine(history, rules, NoQuality(reason="none"))

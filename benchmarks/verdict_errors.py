@@ -39,7 +39,7 @@ from moe_serve.analysis.noise import (
     plain_variance,
 )
 from moe_serve.analysis.policy import Policy
-from moe_serve.analysis.running import Rule, Running, running
+from moe_serve.analysis.running import IntervalRule, RunningEstimate, running
 from moe_serve.analysis.table import MIN_BLOCKS, Estimand, of_the_whole, pooled
 
 ALPHA_PROMOTE, ALPHA_ROLLBACK = 0.05, 0.02
@@ -88,7 +88,7 @@ def _some(source: np.random.Generator, case: Case, runs: int, tally: Tally) -> N
     table += offset[:, None, None]
     if case.drift == "one arm":
         table += np.linspace(0.02, -0.02, count)[None, :, None]
-    rule = Rule(
+    rule = IntervalRule(
         interim_analyses=InterimAnalyses(
             first=FIRST_LOOK if case.calibrated else 2 * FIRST_LOOK, last=count
         ),
@@ -118,7 +118,7 @@ def _some(source: np.random.Generator, case: Case, runs: int, tally: Tally) -> N
     tally.minutes += (at * case.block_minutes).tolist()
 
 
-def _truth(case: Case, table: Floats, shares: Floats, looked: Running) -> Floats:
+def _truth(case: Case, table: Floats, shares: Floats, looked: RunningEstimate) -> Floats:
     """The gain of what each look speaks for: the cells that it covers, at its weights."""
     if not case.ramp:
         return np.full(looked.lo.shape, case.truth)
@@ -129,7 +129,7 @@ def _truth(case: Case, table: Floats, shares: Floats, looked: Running) -> Floats
     return np.asarray(-np.log(weight @ np.exp(-own)))
 
 
-def _looked(table: Floats, shares: Floats, rule: Rule, case: Case) -> Running:
+def _looked(table: Floats, shares: Floats, rule: IntervalRule, case: Case) -> RunningEstimate:
     """The judge's estimate at every look, with the weights that it has then."""
     if not case.ramp:
         return running(table, shares[0], rule, estimand=case.estimand)
@@ -137,8 +137,8 @@ def _looked(table: Floats, shares: Floats, rule: Rule, case: Case) -> Running:
         running(table, own, rule, estimand=case.estimand, at=[count])
         for count, own in enumerate(shares, start=rule.interim_analyses.first)
     ]
-    parts = (field.name for field in fields(Running) if field.name != "at")
-    return Running(
+    parts = (field.name for field in fields(RunningEstimate) if field.name != "at")
+    return RunningEstimate(
         at=tuple(look.at[0] for look in found),
         **{name: np.concatenate([getattr(look, name) for look in found], -1) for name in parts},
     )
@@ -149,7 +149,7 @@ def _first(crossed: NDArray[np.bool_]) -> NDArray[np.int64]:
     return np.where(crossed.any(axis=1), crossed.argmax(axis=1), NEVER)
 
 
-def _noisy(looked: Running, aa_plain: Floats | float | None) -> NDArray[np.bool_]:
+def _noisy(looked: RunningEstimate, aa_plain: Floats | float | None) -> NDArray[np.bool_]:
     """Whether the judge would call the noise unlike its A/A run's, at each look."""
     if aa_plain is None:
         return np.zeros(looked.theta.shape, dtype=bool)
@@ -160,7 +160,7 @@ def _noisy(looked: Running, aa_plain: Floats | float | None) -> NDArray[np.bool_
 
 
 def _drifting(
-    table: Floats, shares: Floats, looked: Running, estimand: Estimand
+    table: Floats, shares: Floats, looked: RunningEstimate, estimand: Estimand
 ) -> NDArray[np.bool_]:
     """Whether the judge would see one arm drift, at each look."""
     found = np.zeros(looked.theta.shape, dtype=bool)

@@ -23,7 +23,7 @@ from moe_serve.analysis.estimate import Estimate
 from moe_serve.analysis.estimator import EstimatorSettings, estimate
 from moe_serve.analysis.history import ArmHistory, History, PodSeries
 from moe_serve.analysis.noise import FIRST_LOOK, PodVariation, long_run_variance
-from moe_serve.analysis.running import Rule, running
+from moe_serve.analysis.running import IntervalRule, running
 from moe_serve.analysis.series import Cell, CellKind
 from moe_serve.analysis.windows import BlockingScheme, tabulate
 
@@ -147,7 +147,7 @@ def rivals(gain: float, raw_share: float, runs: int, seed: int) -> dict[str, Any
 def _judged(source: np.random.Generator, blocks: Floats, runs: int) -> dict[str, float]:
     before = walk(source, (runs, 24 * 60), PHI, NOISE * math.sqrt(2 / 10))
     known, _ = long_run_variance(before.reshape(runs, -1, BLOCK).mean(-1))
-    rule = Rule(
+    rule = IntervalRule(
         interim_analyses=InterimAnalyses(first=FIRST_LOOK, last=blocks.shape[1]),
         offset=2 * SPREAD**2 / PODS,
         freedom=math.inf,

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from moe_serve.cli.canary_inputs import policy_flag, quality_flag
+from moe_serve.cli.canary_inputs import http_address, policy_flag, quality_flag
 from moe_serve.cli.canary_results import print_verdict, rules, rules_flags
 from moe_serve.cli.parsing import add_output, at_least
 from moe_serve.errors import UsageError
@@ -143,7 +143,7 @@ def _bench(args: argparse.Namespace) -> "BenchmarkRunner":
 def _url(flag: str, text: str) -> str:
     if not re.fullmatch(r"https?://[^/\s@]+/?", text):
         raise UsageError(f"{flag} {text!r}: an address as http://127.0.0.1:8000 is needed")
-    return text.rstrip("/")
+    return http_address(f"{flag} {text!r}", text, "http://127.0.0.1:8000").rstrip("/")
 
 
 def _api_key(path: Path | None) -> str | None:

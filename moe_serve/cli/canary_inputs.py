@@ -133,6 +133,7 @@ def source(args: argparse.Namespace) -> "HistorySource":
     if args.prometheus is not None:
         from moe_serve.sources.prometheus import Prometheus
 
+        http_address("--prometheus", args.prometheus, "http://prometheus:9090")
         return Prometheus(
             url=args.prometheus,
             arms=arms,
@@ -150,6 +151,19 @@ def source(args: argparse.Namespace) -> "HistorySource":
         "no source: give --history FILE, --prometheus URL or --exporter ARM=URL, or `source` in "
         "the policy"
     )
+
+
+def http_address(flag: str, url: str, example: str) -> str:
+    """An address that requests can be sent to.
+
+    Raises:
+        UsageError: none can; only `flag` may quote it, since it may hold a secret.
+    """
+    from moe_serve.sources.addresses import address_fault
+
+    if fault := address_fault(url):
+        raise UsageError(f"{flag}: as {example}; no request can be sent to this address: {fault}")
+    return url
 
 
 def window(args: argparse.Namespace, found: "HistorySource") -> tuple[float, float]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from moe_serve.cli.canary_inputs import (
+    http_address,
     policy_flag,
     quality,
     quality_flag,
@@ -155,8 +156,7 @@ def _judge(
     from moe_serve.rollout.weights import Track
 
     if args.judge is not None:
-        if "://" not in args.judge:
-            raise UsageError(f"--judge {args.judge!r}: as http://judge:9500")
+        http_address(f"--judge {args.judge!r}", args.judge, "http://judge:9500")
         return lambda wake: Asked(
             url=args.judge,
             every=min(float(args.every), 10.0),

@@ -70,7 +70,7 @@ class Asked:
             self._judge_result = judge_result_of(
                 body, now=time.time(), fresh_seconds=self.fresh_seconds
             )
-        except (httpx.HTTPError, ValueError, AttributeError) as error:
+        except Exception as error:  # noqa: BLE001 - no error may end the thread
             self._judge_result = JudgeUnavailable(
                 reason=f"{self.url} does not answer ({type(error).__name__})"
             )

@@ -31,6 +31,7 @@ class Status:
     at: float = 0.0
     errors: int = 0
     reconciles: int = 0
+    worker_failure: Callable[[], str | None] = lambda: None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def note(self, result: ReconcileResult) -> None:
@@ -42,8 +43,15 @@ class Status:
 
     @property
     def healthy(self) -> bool:
-        """The loop turns, whatever it finds."""
-        return self.result is not None and self.clock() - self.at < self.stale_seconds
+        """The loop turns, whatever it finds, and no thread beside it has ended."""
+        return not self.failure
+
+    @property
+    def failure(self) -> str:
+        """Why it is not healthy, in one line; empty if it is."""
+        if self.result is None or self.clock() - self.at >= self.stale_seconds:
+            return "stuck"
+        return self.worker_failure() or ""
 
     def seen(self) -> dict[str, Any]:
         """What the last look gave, for `canary status` of a shadow: it writes nothing anywhere."""
@@ -69,6 +77,7 @@ def _samples(status: Status) -> Samples:
     samples.put("reconciles_total", status.reconciles)
     samples.put("errors_total", status.errors)
     samples.put("last_reconcile_timestamp_seconds", status.at)
+    samples.put("worker_failed", int(status.worker_failure() is not None))
     if status.result is not None:
         _add_result(samples, status.plan, status.result)
     return samples
@@ -114,8 +123,8 @@ def serve(status: Status, host: str, port: int) -> ThreadingHTTPServer:
                 body = json.dumps(status.seen(), sort_keys=True, allow_nan=False)
                 self._answer(200, "application/json", body)
             elif self.path == "/healthz":
-                well = status.healthy
-                self._answer(200 if well else 503, "text/plain", "ok\n" if well else "stuck\n")
+                failure = status.failure
+                self._answer(503 if failure else 200, "text/plain", f"{failure or 'ok'}\n")
             else:
                 self._answer(404, "text/plain", "only /metrics, /state and /healthz\n")
 

@@ -80,8 +80,13 @@ class Health(BaseModel):
     detail: str
 
 
-def make_app(watch: ComparisonWatch, *, clock: Callable[[], float]) -> FastAPI:
-    """The service over one watched comparison."""
+def make_app(
+    watch: ComparisonWatch,
+    *,
+    clock: Callable[[], float],
+    worker_failure: Callable[[], str | None] = lambda: None,
+) -> FastAPI:
+    """The service over one watched comparison; `worker_failure` fails its health check."""
     app = FastAPI(
         title="moe-serve judge",
         version=__version__,
@@ -101,6 +106,7 @@ def make_app(watch: ComparisonWatch, *, clock: Callable[[], float]) -> FastAPI:
 
     _for_engines(app, watch)
     _for_people(app, watch, clock)
+    _health(app, worker_failure)
     return app
 
 
@@ -160,12 +166,16 @@ def _for_engines(app: FastAPI, watch: ComparisonWatch) -> None:
         return _gate(watch, response, Verdict.ROLLBACK)
 
 
-def _for_people(app: FastAPI, watch: ComparisonWatch, clock: Callable[[], float]) -> None:
-    @app.get("/healthz", response_model=Health)
-    def healthz() -> Health:
-        """The process answers."""
-        return Health(ok=True, detail="alive")
+def _health(app: FastAPI, worker_failure: Callable[[], str | None]) -> None:
+    @app.get("/healthz", response_model=Health, responses={503: {"model": Health}})
+    def healthz(response: Response) -> Health:
+        """The process answers, and none of its threads has ended."""
+        failure = worker_failure()
+        response.status_code = 503 if failure else 200
+        return Health(ok=failure is None, detail=failure or "alive")
 
+
+def _for_people(app: FastAPI, watch: ComparisonWatch, clock: Callable[[], float]) -> None:
     @app.get("/readyz", response_model=Health, responses={503: {"model": Health}})
     def readyz(response: Response) -> Health:
         """The source answered within the policy's blind time."""

@@ -217,6 +217,12 @@ ROLLOUT = _catalogue(
     _counter("reconciles_total", "", "Reconciles of the controller."),
     _counter("errors_total", "", "Reconciles that failed."),
     _gauge("last_reconcile_timestamp_seconds", "", "When the last reconcile ended."),
+    _gauge(
+        "worker_failed",
+        "",
+        "1: a thread beside the loop (judge, watch, load, webhook) ended, and `/healthz` fails; "
+        "0: all run.",
+    ),
     _gauge("leader", "", "1: this controller holds the lease; 0: it waits for it."),
     _gauge(
         "hold_reason",

@@ -30,7 +30,7 @@ def check_health(url: str) -> PreflightCheck:
     try:
         connection.request("GET", path)
         status = connection.getresponse().status
-    except (OSError, HTTPException) as error:
+    except (OSError, HTTPException, UnicodeError) as error:
         return fail(_NAME, f"{url} does not answer ({error}); see the server's log")
     finally:
         connection.close()

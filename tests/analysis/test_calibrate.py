@@ -10,14 +10,14 @@ from moe_serve.analysis.comparison import AnalysisPlan
 from moe_serve.analysis.history import History
 from moe_serve.analysis.series import Cell, CellKind
 from moe_serve.errors import UsageError
-from moe_serve.sources.assemble import Arms, assemble
+from moe_serve.sources.assemble import ArmSelector, assemble
 from tests.testing.histories import START, Fleet, streams
 
 
 def history(hours: float = 12, **fleet: object) -> History:
     known = {"gain": 1.0, "policies": ("zero", "zero"), "hours": hours, **fleet}
     made = streams(Fleet(**known))  # type: ignore[arg-type]
-    return assemble(made, Arms(), START, START + hours * 3600, "memory")
+    return assemble(made, ArmSelector(), START, START + hours * 3600, "memory")
 
 
 def test_independent_noise_is_found() -> None:
@@ -57,7 +57,7 @@ def test_blocks_without_the_registered_size_are_none() -> None:
         if stream.labels.get("bucket") == "8":
             last = bisect.bisect(stream.times, START + 2400)
             del stream.times[last:], stream.values[last:]
-    short = assemble(made, Arms(), START, START + 12 * 3600, "memory")
+    short = assemble(made, ArmSelector(), START, START + 12 * 3600, "memory")
     weights = {Cell(kind=CellKind.STEP, layer=None, bucket=8): 1.0}
     for analysis_plan in (AnalysisPlan(weights=weights), AnalysisPlan(batches=(8,))):
         with pytest.raises(UsageError, match=r"needs 24 blocks of 600 s .* this one has 4"):

@@ -13,7 +13,7 @@ from moe_serve.analysis.noise import Calibration, PodVariation
 from moe_serve.analysis.service import CounterSeries, Measure, grown, quantile
 from moe_serve.errors import UsageError
 from moe_serve.judge.audit import inputs, reproduce
-from moe_serve.sources.assemble import Arms, assemble
+from moe_serve.sources.assemble import ArmSelector, assemble
 from tests.judge.test_audit import SAME
 from tests.testing.histories import START, Fleet, Users, streams
 
@@ -35,7 +35,9 @@ RULES = AnalysisPlan(
 
 def judged(users: Users | None, rules: AnalysisPlan = RULES, hours: float = 4) -> Findings:
     made = streams(Fleet(users=users, hours=hours))
-    return examine(assemble(made, Arms(), START, START + hours * 3600, "memory"), rules, SAME)
+    return examine(
+        assemble(made, ArmSelector(), START, START + hours * 3600, "memory"), rules, SAME
+    )
 
 
 def check(found: Findings, name: str) -> tuple[float | None, bool]:

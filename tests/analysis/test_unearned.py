@@ -18,7 +18,7 @@ from moe_serve.config.policy_file import parse
 from moe_serve.quality.finding import finding
 from moe_serve.quality.result import QualityOutcome
 from moe_serve.report.explanation import explain
-from moe_serve.sources.assemble import Arms, assemble
+from moe_serve.sources.assemble import ArmSelector, assemble
 from moe_serve.sources.streams import Stream, Streams
 from moe_serve.telemetry import slots
 from tests.judge.test_audit import RULES, SAME
@@ -31,7 +31,7 @@ FLEET = Fleet(hours=HOURS, interval=30)
 
 
 def history(made: Streams) -> History:
-    return assemble(made, Arms(), START, START + HOURS * 3600, "memory")
+    return assemble(made, ArmSelector(), START, START + HOURS * 3600, "memory")
 
 
 def judged(made: Streams, rules: AnalysisPlan = RULES) -> Findings:

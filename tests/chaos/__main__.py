@@ -98,7 +98,7 @@ def _counts(kills: Kills) -> list[str]:
         "",
         f"{total} kills in {ends} rollouts: {kills.ends['done']} promoted to the end, "
         f"{kills.ends['rolled_back']} rolled back, as the judge said; no other end. Every line of "
-        f"the history once in the audit (its chain whole) and once as an Event; {kills.told} "
+        f"the history once in the audit (its chain whole) and once as an Event; {kills.notified} "
         f"webhook messages, none lost, {kills.twice} sent twice, told by their key.",
         "",
     ]

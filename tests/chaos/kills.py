@@ -101,7 +101,7 @@ class Kills:
     def _settle(self) -> None:
         """Until every listener was told everything."""
         for _ in range(200):
-            notified = self._told()
+            notified = self._notified()
             if (
                 self._over()
                 and notified
@@ -109,9 +109,9 @@ class Kills:
             ):
                 return
             time.sleep(0.1)
-        raise AssertionError(f"not told everything: {self._told()}")
+        raise AssertionError(f"not told everything: {self._notified()}")
 
-    def _told(self) -> dict[str, int]:
+    def _notified(self) -> dict[str, int]:
         import json
 
         found: dict[str, int] = json.loads(self.arena.api.get(self.arena.state)["data"]["notified"])

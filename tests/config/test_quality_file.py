@@ -11,7 +11,7 @@ from moe_serve.analysis.verdict import Verdict
 from moe_serve.config.quality_file import read
 from moe_serve.errors import UsageError
 from moe_serve.judge.audit import inputs, reproduce
-from moe_serve.quality.finding import QualityFinding, about, bound, finding
+from moe_serve.quality.finding import QualityFinding, accept_if_bound, accept_if_same_pods, finding
 from moe_serve.quality.result import NoQuality, QualityOutcome
 from tests.judge.test_audit import findings
 from tests.testing.probed import Facts, facts, probed
@@ -113,7 +113,7 @@ JUDGED = {"stable": {**STABLE, "track": "a"}, "canary": {**CANARY, "track": "b"}
 
 def test_answers_of_the_judged_pods_count(tmp_path: Path) -> None:
     told = taken(tmp_path, QualityOutcome.PASSED)
-    assert about(told, JUDGED) is told
+    assert accept_if_same_pods(told, JUDGED) is told
     assert findings(told).judgement.verdict is Verdict.PROMOTE
 
 
@@ -133,14 +133,14 @@ def test_answers_of_other_pods_count_for_nothing(
     outcome: QualityOutcome, judged: dict[str, str], says: str, tmp_path: Path
 ) -> None:
     changed = {**JUDGED, "canary": {**JUDGED["canary"], **judged}}
-    other = about(taken(tmp_path, outcome), changed)
+    other = accept_if_same_pods(taken(tmp_path, outcome), changed)
     assert isinstance(other, NoQuality)
     assert says in other.reason
 
 
 def test_pods_that_tell_no_digest_are_not_those_that_were_asked(tmp_path: Path) -> None:
     told = taken(tmp_path, QualityOutcome.PASSED)
-    assert isinstance(about(told, {**JUDGED, "stable": {}}), NoQuality)
+    assert isinstance(accept_if_same_pods(told, {**JUDGED, "stable": {}}), NoQuality)
 
 
 UNASKED = [(None, None), (None, CANARY), (STABLE, {"policy": "aligned"})]
@@ -169,10 +169,10 @@ def test_answers_that_differ_roll_back_and_say_that_nobody_asked(tmp_path: Path)
     assert "not known to be of these pods" in str(found.judgement.quality["reason"])
     # What an audit keeps of it is judged the same again, as is what it kept before anybody asked.
     assert reproduce(inputs(found)).to_json() == found.to_json()
-    assert about(failed, JUDGED) is failed
+    assert accept_if_same_pods(failed, JUDGED) is failed
 
 
 def test_a_pass_cannot_say_itself_that_it_was_noticed() -> None:
     body = probed(QualityOutcome.PASSED, known=(None, None))
     body["reason"] += " (not known to be of these pods: no config_digest of stable and canary)"
-    assert isinstance(bound(finding(body)), NoQuality)
+    assert isinstance(accept_if_bound(finding(body)), NoQuality)

@@ -39,7 +39,7 @@ from moe_serve.rollout.state import (
     RolloutState,
     initial,
 )
-from moe_serve.sources.assemble import Arms, assemble
+from moe_serve.sources.assemble import ArmSelector, assemble
 from moe_serve.sources.prometheus import Prometheus
 from tests.judge.test_audit import SAME
 from tests.rollout.world import World, plan_of
@@ -124,7 +124,7 @@ class Memory:
     """A source over samples in memory."""
 
     def history(self, start: float, end: float) -> Any:
-        return assemble(streams(Fleet()), Arms(), start, end, "memory")
+        return assemble(streams(Fleet()), ArmSelector(), start, end, "memory")
 
 
 class Gone:
@@ -141,7 +141,7 @@ WAITS = replace(initial(PLAN, START), phase=RolloutPhase.QUALITY)
 
 
 def test_a_judge_in_the_process_goes_on_with_its_comparison_after_a_restart() -> None:
-    rules = AnalysisPlan(spread=PodVariation(), under_test=("policy",))
+    rules = AnalysisPlan(pod_variation=PodVariation(), under_test=("policy",))
 
     def judging() -> Judging:
         return Judging(
@@ -469,9 +469,9 @@ def test_the_metrics_say_phase_weights_verdict_and_trouble() -> None:
     assert found['moe_serve_rollout_hold_reason{reason="drift"}'] == 0
     roles = {key: value for key, value in found.items() if "track_info" in key}
     assert roles == {
-        'moe_serve_rollout_track_info{track="stable"}{pod_label="gptoss-1"}': 1,
-        'moe_serve_rollout_track_info{track="baseline"}{pod_label="gptoss-1b"}': 1,
-        'moe_serve_rollout_track_info{track="canary"}{pod_label="gptoss-2"}': 1,
+        'moe_serve_rollout_track_info{pod_label="gptoss-1"}{track="stable"}': 1,
+        'moe_serve_rollout_track_info{pod_label="gptoss-1b"}{track="baseline"}': 1,
+        'moe_serve_rollout_track_info{pod_label="gptoss-2"}{track="canary"}': 1,
     }
     assert found["moe_serve_rollout_weights_in_force"] == 1
     assert found["moe_serve_rollout_last_reconcile_timestamp_seconds"] == 7.0
@@ -490,8 +490,8 @@ def test_metrics_and_their_catalogue_name_the_same() -> None:
         family.name + ("_total" if family.type == "counter" else ""): family.samples[0].labels
         for family in families
     }
-    assert {name: tuple(labels) for name, labels in shown.items()} == {
-        metric.name: metric.labels for metric in ROLLOUT.values()
+    assert {name: set(labels) for name, labels in shown.items()} == {
+        metric.name: set(metric.labels) for metric in ROLLOUT.values()
     }
 
 

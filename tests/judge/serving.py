@@ -18,12 +18,14 @@ from moe_serve.judge.app import make_app
 from moe_serve.judge.watch import ComparisonWatch
 from moe_serve.quality.finding import QualityFinding
 from moe_serve.quality.result import NoQuality
-from moe_serve.sources.assemble import ArmSelector, Way, assemble
+from moe_serve.sources.assemble import ArmSelector, QuerySource, assemble
 from tests.judge.test_audit import SAME
 from tests.testing.histories import START, Fleet, streams
 
 NOW = START + 4 * 3600
-WAY = Way(source="memory", words=lambda names, start, end: f"{'|'.join(names)} {start} {end}")
+WAY = QuerySource(
+    source="memory", build_query=lambda names, start, end: f"{'|'.join(names)} {start} {end}"
+)
 RULES = AnalysisPlan(pod_variation=PodVariation(), under_test=("policy",))
 
 

@@ -9,7 +9,7 @@ from moe_serve.errors import UsageError
 from moe_serve.judge.audit import Audit, entries, reproduce
 from moe_serve.quality.finding import QualityFinding, finding
 from moe_serve.quality.result import NoQuality, QualityOutcome
-from moe_serve.sources.assemble import ArmSelector, Way, assemble
+from moe_serve.sources.assemble import ArmSelector, QuerySource, assemble
 from tests.testing.histories import START, Fleet, streams
 from tests.testing.probed import probed
 
@@ -31,7 +31,9 @@ def findings(
     quality: QualityFinding | NoQuality = SAME, hours: float = 4, **fleet: object
 ) -> Findings:
     made = streams(Fleet(**fleet))  # type: ignore[arg-type]
-    way = Way(source="memory", words=lambda names, start, end: f"{names} {start} {end}")
+    way = QuerySource(
+        source="memory", build_query=lambda names, start, end: f"{names} {start} {end}"
+    )
     history = assemble(made, ArmSelector(), START, START + hours * 3600, "memory", way)
     return examine(history, RULES, quality)
 

@@ -66,7 +66,7 @@ def _fake() -> Side:
         disown_route=lambda: setattr(server, "ours", False),
         delete_route=lambda: setattr(server, "weights", None),
         ask=lambda approve, abort: setattr(
-            server, "person", HumanRequest(approve=approve, abort=abort)
+            server, "human_request", HumanRequest(approve=approve, abort=abort)
         ),
         count_events=lambda: len(server.events),
     )

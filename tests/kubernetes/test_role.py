@@ -72,7 +72,11 @@ class Ground:
         self, rules: list[dict[str, Any]], stop: threading.Event, *, active: bool = True
     ) -> Runner:
         wanted = ControllerSettings(
-            plan=load(self.arena.plan_file), active=active, every=1, me="a", failpoint=Failpoint()
+            plan=load(self.arena.plan_file),
+            active=active,
+            every=1,
+            identity="a",
+            failpoint=Failpoint(),
         )
         runner, beside = assemble(self._as(rules), wanted, lambda wake: self.judge, [], [])
         for thread in beside:

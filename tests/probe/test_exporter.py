@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
-from pathlib import ProbePath
+from pathlib import Path
 
 import httpx
 import pytest
@@ -11,7 +11,7 @@ import pytest
 from moe_serve.errors import MoeServeError
 from moe_serve.probe.exporter import ExporterClient, Traffic
 from moe_serve.sources.scraped import Scraper, Target
-from moe_serve.telemetry.record import Phase
+from moe_serve.telemetry.record import BatchPhase
 from tests.exporter.workers import STEP, WINDOW
 from tests.testing.exporters import exporting, saying, stepped, worker
 
@@ -32,7 +32,7 @@ def traffic(url: str) -> Traffic:
     return asyncio.run(ExporterClient(FLAG, url).traffic())
 
 
-def test_the_facts_are_those_that_the_judge_reads(tmp_path: ProbePath) -> None:
+def test_the_facts_are_those_that_the_judge_reads(tmp_path: Path) -> None:
     for rank in range(2):
         worker(tmp_path, tp=rank, policy="rounded")
     with exporting(tmp_path) as url:
@@ -43,19 +43,19 @@ def test_the_facts_are_those_that_the_judge_reads(tmp_path: ProbePath) -> None:
     assert (found["policy"], found["config_digest"]) == ("rounded", "0123456789abcdef")
 
 
-def test_the_busiest_batch_size_is_by_time_and_without_prefill(tmp_path: ProbePath) -> None:
+def test_the_busiest_batch_size_is_by_time_and_without_prefill(tmp_path: Path) -> None:
     writer = worker(tmp_path)
     for _ in range(30):
-        stepped(writer, Phase.DECODE, 4, 0.01)
+        stepped(writer, BatchPhase.DECODE, 4, 0.01)
     for _ in range(10):
-        stepped(writer, Phase.DECODE, 32, 0.09)
+        stepped(writer, BatchPhase.DECODE, 32, 0.09)
     for _ in range(10):
-        stepped(writer, Phase.MIXED, 64, 1)
+        stepped(writer, BatchPhase.MIXED, 64, 1)
     with exporting(tmp_path) as url:
         assert traffic(url) == Traffic(exporter=url, batch=32, busy_share=0.75)
 
 
-def test_forward_passes_tell_it_where_steps_have_no_time(tmp_path: ProbePath) -> None:
+def test_forward_passes_tell_it_where_steps_have_no_time(tmp_path: Path) -> None:
     writer = worker(tmp_path)
     writer.add(WINDOW, 5_000_000, tokens=64)
     with exporting(tmp_path) as url:
@@ -70,12 +70,15 @@ def test_forward_passes_tell_it_where_steps_have_no_time(tmp_path: ProbePath) ->
     ("made", "says"),
     [
         (lambda _: None, "has timed no batch without prefill, so traffic has no size"),
-        (lambda writer: stepped(writer, Phase.MIXED, 8, 1), "has timed no batch without prefill"),
-        (lambda writer: stepped(writer, Phase.DECODE, 0, 1), "too large to have a size"),
+        (
+            lambda writer: stepped(writer, BatchPhase.MIXED, 8, 1),
+            "has timed no batch without prefill",
+        ),
+        (lambda writer: stepped(writer, BatchPhase.DECODE, 0, 1), "too large to have a size"),
     ],
 )
 def test_traffic_without_a_size_is_said(
-    made: Callable[..., None], says: str, tmp_path: ProbePath
+    made: Callable[..., None], says: str, tmp_path: Path
 ) -> None:
     made(worker(tmp_path))
     with exporting(tmp_path) as url, pytest.raises(MoeServeError) as caught:
@@ -84,19 +87,19 @@ def test_traffic_without_a_size_is_said(
     assert says in str(caught.value)
 
 
-Opened = Callable[[ProbePath], AbstractContextManager[str]]
+Opened = Callable[[Path], AbstractContextManager[str]]
 
 
-def _empty(folder: ProbePath) -> AbstractContextManager[str]:
+def _empty(folder: Path) -> AbstractContextManager[str]:
     return exporting(folder)
 
 
-def _without_digest(folder: ProbePath) -> AbstractContextManager[str]:
+def _without_digest(folder: Path) -> AbstractContextManager[str]:
     worker(folder, config_digest=None)
     return exporting(folder)
 
 
-def _two_ranks(folder: ProbePath) -> AbstractContextManager[str]:
+def _two_ranks(folder: Path) -> AbstractContextManager[str]:
     for rank, digest in enumerate(("a" * 16, "b" * 16)):
         worker(folder, tp=rank, config_digest=digest)
     return exporting(folder)
@@ -115,7 +118,7 @@ def _two_ranks(folder: ProbePath) -> AbstractContextManager[str]:
     ],
 )
 def test_what_is_no_exporter_of_one_configuration_is_one_line(
-    opened: Opened, says: str, tmp_path: ProbePath
+    opened: Opened, says: str, tmp_path: Path
 ) -> None:
     with opened(tmp_path) as url, pytest.raises(MoeServeError) as caught:
         told(url)
@@ -143,7 +146,7 @@ def test_an_address_without_an_exporter_is_one_line(url: str, says: str) -> None
 
 @pytest.mark.parametrize("change", [{"config_digest": "b" * 16}, {"policy": "rounded"}])
 def test_two_pods_behind_one_address_are_found_out(
-    change: dict[str, str], tmp_path: ProbePath, stack: ExitStack
+    change: dict[str, str], tmp_path: Path, stack: ExitStack
 ) -> None:
     worker(tmp_path / "one")
     worker(tmp_path / "other", **change)
@@ -158,7 +161,7 @@ def test_two_pods_behind_one_address_are_found_out(
     assert value in str(caught.value)
 
 
-def test_an_address_needs_no_path(tmp_path: ProbePath) -> None:
+def test_an_address_needs_no_path(tmp_path: Path) -> None:
     worker(tmp_path)
     with exporting(tmp_path) as url:
         for short in (url.removesuffix("metrics"), url.removesuffix("/metrics")):
@@ -166,10 +169,10 @@ def test_an_address_needs_no_path(tmp_path: ProbePath) -> None:
             assert told(short) == told(url)
 
 
-def test_pods_that_are_alike_may_share_an_address(tmp_path: ProbePath, stack: ExitStack) -> None:
+def test_pods_that_are_alike_may_share_an_address(tmp_path: Path, stack: ExitStack) -> None:
     worker(tmp_path / "one")
     writer = worker(tmp_path / "other")
-    stepped(writer, Phase.DECODE, 8, 1)
+    stepped(writer, BatchPhase.DECODE, 8, 1)
     pods = [stack.enter_context(exporting(tmp_path / name)) for name in ("one", "other")]
     both = stack.enter_context(saying(*(httpx.get(pod, trust_env=False).text for pod in pods)))
     assert told(both) == told(pods[0])

@@ -99,7 +99,7 @@ class Rollout(RuleBasedStateMachine):
     @rule(
         arm=st.sampled_from(Track),
         count=st.integers(0, 1),
-        kind=st.sampled_from(("strangers", "full")),
+        kind=st.sampled_from(("unexpected_pods", "full")),
     )
     def odd_pods(self, arm: Track, count: int, kind: str) -> None:
         getattr(self.world, kind)[arm] = count

@@ -15,7 +15,8 @@ from tests.rollout.world import World, plan_of
 
 TRACES = sorted(Path(__file__).with_name("traces").glob("*.yaml"))
 _SEEN = {
-    "ready", "strangers", "full", "missing", "word", "quality", "since", "route", "route_stuck",
+    "ready", "unexpected_pods", "full", "missing", "word", "quality", "since", "route",
+    "route_stuck",
     "approve", "abort", "load_pods", "faults", "refused", "jump_minutes",
 }  # fmt: skip
 _EXPECTED = {"phase", "weights", "waits", "last", "diff", "writes", "step"}
@@ -61,7 +62,7 @@ def _found(world: World, written: int) -> dict[str, Any]:
 
 
 def _change(world: World, row: dict[str, Any]) -> None:
-    for kind in ("ready", "strangers", "full"):
+    for kind in ("ready", "unexpected_pods", "full"):
         getattr(world, kind).update({Track(arm): count for arm, count in row.get(kind, {}).items()})
     read = {
         "missing": lambda arms: {Track(arm) for arm in arms},

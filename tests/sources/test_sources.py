@@ -64,7 +64,7 @@ def test_a_recorded_fleet_gives_its_true_gain(recorded: Path) -> None:
         "vllm": "0.32.0",
         "config_digest": "0123456789abcdef",
     }
-    found = examine(history, AnalysisPlan(spread=PodVariation()), NoQuality(reason="none"))
+    found = examine(history, AnalysisPlan(pod_variation=PodVariation()), NoQuality(reason="none"))
     assert isinstance(found.step, Estimate)
     assert found.step.lo < np.log(1.08) < found.step.hi
     assert found.observed.canary.void == {"process restarted": 1}

@@ -362,7 +362,7 @@ def _history(count: int) -> list[bytes]:
     return states
 
 
-def _read(pair: bytes) -> layout.Slot | None:
+def _read(pair: bytes) -> layout.SlotLayout | None:
     return layout.unpack_slot(pair, 0, 10**9)
 
 

@@ -29,7 +29,7 @@ from moe_serve.quality.answers import Answer, AnswerKind
 from moe_serve.quality.comparison import compare
 from moe_serve.quality.finding import finding
 from moe_serve.quality.result import NoQuality, QualityResult
-from moe_serve.report.data import ArmSheet, Calibration, Chapter, Event, ReportData
+from moe_serve.report.data import ArmSheet, CalibrationSummary, Chapter, Event, ReportData
 
 TERMS = EstimatorSettings(
     interim_analyses=InterimAnalyses(first=6, last=24),
@@ -230,8 +230,12 @@ def report() -> ReportData:
         ),
         machine=(("processor", "2 cores"), ("memory", "24 GiB"), ("Python", "3.11.7")),
         calibration=(
-            Calibration(label="aligned against zero", bytes_ratio=1.123, seconds_ratio=1.131),
-            Calibration(label="upstream against zero", bytes_ratio=1.198, seconds_ratio=1.21),
+            CalibrationSummary(
+                label="aligned against zero", bytes_ratio=1.123, seconds_ratio=1.131
+            ),
+            CalibrationSummary(
+                label="upstream against zero", bytes_ratio=1.198, seconds_ratio=1.21
+            ),
         ),
         not_proven=(
             "AMD hardware: the kernel is emulated on a CPU; its time follows its bytes by design.",
