@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from moe_serve.exporter.collector import Collector
-from moe_serve.exporter.samples import Samples
 from moe_serve.exporter.sources import Sources
+from moe_serve.metrics.samples import Samples
 from moe_serve.telemetry.record import BatchPhase, GraphMode, Rank, RecordWriter, SlotKey, SlotKind
 
 KERNEL = SlotKey(

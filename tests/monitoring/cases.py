@@ -168,8 +168,8 @@ CASES = {
         labels={**_OF_RANK, "reason": "dropped"},
     ),
     "MoeServeRolloutTrouble": Case(
-        fires=_gauge("moe_serve_rollout_trouble", 1, f'{_CONTROLLER}, reason="fault"'),
-        silent=_gauge("moe_serve_rollout_trouble", 0, f'{_CONTROLLER}, reason="fault"'),
+        fires=_gauge("moe_serve_rollout_hold_reason", 1, f'{_CONTROLLER}, reason="fault"'),
+        silent=_gauge("moe_serve_rollout_hold_reason", 0, f'{_CONTROLLER}, reason="fault"'),
         labels={**_OF_CONTROLLER, "reason": "fault"},
     ),
     "MoeServeRolloutWithoutLeader": Case(
