@@ -15,15 +15,15 @@ PORT, LABEL, RANGE = "http://judge:port", "http://a..b:1", "http://127.0.0.1:999
 @pytest.mark.parametrize(
     "command",
     [
-        "canary run --plan PLAN --judge URL",
-        "canary run --plan PLAN --prometheus URL",
-        "canary run --plan PLAN --policy POLICY",
-        "canary status --plan PLAN --controller URL",
+        "canary run --rollout-file PLAN --judge URL",
+        "canary run --rollout-file PLAN --prometheus URL",
+        "canary run --rollout-file PLAN --policy-file POLICY",
+        "canary status --rollout-file PLAN --controller URL",
         "canary judge --prometheus URL",
         "canary serve --exporter stable=URL --exporter canary=http://127.0.0.1:1",
-        "canary serve --policy EXPORTERS",
-        "quality probe --stable URL --canary http://127.0.0.1:1",
-        "bench --stable URL --canary http://127.0.0.1:1 --out OUT",
+        "canary serve --policy-file EXPORTERS",
+        "quality probe --stable-url URL --canary-url http://127.0.0.1:1",
+        "bench --stable-label URL --canary-label http://127.0.0.1:1 --out OUT",
     ],
 )
 def test_address_that_no_request_can_be_sent_to_is_refused(
