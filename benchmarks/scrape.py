@@ -95,7 +95,7 @@ def proof(layers: int) -> dict[str, Any]:
         "intercepted_calls": 1024,
         "fault": None,
         "graphs": {"sizes": list(SIZES), "modes": ["full", "piecewise"]},
-        "config_digest": "0123456789abcdef",
+        "worker_config_digest": "0123456789abcdef",
         "device": {"type": "hip", "name": "AMD Instinct MI355X", "clock_hertz": 100_000_000},
         "layers": {"moe": 36, "sampled": list(range(layers))},
         "markers": {

@@ -12,10 +12,9 @@ from typing import Any
 
 import torch
 
-from moe_serve_emulation import STANDIN
+from moe_serve_emulation import AITER_MODULE, STANDIN
 from moe_serve_emulation.errors import EmulationError
 from moe_serve_emulation.kernel import BLOCK_ROWS, blocks
-from moe_serve_emulation.seam import AITER_MODULE
 
 ALIGNMENT = 256
 _MARK = "_moe_serve_emulated"

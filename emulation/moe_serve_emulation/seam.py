@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from moe_serve.vllm_plugin.import_hook import on_import
+from moe_serve_emulation import AITER_MODULE
 from moe_serve_emulation.errors import EmulationError
 
 VARIABLE = "MOE_SERVE_EMULATE_AITER"
@@ -20,7 +21,6 @@ VARIABLE = "MOE_SERVE_EMULATE_AITER"
 PATHS = ("cktile", "flydsl")
 EXPERTS_MODULE = "vllm.model_executor.layers.fused_moe.experts.cpu_moe"
 WORKER_MODULE = "vllm.v1.worker.cpu_worker"
-AITER_MODULE = "vllm.model_executor.layers.fused_moe.experts.rocm_aiter_moe"
 
 
 def register() -> None:

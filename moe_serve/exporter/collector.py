@@ -9,8 +9,9 @@ from pathlib import Path
 from moe_serve import __version__
 from moe_serve.exporter import samples as made
 from moe_serve.exporter.proof import ProofFacts
-from moe_serve.exporter.samples import Samples
 from moe_serve.exporter.sources import RecordSource, Sources
+from moe_serve.metrics.catalogue import EXPORTER
+from moe_serve.metrics.samples import Samples
 from moe_serve.preflight.proof import check_proof
 from moe_serve.telemetry.record import Record
 
@@ -31,7 +32,7 @@ class Collector:
     def _collect(self) -> Samples:
         begun = time.perf_counter()
         errors = self._sources.errors
-        samples, bound, before = Samples(), 0, sum(errors.values())
+        samples, bound, before = Samples(EXPORTER), 0, sum(errors.values())
         for source in self._sources.read():
             bound += self._add(samples, source)
         for rank in self._sources.unreadable:

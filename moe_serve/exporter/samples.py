@@ -2,12 +2,10 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from itertools import accumulate
 
 from moe_serve.exporter.proof import ProofFacts, moe_shape
 from moe_serve.exporter.roofline import MoeShape, dtype_of, floor_seconds, peaks_of, work
-from moe_serve.metrics.catalogue import METRICS, Type
+from moe_serve.metrics.samples import Distribution, Samples
 from moe_serve.telemetry.record import Record
 from moe_serve.telemetry.slots import (
     EAGER_BUCKETS,
@@ -21,48 +19,11 @@ from moe_serve.telemetry.slots import (
     Totals,
 )
 
-Labels = tuple[str, ...]
 STATES = ("on", "off", "failed", "over_budget", "unsupported")
-# Series of a histogram: a bound each, +Inf, count and sum.
-_HISTOGRAM_SERIES = len(HISTOGRAM_SECONDS) + 3
-_COUNTERS = frozenset(name for name, metric in METRICS.items() if metric.type is Type.COUNTER)
+_BOUNDS = (*(f"{bound:.9g}" for bound in HISTOGRAM_SECONDS), "+Inf")
+_HISTOGRAM_SERIES = len(_BOUNDS) + 2
 _BASES = (("unpadded", False), ("executed", True))
 _SINGLE_SERIES = 64  # of a rank: everything that is not a slot's
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Distribution:
-    """A histogram's counts, not cumulative and with those above the last bound, and its sum."""
-
-    counts: tuple[int, ...]
-    sum: float
-
-    def buckets(self) -> list[tuple[str, float]]:
-        """Cumulative, as Prometheus has them."""
-        bounds = [*(f"{bound:.9g}" for bound in HISTOGRAM_SECONDS), "+Inf"]
-        return [(bound, float(n)) for bound, n in zip(bounds, accumulate(self.counts), strict=True)]
-
-
-class Samples:
-    """Values by metric and labels; equal labels add up in counters."""
-
-    def __init__(self) -> None:
-        self.values: dict[str, dict[Labels, float]] = defaultdict(dict)
-        self.histograms: dict[str, dict[Labels, Distribution]] = defaultdict(dict)
-
-    def put(self, name: str, value: float | None, *labels: str) -> None:
-        """Set a gauge, or add to a counter; None is no sample."""
-        if value is None:
-            return
-        series = self.values[name]
-        if name in _COUNTERS and labels in series:
-            value += series[labels]
-        series[labels] = value
-
-    def count(self) -> int:
-        """How many series these are."""
-        single = sum(map(len, self.values.values()))
-        return single + _HISTOGRAM_SERIES * sum(map(len, self.histograms.values()))
 
 
 def add_totals(samples: Samples, record: Record) -> None:
@@ -96,6 +57,7 @@ def _add_calls(
         rows = sum(totals.tokens for totals in each)
         samples.put("kernel_tokens_total", rows, rank, mode, phase)
         samples.histograms["kernel_duration_seconds"][rank, mode, phase] = Distribution(
+            bounds=_BOUNDS,
             counts=tuple(map(sum, zip(*(totals.histogram for totals in each), strict=True))),
             sum=sum(totals.seconds for totals in each),
         )
@@ -205,7 +167,7 @@ def _call(facts: ProofFacts, shape: ProofFacts) -> Iterator[str]:
     yield from (_number(shape, "hidden"), _number(shape, "live_neurons"))
     for name in ("padded", "sent"):
         yield from (_number(shape, name, "hidden"), _number(shape, name, "intermediate"))
-    yield facts.text("config_digest")
+    yield facts.text("worker_config_digest")
 
 
 def _number(facts: ProofFacts, *path: str) -> str:

@@ -10,9 +10,10 @@ from pydantic import BaseModel, ConfigDict
 from moe_serve import __version__
 from moe_serve.analysis.provenance import Subject
 from moe_serve.analysis.verdict import Severity, Verdict
-from moe_serve.judge.metrics import exposition
+from moe_serve.judge.metrics import judge_samples
 from moe_serve.judge.page import page
 from moe_serve.judge.watch import ComparisonWatch
+from moe_serve.metrics.exposition import TEXT, render
 from moe_serve.report.explanation import explain
 
 CONTENT_SECURITY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
@@ -186,9 +187,7 @@ def _for_people(app: FastAPI, watch: ComparisonWatch, clock: Callable[[], float]
     @app.get("/metrics", response_class=PlainTextResponse)
     def metrics() -> PlainTextResponse:
         """The verdict for Prometheus."""
-        return PlainTextResponse(
-            exposition(watch.answer()), media_type="text/plain; version=0.0.4; charset=utf-8"
-        )
+        return PlainTextResponse(render(judge_samples(watch.answer())), media_type=TEXT)
 
     @app.get("/", response_class=HTMLResponse)
     def live() -> HTMLResponse:

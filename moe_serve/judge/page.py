@@ -92,7 +92,7 @@ def _findings(found: Findings) -> str:
             "<h2>Left out</h2>",
             _excluded(found),
             f"<p>{escape(seen.origin)}, {_time(seen.start)} to {_time(seen.end)}, "
-            f"rules {escape(judgement.config_digest)}.</p>",
+            f"rules {escape(judgement.analysis_plan_digest)}.</p>",
         )
     )
 

@@ -17,7 +17,7 @@ def explain(found: Findings) -> str:
         "",
         f"window    {_time(seen.start)} to {_time(seen.end)}, {found.blocks} blocks",
         f"source    {seen.origin} (evidence {judgement.graded})",
-        f"rules     {judgement.config_digest}",
+        f"rules     {judgement.analysis_plan_digest}",
         "",
         *_queries(found),
         "checks",

@@ -7,10 +7,9 @@ from html import escape
 from typing import Any
 
 import matplotlib as mpl
+from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-
-from moe_serve.report.markup import Html
 
 # Drawn in these colours, then replaced by the page's variables: one figure for light and dark.
 INK, MUTED, GRID = "#010101", "#020202", "#030303"
@@ -76,7 +75,7 @@ def canvas(
     return figure, list(grid[0])
 
 
-def inline(figure: Figure, caption: Caption) -> Html:
+def inline(figure: Figure, caption: Caption) -> Markup:
     """The figure as an `<svg>` element: deterministic, with ids of its own, loading nothing."""
     buffer = io.StringIO()
     with mpl.rc_context({**_STYLE, "svg.hashsalt": caption.name}):
@@ -91,7 +90,7 @@ def inline(figure: Figure, caption: Caption) -> Html:
     text = re.sub(r'(href="|url\()#', rf"\1#{caption.name}-", text)
     for colour, variable in _VARIABLES.items():
         text = text.replace(colour, f"var(--{variable})")
-    return Html(_described(text, caption))
+    return Markup(_described(text, caption))
 
 
 def _opening(caption: Caption) -> str:

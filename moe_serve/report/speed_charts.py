@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
@@ -22,7 +23,6 @@ from moe_serve.report.figures import (
     house_style,
     inline,
 )
-from moe_serve.report.markup import Html
 from moe_serve.report.published import Published
 from moe_serve.report.wording import MINUS, percent, rate
 
@@ -38,7 +38,7 @@ def _gain(log_ratio: float) -> float:
 
 
 @house_style
-def over_time(chapter: Chapter, name: str) -> Html:
+def over_time(chapter: Chapter, name: str) -> Markup:
     """Each block's gain, and the estimate with its ends up to it."""
     figure, axes = canvas(2, 3.3)
     axes[1].sharey(axes[0])
@@ -186,7 +186,7 @@ def _no_data(axis: Axes, reason: str) -> None:
 
 
 @house_style
-def by_batch_size(chapter: Chapter, name: str) -> Html:
+def by_batch_size(chapter: Chapter, name: str) -> Markup:
     """The gain at each exact batch size, of the kernel and of the whole step; beside it the
     published ratios, where the chapter has them.
     """

@@ -44,9 +44,10 @@ def _chapter(chapter: Chapter) -> list[str]:
         "",
     ]
     compared = tables.answers(chapter.quality)
-    exam = tables.exam(chapter.exam) if chapter.exam is not None else None
-    for found_table in (tables.arms(chapter), tables.by_cell(chapter), compared, exam):
+    for found_table in (tables.arms(chapter), tables.by_cell(chapter), compared):
         lines += _table(found_table) if found_table is not None else []
+    if chapter.circumstances:
+        lines += _table(tables.pairs("The comparison", chapter.circumstances))
     return [*lines, *_table(tables.checks(chapter))]
 
 
@@ -56,7 +57,6 @@ def _circumstances(data: ReportData) -> list[str]:
         lines += _table(tables.calibration(data.calibration))
     for caption, facts in (
         ("The machine", data.machine),
-        ("The comparison", data.comparison),
         ("Seeds", data.seeds),
     ):
         lines += _table(tables.pairs(caption, facts)) if facts else []

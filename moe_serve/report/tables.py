@@ -1,13 +1,13 @@
 """The numbers behind the page, as rows of text: for the page's tables and for Markdown alike."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from moe_serve.analysis.estimate import CellEstimate, Estimate, NoEstimate
 from moe_serve.analysis.verdict import Check, Severity
-from moe_serve.quality.finding import QualityFinding
-from moe_serve.quality.result import Difference, NoQuality, QualityResult
-from moe_serve.report.data import ArmSheet, CalibrationSummary, Chapter, Exam, Facts
+from moe_serve.quality.finding import QualityFinding, QualityMode
+from moe_serve.quality.result import NoQuality
+from moe_serve.report.data import ArmSheet, CalibrationSummary, Chapter, Facts
 from moe_serve.report.wording import (
     bound,
     check_value,
@@ -49,9 +49,7 @@ def _sheet(arm: ArmSheet) -> dict[str, str]:
         **{f"pads, {label}": value for label, value in arm.pads},
         "neurons lost": neurons(arm),
         **({"bytes fetched": f"{arm.bytes_ratio:.3f}"} if arm.bytes_ratio is not None else {}),
-        **dict(arm.versions),
-        **dict(arm.environment),
-        **({"flags": " ".join(arm.flags)} if arm.flags else {}),
+        **dict(arm.facts),
     }
 
 
@@ -134,36 +132,23 @@ def _cell(entry: CellEstimate) -> tuple[str, ...]:
     return (str(entry.cell), share(entry.weight), *rate_row(entry))
 
 
-def answers(quality: QualityResult | QualityFinding | NoQuality) -> Table | None:
-    """Differences between the arms' answers, beside the noise floor, in nats a token."""
+def answers(quality: QualityFinding | NoQuality) -> Table | None:
+    """The answers' comparison: its cells, or the right answers of both arms; None without any."""
     if isinstance(quality, NoQuality):
         return None
-    if isinstance(quality, QualityFinding):
-        return _by_path(quality)
-    parts = (
-        ("prefill, canary", quality.prefill),
-        ("prefill, noise floor", quality.noise_prefill),
-        ("decode, canary", quality.decode),
-        ("decode, noise floor", quality.noise_decode),
-    )
-    return Table(
-        caption=f"Nats a token; bounds are one-sided at {share(quality.confidence)}; "
-        f"{quality.epsilon_nats:g} is allowed.",
-        head=("", "prompts", "tokens", "mean |d|", "from", "to", "mean d", "largest", "top-1"),
-        rows=tuple(_difference(label, part) for label, part in parts if part is not None),
-    )
+    task = quality.mode is QualityMode.NON_INFERIOR
+    return _right_answers(quality) if task else _by_path(quality)
 
 
 def _by_path(quality: QualityFinding) -> Table | None:
-    """The quality gate's cells, where its mode has cells."""
     cells = quality.body.get("cells")
     if not isinstance(cells, list):
         return None
     keys = ("excess_nats", "lower", "upper", "floor_nats")
     return Table(
-        caption=f"Nats a token that the canary lies farther from the reference than stable; each "
-        f"upper bound must lie below {quality.allowed:g}. The floor is stable's own distance.",
-        head=("path", "concurrency", "texts", "excess", "from", "to", "floor"),
+        caption="Nats per token by which the canary lies farther from the reference than stable; "
+        f"each upper bound must lie below {quality.allowed:g}. The floor is stable's own distance.",
+        head=("path", "concurrency", "prompts", "excess", "from", "to", "floor"),
         rows=tuple(
             (
                 str(cell["path"]),
@@ -176,24 +161,21 @@ def _by_path(quality: QualityFinding) -> Table | None:
     )
 
 
-def exam(found: Exam) -> Table:
-    """How many answers are right, arm by arm."""
+def _right_answers(quality: QualityFinding) -> Table | None:
+    found = quality.body.get("canary")
+    if not isinstance(found, Mapping):
+        return None
+    items = int(found["items"])
     return Table(
-        caption=f"Right answers to {found.items} questions of the task {found.task}, each with one "
-        f"right answer: {found.lost} are right on the stable arm alone, {found.won} on the canary "
-        f"alone (p = {found.p_not_worse:.2g} if it were no worse; McNemar's exact test).",
-        head=("arm", "right", "of", "accuracy"),
+        caption=f"Right answers to {items} questions of the task {quality.body.get('task')}: "
+        f"{found['lost']} are right in the baseline alone, {found['won']} in the canary alone "
+        f"(p = {found['p_not_worse']:.2g} if the canary were no worse; McNemar's exact test).",
+        head=("answers", "right", "of", "accuracy"),
         rows=tuple(
-            (arm, str(right), str(found.items), share(right / found.items))
-            for arm, right in (("stable", found.stable), ("canary", found.canary))
+            (name, str(round(found[key] * items)), str(items), share(found[key]))
+            for name, key in (("baseline", "baseline"), ("canary", "arm"))
         ),
     )
-
-
-def _difference(label: str, part: Difference) -> tuple[str, ...]:
-    top1 = "not asked" if part.top1_agreement is None else share(part.top1_agreement)
-    values = (part.mean_abs_nats, part.lower, part.upper, part.mean_nats, part.max_abs_nats)
-    return (label, str(part.prompts), str(part.tokens), *map(nats, values), top1)
 
 
 def calibration(points: tuple[CalibrationSummary, ...]) -> Table:

@@ -8,7 +8,7 @@ from typing import assert_never
 from moe_serve.analysis.estimate import CellEstimate, Estimate, NoEstimate
 from moe_serve.analysis.verdict import Check, Verdict
 from moe_serve.quality.finding import QualityFinding, QualityMode
-from moe_serve.quality.result import NoQuality, QualityOutcome, QualityResult
+from moe_serve.quality.result import NoQuality, QualityOutcome
 from moe_serve.report.data import ArmSheet, Chapter
 
 NONE = "no data"
@@ -79,23 +79,19 @@ def rate_row(found: Estimate | CellEstimate) -> tuple[str, ...]:
     return percent(found.theta), percent(found.lo), percent(found.hi), str(found.blocks)
 
 
-def distance(quality: QualityResult | QualityFinding | NoQuality) -> str:
+def distance(quality: QualityFinding | NoQuality) -> str:
     """How far the answers lie apart, in one short line."""
     if isinstance(quality, NoQuality):
         return quality.reason
-    if isinstance(quality, QualityFinding):
-        task = quality.mode is QualityMode.NON_INFERIOR
-        allowed = share(quality.allowed) if task else f"{quality.allowed:g} nats a token"
-        if quality.number is None:
-            return f"{allowed} allowed"
-        most = share(quality.number) if task else nats(quality.number)
-        return f"at most {most} lost, {allowed} allowed"
-    parts = [part.mean_abs_nats for part in (quality.prefill, quality.decode) if part is not None]
-    mean_log_ratio = f"{nats(max(parts))} nats a token apart, " if parts else ""
-    return f"{mean_log_ratio}{quality.epsilon_nats:g} allowed"
+    task = quality.mode is QualityMode.NON_INFERIOR
+    allowed = share(quality.allowed) if task else f"{quality.allowed:g} nats per token"
+    if quality.number is None:
+        return f"{allowed} allowed"
+    most = share(quality.number) if task else nats(quality.number)
+    return f"at most {most} lost, {allowed} allowed"
 
 
-def answers(quality: QualityResult | QualityFinding | NoQuality) -> tuple[str, str]:
+def answers(quality: QualityFinding | NoQuality) -> tuple[str, str]:
     """The answers' comparison as (word, reason)."""
     if isinstance(quality, NoQuality):
         return "not compared", quality.reason

@@ -31,7 +31,7 @@ _FIELDS = {
 }  # fmt: skip
 
 
-def config_digest(
+def worker_config_digest(
     vllm_config: Any, versions: Mapping[str, object], environment: Mapping[str, str] = os.environ
 ) -> str:
     """16 hex digits, equal where configuration and software are; pads and policy are not in it."""

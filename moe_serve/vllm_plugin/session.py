@@ -143,7 +143,7 @@ class Session:
             self.decode_width = facts.decode_width(config)
             return {
                 "graphs": facts.graphs(config),
-                "config_digest": facts.config_digest(config, versions),
+                "worker_config_digest": facts.worker_config_digest(config, versions),
             }
         except Exception as error:  # noqa: BLE001  # vLLM's configuration changes with releases
             logger.warning("moe-serve: the proof lacks the configuration: %s", error)

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from moe_serve.exporter import samples as module
 from moe_serve.exporter.collector import Collector, unproven
-from moe_serve.exporter.exposition import render
 from moe_serve.exporter.proof import ProofFacts
 from moe_serve.exporter.roofline import peaks_of
-from moe_serve.exporter.samples import Samples
 from moe_serve.exporter.sources import Sources
-from moe_serve.metrics.catalogue import METRICS, Type
+from moe_serve.metrics.catalogue import EXPORTER, MetricType
+from moe_serve.metrics.exposition import OPENMETRICS, render
+from moe_serve.metrics.samples import Samples
 from moe_serve.telemetry.record import (
     BatchPhase,
     GraphMode,
@@ -219,7 +219,7 @@ def counters(samples: Samples) -> dict[tuple[str, ...], float]:
     found = {
         (name, *labels): value
         for name, series in samples.values.items()
-        if METRICS[name].type is Type.COUNTER
+        if EXPORTER[name].type is MetricType.COUNTER
         for labels, value in series.items()
     }
     for name, series in samples.histograms.items():
@@ -237,7 +237,7 @@ def test_a_worker_that_does_all_has_every_metric_of_the_catalogue(tmp_path: Path
     writer.close()
 
     told = {name for name, series in [*found.values.items(), *found.histograms.items()] if series}
-    assert told == set(METRICS)
+    assert told == set(EXPORTER)
 
 
 def test_a_clock_that_went_backwards_is_counted(tmp_path: Path) -> None:
@@ -287,17 +287,17 @@ def test_whatever_a_proof_says_the_rest_is_told_and_nothing_is_not_a_number(
             place = place[name] if isinstance(place, dict | list) and _has(place, name) else {}
         if isinstance(place, dict):
             place[path[-1]] = value
-    samples, facts = Samples(), ProofFacts(proof)
+    samples, facts = Samples(EXPORTER), ProofFacts(proof)
     module.add_totals(samples, record)
     module.add_roofline(samples, record, facts)
     changed = replace(record, proof=proof, alive=True)
     module.add_proof(samples, changed, facts, active=unproven([changed]) is None)
-    render(samples, openmetrics=True)
+    render(samples, OPENMETRICS)
 
     assert samples.values["kernel_seconds_total"]
     for name, series in samples.values.items():
         for labels, value in series.items():
-            assert len(labels) == len(METRICS[name].labels)
+            assert len(labels) == len(EXPORTER[name].labels)
             assert math.isfinite(value)
             assert value >= 0
 

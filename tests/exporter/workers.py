@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from moe_serve.exporter.collector import Collector
-from moe_serve.exporter.samples import Samples
 from moe_serve.exporter.sources import Sources
+from moe_serve.metrics.samples import Samples
 from moe_serve.telemetry.record import BatchPhase, GraphMode, Rank, RecordWriter, SlotKey, SlotKind
 
 KERNEL = SlotKey(
@@ -31,7 +31,7 @@ def proof(**changes: Any) -> dict[str, Any]:
         "untouched": [],
         "fault": None,
         "graphs": {"sizes": [1, 2, 4, 64], "modes": ["full", "piecewise"]},
-        "config_digest": "0123456789abcdef",
+        "worker_config_digest": "0123456789abcdef",
         "device": {"type": "hip", "name": "AMD Instinct MI355X", "clock_hertz": 100_000_000},
         "layers": {"moe": 36, "sampled": [0, 35]},
         "markers": {

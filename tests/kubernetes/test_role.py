@@ -252,7 +252,7 @@ def test_a_shadow_writes_nothing_and_is_asked_where_it_stands(
     runner = ground.runner(reads, stop, active=False)
     _look_until(
         runner, ground, "the last step it would take",
-        lambda: 'moe_serve_rollout_weight_ratio{arm="canary"} 0.1' in runner.status.metrics(),
+        lambda: 'moe_serve_rollout_weight_ratio{track="canary"} 0.1' in runner.status.metrics(),
     )  # fmt: skip
     assert runner.status.seen()["fault"] == ""
     assert runner.status.seen()["state"]["phase"] == "steps"

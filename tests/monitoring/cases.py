@@ -44,7 +44,7 @@ def config(track: str, *, policy: str = "zero", path: str = "cktile") -> Series:
     """What a track's worker says it runs."""
     labels = (
         f'namespace="llm", pod="{track}-0", model="gpt", track="{track}", policy="{policy}", '
-        f'path="{path}", quant="w4a16", config_digest="d"'
+        f'path="{path}", quant="w4a16", worker_config_digest="d"'
     )
     return {f"moe_serve_config_info{{{labels}}}": "1x200"}
 
@@ -167,7 +167,7 @@ CASES = {
         silent=_counter("moe_serve_invalid_samples_total", 0, f'{_RANK}, reason="dropped"'),
         labels={**_OF_RANK, "reason": "dropped"},
     ),
-    "MoeServeRolloutHeld": Case(
+    "MoeServeRolloutTrouble": Case(
         fires=_gauge("moe_serve_rollout_hold_reason", 1, f'{_CONTROLLER}, reason="fault"'),
         silent=_gauge("moe_serve_rollout_hold_reason", 0, f'{_CONTROLLER}, reason="fault"'),
         labels={**_OF_CONTROLLER, "reason": "fault"},

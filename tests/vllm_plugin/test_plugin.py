@@ -341,7 +341,7 @@ def test_the_proof_tells_what_is_timed_and_what_that_costs(served: Any, tmp_path
     assert (markers["state"], markers["backend"], markers["path"]) == ("on", "host", "host")
     assert 0 <= markers["bias_seconds"] <= markers["pair_seconds"]
     assert record.proof["graphs"] == {"sizes": [], "modes": []}
-    assert len(record.proof["config_digest"]) == 16
+    assert len(record.proof["worker_config_digest"]) == 16
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from moe_serve.cli.main import build_parser
-from moe_serve.controller.catalogue import METRICS as ROLLOUT
-from moe_serve.controller.catalogue import PREFIX
 from moe_serve.exporter.proof import ProofFacts
 from moe_serve.exporter.samples import series_bound
-from moe_serve.metrics.catalogue import LABELS, METRICS
+from moe_serve.metrics.catalogue import EXPORTER, JUDGE, LABELS, ROLLOUT, Catalogue
 from moe_serve.padding.aiter_eras import aiter_era
 from moe_serve.padding.contract import Call, Policy, Report, assess
 from moe_serve.padding.models import BUILT_IN
@@ -136,45 +134,53 @@ def _line(parallel: Parallelism, policy: Policy, report: Report) -> str:
 
 
 def metrics_page() -> str:
-    """`docs/metrics.md`: the exporter's catalogue, and the rollout controller's."""
+    """`docs/metrics.md`: the metrics of the exporter, the judge and the rollout controller."""
     lines = [
         "# Metrics",
         "",
         _NOTE.strip(),
         "",
-        "Of `moe-serve exporter`. A metric without data has no series: it is never 0 or NaN for "
-        "lack of it. `track`, `pod` and `namespace` are labels of the scraped target, never of "
-        "these series. In queries: `rate(moe_serve_kernel_seconds_total[5m]) / "
-        "rate(moe_serve_kernel_invocations_total[5m])` is the mean time of a fused-MoE call, "
-        "exact, not sampled.",
+        "Three processes export metrics: `moe-serve exporter` in every serving pod, the judge, and "
+        "the rollout controller. A metric without data has no series: it is never 0 or NaN for "
+        "lack of data.",
         "",
-        "| metric | type | labels | |",
-        "|---|---|---|---|",
-    ]
-    for metric in METRICS.values():
-        labels = " ".join(f"`{label}`" for label in metric.labels)
-        lines.append(f"| `{metric.full_name}` | {metric.type} | {labels} | {metric.help} |")
-    lines += ["", "## Labels", "", "| label | |", "|---|---|"]
-    lines += [f"| `{label}` | {text} |" for label, text in LABELS.items()]
-    return "\n".join([*lines, "", *_bound(), *_rollout()])
-
-
-def _rollout() -> list[str]:
-    return [
-        "## Of a rollout",
+        "## Exporter",
         "",
-        "Of `moe-serve canary run`. What has no data has no series: a controller whose looks fail "
-        "shows no phase, and `moe_serve_rollout_hold_reason` says so.",
+        "`track`, `pod` and `namespace` are labels of the scraped target. The mean time of a "
+        "fused-MoE call, over all calls and not a sample of them, is "
+        "`rate(moe_serve_kernel_seconds_total[5m]) / "
+        "rate(moe_serve_kernel_invocations_total[5m])`.",
         "",
-        "| metric | type | labels | |",
-        "|---|---|---|---|",
-        *(
-            f"| `{PREFIX}{name}` | {metric.type} "
-            f"| {' '.join(f'`{label}`' for label in metric.labels)} | {metric.help} |"
-            for name, metric in ROLLOUT.items()
-        ),
+        *_table(EXPORTER),
+        *_bound(),
+        "## Judge",
+        "",
+        "Of `moe-serve canary serve` at `/metrics`.",
+        "",
+        *_table(JUDGE),
+        "## Rollout controller",
+        "",
+        "Of `moe-serve canary run` at `/metrics`. While reconciles fail before the first state is "
+        "read, there is no phase, and `moe_serve_rollout_hold_reason` says `fault`.",
+        "",
+        *_table(ROLLOUT),
+        "## Labels",
+        "",
+        "| label | |",
+        "|---|---|",
+        *(f"| `{label}` | {text} |" for label, text in LABELS.items()),
         "",
     ]
+    return "\n".join(lines)
+
+
+def _table(catalogue: Catalogue) -> list[str]:
+    rows = [
+        f"| `{metric.name}` | {metric.type} | {' '.join(f'`{label}`' for label in metric.labels)} "
+        f"| {metric.help} |"
+        for metric in catalogue.values()
+    ]
+    return ["| metric | type | labels | |", "|---|---|---|---|", *rows, ""]
 
 
 def _bound() -> list[str]:
@@ -184,7 +190,7 @@ def _bound() -> list[str]:
         "one rank on a CPU, 2 layers, no graphs": (1, 2, 0),
     }
     return [
-        "## How many series",
+        "### How many series",
         "",
         "Only slots that were hit are exported. What a rank cannot exceed follows from its "
         "configuration and is exported as `moe_serve_exporter_series_bound`:",
