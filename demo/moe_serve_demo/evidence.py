@@ -1,8 +1,6 @@
 """What an arm really did, from the proof in its own record: never from what it was told to do."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from moe_serve.telemetry.record import read_records
 from moe_serve_demo.errors import DemoError
@@ -51,34 +49,29 @@ def arm_facts(server: DemoServer) -> ArmFacts:
         DemoError: it left none, so the plugin was not in force.
     """
     records = read_records(server.records)
-    shapes: list[Mapping[str, Any]] = [
-        shape for record in records for shape in record.proof.get("shapes", ())
-    ]
+    proofs = [record.proof for record in records if record.proof]
+    shapes = [shape for proof in proofs for shape in proof.shapes]
     if len(records) != 1 or len(shapes) != 1:
         raise DemoError(
             f"{server.arm.name}: no proof that its pads are in force ({len(records)} records, "
             f"{len(shapes)} shapes); its log is {server.log}"
         )
-    proof, shape = records[0].proof, shapes[0]
+    (proof,), (shape,) = proofs, shapes
     return ArmFacts(
         name=server.arm.name,
-        policy=str(proof["policy"]),
-        max_neuron_loss=float(proof["max_neuron_loss"]),
-        vllm=str(proof["vllm"]),
-        aiter=str(proof["aiter"]),
-        raw=_pads(shape["raw"]),
-        upstream=_pads(shape["upstream"]),
-        sent=_pads(shape["sent"]),
-        lost_neurons=int(shape["lost_neurons"]),
-        live_neurons=int(shape["live_neurons"]),
-        bytes_ratio=float(shape["bytes_ratio"]),
-        safe=bool(shape["safe"]),
-        intercepted_calls=int(proof["intercepted_calls"]),
+        policy=proof.policy,
+        max_neuron_loss=proof.max_neuron_loss,
+        vllm=str(proof.vllm),
+        aiter=str(proof.aiter),
+        raw=str(shape.raw),
+        upstream=str(shape.upstream),
+        sent=str(shape.sent),
+        lost_neurons=shape.lost_neurons,
+        live_neurons=shape.live_neurons,
+        bytes_ratio=shape.bytes_ratio,
+        safe=shape.safe,
+        intercepted_calls=proof.intercepted_calls,
     )
-
-
-def _pads(value: Mapping[str, int]) -> str:
-    return f"{value['hidden']}/{value['intermediate']}"
 
 
 def differences(stable: ArmFacts, canary: ArmFacts) -> tuple[str, ...]:

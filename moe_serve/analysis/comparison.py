@@ -30,7 +30,7 @@ from moe_serve.analysis.validity import RequestCounts, Validity
 from moe_serve.analysis.verdict import Judgement
 from moe_serve.analysis.windows import BlockingScheme, Windows, tabulate
 from moe_serve.errors import UsageError
-from moe_serve.metrics.labels import CONFIG_DIGEST, UNKNOWN
+from moe_serve.metrics.labels import UNKNOWN, WORKER_CONFIG_DIGEST
 from moe_serve.quality.finding import QualityFinding, accept_if_bound, accept_if_same_pods
 from moe_serve.quality.result import NoQuality
 
@@ -337,9 +337,9 @@ def differences(history: History, under_test: tuple[str, ...]) -> tuple[str, ...
 
 def _unknown(history: History) -> tuple[str, ...]:
     return tuple(
-        f"{arm.name}: not every pod states its {CONFIG_DIGEST}"
+        f"{arm.name}: not every pod states its {WORKER_CONFIG_DIGEST}"
         for arm in (history.stable, history.canary)
-        if UNKNOWN in arm.facts.get(CONFIG_DIGEST, UNKNOWN).split(" | ")
+        if UNKNOWN in arm.facts.get(WORKER_CONFIG_DIGEST, UNKNOWN).split(" | ")
     )
 
 

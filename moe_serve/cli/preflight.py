@@ -10,7 +10,7 @@ from pathlib import Path
 from moe_serve.cli.parsing import add_output, at_least
 from moe_serve.errors import UsageError
 from moe_serve.preflight.checks import PreflightCheck, PreflightOutcome, all_pass, skip, to_text
-from moe_serve.telemetry.place import DEFAULT_RECORD_DIR, RECORD_DIR
+from moe_serve.telemetry.record import DEFAULT_RECORD_DIR, RECORD_DIR
 
 _BEFORE, _PROOF = "before the model", "with --proof"
 

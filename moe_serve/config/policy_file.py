@@ -23,7 +23,7 @@ _Share = Annotated[float, Field(gt=0, lt=1)]
 # label that a scrape adds.
 Fact = Literal[
     "policy", "path", "quant", "hidden", "intermediate", "padded_hidden", "padded_intermediate",
-    "hidden_pad", "intermediate_pad", "config_digest", "version", "vllm", "aiter", "torch",
+    "hidden_pad", "intermediate_pad", "worker_config_digest", "version", "vllm", "aiter", "torch",
     "device", "model",
 ]  # fmt: skip
 

@@ -86,7 +86,7 @@ EXPORTER = _catalogue(
     _gauge(
         "config_info",
         "rank policy path quant hidden intermediate padded_hidden padded_intermediate hidden_pad "
-        "intermediate_pad config_digest",
+        "intermediate_pad worker_config_digest",
         "The fused-MoE call as it is made, its pads as sent, and a digest of everything else that "
         "decides its speed; 1.",
     ),

@@ -7,7 +7,7 @@ import httpx
 
 from moe_serve.analysis.series import OVERFLOW
 from moe_serve.errors import ProbeError, SourceError, UsageError
-from moe_serve.metrics.labels import CONFIG_DIGEST, UNKNOWN
+from moe_serve.metrics.labels import UNKNOWN, WORKER_CONFIG_DIGEST
 from moe_serve.probe.together import together
 from moe_serve.sources.addresses import address_fault, without_secrets
 from moe_serve.sources.facts import INFOS, facts
@@ -71,14 +71,15 @@ class ExporterClient:
                     f"{other.get(name, UNKNOWN)}: there are pods behind it that are not alike; "
                     "name one pod's"
                 )
-        digest = first[CONFIG_DIGEST]
+        digest = first[WORKER_CONFIG_DIGEST]
         if digest == UNKNOWN:
             raise UsageError(
-                f"{self._name}: tells no {CONFIG_DIGEST}; is a worker up, and its proof whole?"
+                f"{self._name}: tells no {WORKER_CONFIG_DIGEST}; is a worker up, and its "
+                "proof whole?"
             )
         if " | " in digest:
             raise UsageError(
-                f"{self._name}: {CONFIG_DIGEST} is {digest}: its workers are not alike"
+                f"{self._name}: {WORKER_CONFIG_DIGEST} is {digest}: its workers are not alike"
             )
         return first
 

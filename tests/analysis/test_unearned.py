@@ -182,10 +182,10 @@ def test_exact_sizes_are_the_records_own() -> None:
 def test_arms_that_state_no_configuration_are_not_promoted(silent: tuple[str, ...]) -> None:
     def change(stream: Stream) -> None:
         if stream.name.endswith("_info") and stream.labels["track"] in silent:
-            for name in ("policy", "vllm", "config_digest"):
+            for name in ("policy", "vllm", "worker_config_digest"):
                 stream.labels.pop(name, None)  # type: ignore[attr-defined]
 
-    rules = replace(RULES, under_test=("policy", "vllm", "config_digest"))
+    rules = replace(RULES, under_test=("policy", "vllm", "worker_config_digest"))
     found = judged(fleet(change), rules)
     assert found.judgement.verdict.value == "KEEP_GOING"
     assert "configuration is not known" in found.judgement.reason
@@ -195,7 +195,7 @@ def test_arms_that_state_no_configuration_are_not_promoted(silent: tuple[str, ..
 def test_one_silent_pod_leaves_its_arms_configuration_unknown() -> None:
     def change(stream: Stream) -> None:
         if stream.labels["pod"] == "canary-1":
-            stream.labels.pop("config_digest", None)  # type: ignore[attr-defined]
+            stream.labels.pop("worker_config_digest", None)  # type: ignore[attr-defined]
 
     found = judged(fleet(change))
     assert found.judgement.verdict.value == "INVALID"
@@ -206,9 +206,9 @@ def test_another_digest_is_no_padding_canary_unless_it_is_declared() -> None:
     other = fleet(digests=("a" * 16, "b" * 16), versions=("0.32.0", "0.33.0"))
     plain = parse({"spread": {"gpu_sd": 0.003}}, "p")
     assert judged(other, plain).judgement.verdict.value == "INVALID"
-    upgrade = {"under_test": ["policy", "vllm", "config_digest"]}
+    upgrade = {"under_test": ["policy", "vllm", "worker_config_digest"]}
     declared = parse({"spread": {"gpu_sd": 0.003}, "validity": upgrade}, "p")
-    told = {"config_digest": "a" * 16}, {"config_digest": "b" * 16}
+    told = {"worker_config_digest": "a" * 16}, {"worker_config_digest": "b" * 16}
     same = finding(probed(QualityOutcome.PASSED, known=told))
     assert examine(history(other), declared, same).judgement.verdict.value == "PROMOTE"
     assert judged(fleet(), plain).judgement.verdict.value == "PROMOTE"

@@ -161,7 +161,7 @@ def test_explaining_names_every_check(folder: Path, capsys: pytest.CaptureFixtur
         assert name in out
     # Four layers of 1.16, 1.64 and 2.28 ms in steps of 8.8, 11.2 and 14.4 ms, all as often.
     assert "MoE is about 59% of stable's step: the kernel's gain alone would make +4." in out
-    assert "canary: config_digest 0123456789abcdef, policy aligned, vllm 0.32.0" in out
+    assert "canary: worker_config_digest 0123456789abcdef, policy aligned, vllm 0.32.0" in out
     assert f"queries, of recorded file {folder / 'good.om'} (sha256 " in out
     assert "of 24 series, behind arms_alive, void_windows, data_fresh, " in out
     assert f" {folder / 'good.om'} | awk '$NF >= " in out

@@ -209,10 +209,10 @@ def test_before_the_steps_answers_count_for_the_pods_that_are_there(
     assert waiting.says()[0] is None
     waiting.learn()
     assert waiting.says()[0] is outcome
-    waiting.notified[1]["config_digest"] = "another"
+    waiting.notified[1]["worker_config_digest"] = "another"
     quality, reason = waiting.says()
     assert quality is None
-    assert "are of other pods: canary had config_digest another then" in reason
+    assert "are of other pods: canary had worker_config_digest another then" in reason
 
 
 @pytest.mark.parametrize("fault", [SourceError("prometheus is gone"), KeyError("__name__")])

@@ -17,7 +17,7 @@ from moe_serve.exporter.collector import Collector
 from moe_serve.exporter.sources import Sources
 from moe_serve.metrics.exposition import render
 from moe_serve.telemetry.record import BatchPhase, GraphMode, Rank, RecordWriter, SlotKey, SlotKind
-from tests.exporter import workers
+from tests.testing import proofs
 
 PLAN = measure.MeasurementPlan(
     blocks=3, first_look=2, block_seconds=0.01, settle_seconds=0.0, warm_up_seconds=0.0, min_count=1
@@ -113,7 +113,7 @@ def test_what_an_arm_exports_is_told_without_a_number_where_there_is_none(
 ) -> None:
     stable, canary = arms
     stable.writer.add(KERNEL, 2_000_000, tokens=8)
-    stable.writer.prove(workers.proof(policy="zero"))
+    stable.writer.prove(proofs.proof(policy="zero"))
 
     assert measure.exported(stable) == (
         "policy zero, 8.2% of the bytes are padding, 4,000 kernel tokens/s"

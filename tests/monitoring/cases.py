@@ -44,7 +44,7 @@ def config(track: str, *, policy: str = "zero", path: str = "cktile") -> Series:
     """What a track's worker says it runs."""
     labels = (
         f'namespace="llm", pod="{track}-0", model="gpt", track="{track}", policy="{policy}", '
-        f'path="{path}", quant="w4a16", config_digest="d"'
+        f'path="{path}", quant="w4a16", worker_config_digest="d"'
     )
     return {f"moe_serve_config_info{{{labels}}}": "1x200"}
 

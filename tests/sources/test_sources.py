@@ -62,7 +62,7 @@ def test_a_recorded_fleet_gives_its_true_gain(recorded: Path) -> None:
     assert history.canary.facts == {
         "policy": "aligned",
         "vllm": "0.32.0",
-        "config_digest": "0123456789abcdef",
+        "worker_config_digest": "0123456789abcdef",
     }
     found = examine(history, AnalysisPlan(pod_variation=PodVariation()), NoQuality(reason="none"))
     assert isinstance(found.step, Estimate)

@@ -76,7 +76,7 @@ def _pod(
     if fleet.users:
         _users(made, fleet.users, source, labels, times, index)
     _series(made, "moe_serve_source_start_timestamp_seconds", labels, times, counter_generation)
-    facts = {"policy": fleet.policies[index], "config_digest": fleet.digests[index]}
+    facts = {"policy": fleet.policies[index], "worker_config_digest": fleet.digests[index]}
     _series(made, "moe_serve_config_info", {**labels, **facts}, times, np.ones(scrapes))
     facts = {"vllm": fleet.versions[index]}
     for which, value in (("lost", 0.0), ("live", 2880.0)):

@@ -54,10 +54,10 @@ def _head(note: str) -> list[str]:
         "`--stable-exporter` and `--canary-exporter` (as `http://POD:9400/metrics`) are asked "
         "eight times before the first text and eight times after the last, each time over a new "
         "connection. The result has what they said of each arm: versions, kernel, pads, policy, "
-        "and the `config_digest` of everything else. Pods behind one address that are not alike, "
-        "or that change while they are probed, end the probe in one line. Of two unlike pods that "
-        "share the connections evenly, one hides from it in 1 of 32,768 runs. Which server an "
-        "exporter belongs to, it takes from you.",
+        "and the `worker_config_digest` of everything else. Pods behind one address that are not "
+        "alike, or that change while they are probed, end the probe in one line. Of two unlike "
+        "pods that share the connections evenly, one hides from it in 1 of 32,768 runs. Which "
+        "server an exporter belongs to, it takes from you.",
         "",
         "The judge takes a pass only where all judged pods say the same. A pass without exporters "
         "is *not known to be of these pods* and promotes nothing; a failure without them still "
