@@ -95,7 +95,7 @@ def _proof(args: argparse.Namespace) -> Sequence[PreflightCheck]:
     checks = check_proof(read_records(directory), ranks=args.ranks or 1, place=str(directory))
     if args.url is None:
         return checks
-    from moe_serve.preflight.health import check_health
+    from moe_serve.preflight.proof import check_health
 
     return (*checks, check_health(args.url))
 

@@ -5,10 +5,14 @@ wrote, after a real call, proves anything.
 """
 
 from collections.abc import Iterator, Sequence
+from urllib.parse import urlsplit
 
+from moe_serve.errors import UsageError
 from moe_serve.preflight.checks import PreflightCheck, fail, ok
 from moe_serve.telemetry.proof import ShapeProof
 from moe_serve.telemetry.record import Record
+
+_HEALTH_SECONDS = 2.0
 
 
 def check_proof(records: Sequence[Record], *, ranks: int, place: str) -> tuple[PreflightCheck, ...]:
@@ -84,3 +88,33 @@ def _agreement(living: Sequence[Record]) -> PreflightCheck:
         "policies",
         f"the ranks differ: {_line(', '.join(policies))}; give all the same MOE_SERVE_PADDING",
     )
+
+
+def check_health(url: str) -> PreflightCheck:
+    """Ask `url`; only 200 is well, and no redirection is followed.
+
+    Raises:
+        UsageError: it is not an HTTP address.
+    """
+    from http.client import HTTPConnection, HTTPException, HTTPSConnection
+
+    parts = urlsplit(url)
+    try:
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host = port = None
+    if parts.scheme not in ("http", "https") or not host:
+        raise UsageError(f"--url {url!r}: give an address such as http://127.0.0.1:8000/health")
+    kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
+    connection = kind(host, port, timeout=_HEALTH_SECONDS)
+    path = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
+    try:
+        connection.request("GET", path)
+        status = connection.getresponse().status
+    except (OSError, HTTPException, UnicodeError) as error:
+        return fail("server", f"{url} does not answer ({error}); see the server's log")
+    finally:
+        connection.close()
+    if status != 200:
+        return fail("server", f"{url} answers {status}, not 200; see the server's log")
+    return ok("server", f"{url} answers 200")
