@@ -56,7 +56,7 @@ setup: $(VENV)/.ready $(SERVING)/.ready ## install everything that the other tar
 
 .PHONY: demo
 demo: setup ## the whole story on this CPU: two real vLLM servers, a measurement, a verdict
-	$(BIN)/moe-serve-demo --scenario $(SCENARIO) --report $(REPORT) --cache $(CACHE) \
+	$(BIN)/moe-serve-demo --scenario $(SCENARIO) --out $(REPORT) --cache $(CACHE) \
 	  --vllm-python $(VLLM_PYTHON) $(if $(KEEP),--keep)
 
 .PHONY: check

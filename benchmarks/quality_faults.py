@@ -154,7 +154,7 @@ def asked(*words: str) -> dict[str, Any]:
 
 def judged(stable: str, canary: str, kept: Path) -> dict[str, Any]:
     """One arm in both modes, against what was stored of stable."""
-    both = ["--stable", stable, "--canary", canary, "--output", "json"]
+    both = ["--stable-url", stable, "--canary-url", canary, "--output", "json"]
     texts = ["--gold", str(kept / "gold.jsonl"), *ROUNDS]
     marks = ["--gold", str(kept / "gold.json"), "--known-bad", str(kept / "bad.json")]
     return {

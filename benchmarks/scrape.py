@@ -190,7 +190,7 @@ def main() -> None:
                 stack.callback(writer.close)
                 writes.append((writer, keys))
             port = options.port + index
-            command = [sys.executable, "-m", "moe_serve", "exporter", "--records", str(folder)]
+            command = [sys.executable, "-m", "moe_serve", "exporter", "--record-dir", str(folder)]
             command += ["--listen", f"127.0.0.1:{port}", "--ranks", str(ranks)]
             ports[name] = port, stack.enter_context(running(port, command))
         port = options.port + len(cases)

@@ -28,7 +28,7 @@ def build_parser() -> Parser:
         default="story",
         help="which comparison (story: aligned, then upstream)",
     )
-    parser.add_argument("--report", type=Path, default=Path("demo-report"), help="output folder")
+    parser.add_argument("--out", type=Path, default=Path("demo-report"), help="output folder")
     parser.add_argument(
         "--cache", type=Path, default=Path(".cache"), help="folder for the seeded model (1 GB)"
     )
@@ -71,7 +71,7 @@ def run(args: Namespace) -> int:
     try:
         return run_demo(
             scenario=args.scenario,
-            report=args.report.resolve(),
+            report=args.out.resolve(),
             cache=args.cache.resolve(),
             # Not resolved: a virtual environment's interpreter is a link, and works by its place.
             vllm_python=args.vllm_python.absolute(),

@@ -69,7 +69,7 @@ class Exporter:
     def start(self) -> None:
         """Start it; returns at once."""
         command = [
-            *(sys.executable, "-m", "moe_serve", "exporter", "--records", str(self._records)),
+            *(sys.executable, "-m", "moe_serve", "exporter", "--record-dir", str(self._records)),
             *("--listen", f"127.0.0.1:{self._port}"),
         ]
         with self._log.open("wb") as log:

@@ -10,7 +10,7 @@ from moe_serve.benchmark.fields import (
     section,
 )
 from moe_serve.benchmark.labels import ArmNames, labels
-from moe_serve.benchmark.results import BenchmarkRun, Latencies
+from moe_serve.benchmark.results import BenchmarkRun, Clock, Latencies
 from moe_serve.errors import UsageError
 
 Content = Mapping[str, object]
@@ -76,11 +76,12 @@ def _vllm_bench(
         source=source,
         planned_pairs=optional_int(content, "planned_pairs", source),
         started=_ended(content, source),
+        clock=Clock.LOCAL_END,
     )
 
 
 def _ended(content: Content, source: str) -> float | None:
-    """The client writes when a run ended, in its local time: enough to order the runs."""
+    """When the run ended, in seconds of the client's local time: its zone is not known."""
     text = content.get("date")
     if text is None:
         return None

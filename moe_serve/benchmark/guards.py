@@ -113,8 +113,8 @@ def order(layout: PairedRuns) -> Check:
     if first is None:
         return Check(
             name="order", number=None, threshold=1.0, passed=False,
-            detail="the results do not say when each run took place, so it is unknown whether the "
-            "arms took turns",
+            detail="the results do not say when each run took place by one clock, "
+            "so it is unknown whether the arms took turns",
         )  # fmt: skip
     uneven = abs(2 * first.count(BenchmarkArm.STABLE) - len(first))
     return Check(

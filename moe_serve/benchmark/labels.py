@@ -27,7 +27,9 @@ class ArmNames:
     def __post_init__(self) -> None:
         """Refuse one name for two arms."""
         if self.stable == self.canary:
-            raise UsageError(f"--stable and --canary are both {self.stable!r}; name two arms")
+            raise UsageError(
+                f"--stable-label and --canary-label are both {self.stable!r}; name two arms"
+            )
 
     def arm(self, name: str, source: str) -> BenchmarkArm:
         """The arm of that name."""
@@ -37,7 +39,7 @@ class ArmNames:
             return BenchmarkArm.CANARY
         raise UsageError(
             f"{source}: arm {name!r} is neither {self.stable!r} nor {self.canary!r}; name the "
-            "arms with --stable and --canary"
+            "arms with --stable-label and --canary-label"
         )
 
 

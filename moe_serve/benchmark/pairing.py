@@ -27,9 +27,22 @@ class PairedRuns:
     labelled: bool
 
     def first_arms(self) -> tuple[BenchmarkArm, ...] | None:
-        """Which arm began each pair; None if the runs do not tell when they ran."""
+        """Which arm began each pair; None if the runs do not tell when they ran, or tell it by
+        clocks that have no order.
+        """
         found: list[BenchmarkArm] = []
         for pair in self.pairs:
+            if (
+                len(
+                    {
+                        self.runs[arm, cell, pair].clock
+                        for arm in BenchmarkArm
+                        for cell in self.cells
+                    }
+                )
+                > 1
+            ):
+                return None
             times = {
                 arm: [self.runs[arm, cell, pair].started for cell in self.cells]
                 for arm in BenchmarkArm
@@ -41,7 +54,12 @@ class PairedRuns:
         return tuple(found)
 
     def one_arm_at_a_time(self) -> bool:
-        """Whether all runs of one arm came before all of the other, over two pairs or more."""
+        """Whether all runs of one arm came before all of the other, over two pairs or more.
+
+        False too where their clocks have no order.
+        """
+        if len({run.clock for run in self.runs.values()}) > 1:
+            return False
         ended: dict[BenchmarkArm, list[float]] = {
             arm: [run.started for (of, _, _), run in self.runs.items() if of is arm and run.started]
             for arm in BenchmarkArm

@@ -11,6 +11,15 @@ class BenchmarkArm(StrEnum):
     CANARY = "canary"
 
 
+class Clock(StrEnum):
+    """What a run's time counts; times of two clocks have no order."""
+
+    EPOCH = "epoch"
+    """When it started, in seconds since the epoch."""
+    LOCAL_END = "local_end"
+    """When it ended, by the client's local time, whose zone is not known."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class Shape:
     """Nominal tokens of a request: what the client asked for, not what came out."""
@@ -58,8 +67,9 @@ class BenchmarkRun:
 
     `tput_per_gpu` is input and output tokens a second and GPU. All else is None where the file
     does not say: `failed` (requests), `output_tokens` (sum), `planned_pairs` (the horizon that was
-    declared before the start), `started` (any clock that orders the runs, seconds), `client_busy`
-    (the client's processor seconds a second: near 1 the client sets the pace).
+    declared before the start), `started` (seconds of `clock`, which orders the runs of that clock
+    alone), `client_busy` (the client's processor seconds a second: near 1 the client sets the
+    pace).
     """
 
     arm: BenchmarkArm
@@ -72,4 +82,5 @@ class BenchmarkRun:
     source: str
     planned_pairs: int | None = None
     started: float | None = None
+    clock: Clock = Clock.EPOCH
     client_busy: float | None = None

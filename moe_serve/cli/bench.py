@@ -25,8 +25,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "10 roll back, 20 keep going, 30 invalid."
     )
     for arm in ("stable", "canary"):
-        parser.add_argument(f"--{arm}", required=True, metavar="URL", help=f"the {arm} server")
-        parser.add_argument(f"--{arm}-image", default="", metavar="REF", help="to be written down")
+        parser.add_argument(
+            f"--{arm}-url", required=True, metavar="URL", help=f"server of the {arm} arm"
+        )
+        parser.add_argument(
+            f"--{arm}-image", default="", metavar="REF", help="image to record in the results"
+        )
     parser.add_argument(
         "--out", type=Path, required=True, metavar="FOLDER", help="a new folder for the runs"
     )
@@ -114,8 +118,8 @@ def _bench(args: argparse.Namespace) -> "BenchmarkRunner":
 
     key = _api_key(args.api_key_file)
     urls = {
-        BenchmarkArm.STABLE: _url("--stable", args.stable),
-        BenchmarkArm.CANARY: _url("--canary", args.canary),
+        BenchmarkArm.STABLE: _url("--stable-url", args.stable_url),
+        BenchmarkArm.CANARY: _url("--canary-url", args.canary_url),
     }
     return BenchmarkRunner(
         endpoints={arm: Endpoint(url=url, api_key=key) for arm, url in urls.items()},

@@ -189,7 +189,7 @@ def load_declared(path: Path) -> Declared:
 
 
 def _read(path: Path) -> Any:
-    document = read(path, "--policy")
+    document = read(path, "--policy-file")
     return {} if document is None else document
 
 

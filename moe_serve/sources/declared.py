@@ -79,7 +79,7 @@ def _arms(arms: ArmsPart, name: str) -> dict[str, str]:
         raise UsageError(
             f"{name}: arms.canary: equal to arms.stable; no arm is told from the other"
         )
-    named = {"arm_label": arms.label, "stable": arms.stable, "canary": arms.canary}
+    named = {"arm_label": arms.label, "stable_label": arms.stable, "canary_label": arms.canary}
     return {flag: value for flag, value in named.items() if value is not None}
 
 

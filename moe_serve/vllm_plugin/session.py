@@ -9,6 +9,7 @@ import logging
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from decimal import ROUND_CEILING, Decimal
 from typing import Any
 
 from moe_serve import __version__
@@ -271,7 +272,8 @@ def _is_loss_alone(report: Report) -> bool:
 
 
 def _above(loss: float) -> float:
-    return -(-loss * 100 // 1) / 100
+    # In decimal: 0.07 * 100 is a little above 7 in binary.
+    return float(Decimal(repr(loss)).quantize(Decimal("0.01"), rounding=ROUND_CEILING))
 
 
 def _shape_proof(seen: shape.Seen, report: Report) -> ShapeProof:

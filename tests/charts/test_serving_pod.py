@@ -240,7 +240,7 @@ def test_the_exporter_needs_no_gpu_and_cannot_unready_the_server() -> None:
     assert not [key for key in exporter if key.endswith("Probe")]
     assert exporter["ports"] == [{"name": "metrics", "containerPort": 9400}]
     assert exporter["args"] == [
-        "exporter", "--records=/dev/shm/moe-serve", "--listen=0.0.0.0:9400", "--ranks=1",
+        "exporter", "--record-dir=/dev/shm/moe-serve", "--listen=0.0.0.0:9400", "--ranks=1",
     ]  # fmt: skip
     # It reads records, and writes none.
     assert exporter["volumeMounts"] == [{"name": "shm", "mountPath": "/dev/shm", "readOnly": True}]

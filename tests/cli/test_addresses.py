@@ -15,15 +15,15 @@ PORT, LABEL, RANGE = "http://judge:port", "http://a..b:1", "http://127.0.0.1:999
 @pytest.mark.parametrize(
     "command",
     [
-        "canary run --plan PLAN --judge URL",
-        "canary run --plan PLAN --prometheus URL",
-        "canary run --plan PLAN --policy POLICY",
-        "canary status --plan PLAN --controller URL",
+        "canary run --rollout-file PLAN --judge URL",
+        "canary run --rollout-file PLAN --prometheus URL",
+        "canary run --rollout-file PLAN --policy-file POLICY",
+        "canary status --rollout-file PLAN --controller URL",
         "canary judge --prometheus URL",
         "canary serve --exporter stable=URL --exporter canary=http://127.0.0.1:1",
-        "canary serve --policy EXPORTERS",
-        "quality probe --stable URL --canary http://127.0.0.1:1",
-        "bench --stable URL --canary http://127.0.0.1:1 --out OUT",
+        "canary serve --policy-file EXPORTERS",
+        "quality probe --stable-url URL --canary-url http://127.0.0.1:1",
+        "bench --stable-label URL --canary-label http://127.0.0.1:1 --out OUT",
     ],
 )
 def test_address_that_no_request_can_be_sent_to_is_refused(
@@ -45,5 +45,7 @@ def test_address_that_no_request_can_be_sent_to_is_refused(
     given = [words.get(word, word.replace("URL", url)) for word in command.split()]
     assert main(given) == 2
     _, err = capsys.readouterr()
-    assert err.count("\n") == 1
+    # The probe says before what it lacks.
+    *_, err = err.splitlines()
+    assert err.startswith("moe-serve: ")
     assert ("port is no number" if url != LABEL else "host is no host's name") in err

@@ -77,9 +77,9 @@ def test_worker_that_dies_fails_the_health_check_while_the_loop_goes_on() -> Non
         dies.now.set()
         assert _until(url, 503).text == "Dies ended: KeyError: 'port'\n"
         assert "moe_serve_rollout_worker_failed 1\n" in runner.status.metrics()
-        looks, pause = runner.status.looks, threading.Event()
+        reconciles, pause = runner.status.reconciles, threading.Event()
         for _ in range(200):
-            if runner.status.looks > looks:
+            if runner.status.reconciles > reconciles:
                 return
             pause.wait(0.02)
         raise AssertionError("the loop stands still")
@@ -163,7 +163,7 @@ def test_load_is_not_known_once_its_reading_is_stale() -> None:
 
 def test_load_whose_thread_died_is_forgotten_after_its_last_reading() -> None:
     now, answers = [0.0], [3.0]
-    load = PrometheusLoad(ask=lambda: answers.pop(), every=0, clock=lambda: now[0])
+    load = PrometheusLoad(ask=answers.pop, every=0, clock=lambda: now[0])
     with pytest.raises(IndexError):
         load.run(threading.Event())
     now[0] += 1e6

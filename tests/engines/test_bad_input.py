@@ -44,7 +44,12 @@ class Ground:
 
     def status(self) -> subprocess.CompletedProcess[str]:
         """`moe-serve canary status`."""
-        words = ["--plan", str(self.arena.plan_file), "--namespace", self.arena.api.namespace]
+        words = [
+            "--rollout-file",
+            str(self.arena.plan_file),
+            "--namespace",
+            self.arena.api.namespace,
+        ]
         return subprocess.run(
             [sys.executable, "-m", "moe_serve", "canary", "status", *words],
             env={**os.environ, "KUBECONFIG": str(self.kubeconfig)},

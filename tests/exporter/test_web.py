@@ -58,7 +58,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
     def run(*flags: str, tls: bool = False) -> Exporter:
         port = free_port()
-        records = ("--records", str(tmp_path / "records"), "--listen", f"127.0.0.1:{port}")
+        records = ("--record-dir", str(tmp_path / "records"), "--listen", f"127.0.0.1:{port}")
         process = subprocess.Popen(command(*records, *flags), stderr=subprocess.PIPE, text=True)
         started.append(process)
         for _ in range(200):
@@ -201,7 +201,7 @@ def test_a_renewed_certificate_is_taken_without_a_restart(start: Start, tmp_path
         (("--listen", "127.0.0.1:99999"), "HOST:PORT is needed"),
         (("--listen", "192.0.2.1:9400"), "--listen 192.0.2.1:9400: "),
         (("--listen", "h" * 99 + ":9400"), "--listen hhh"),
-        (("--records", "{here}/file"), "it is no folder"),
+        (("--record-dir", "{here}/file"), "it is no folder"),
         (("--ttl", "0"), "--ttl"),
         (("--web-config", "{here}/missing.yaml"), "it cannot be read"),
         (("--web-config", "{here}/bad.yaml"), "has no key 'tls_config'; known: tls_server_config"),

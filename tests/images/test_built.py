@@ -161,7 +161,7 @@ def test_every_verb_of_the_small_image_runs(ops: Room, uid: int, verb: str) -> N
 def test_the_small_image_exports(ops: Room, uid: int) -> None:
     code = """
 import subprocess, sys, time, urllib.error, urllib.request
-server = subprocess.Popen(["moe-serve", "exporter", "--records", "/dev/shm/moe-serve",
+server = subprocess.Popen(["moe-serve", "exporter", "--record-dir", "/dev/shm/moe-serve",
                            "--listen", "127.0.0.1:9400"])
 for _ in range(100):
     try:

@@ -138,7 +138,7 @@ def status(
     space = ["--namespace", ground.arena.api.namespace]
 
     def said() -> tuple[int, str]:
-        code = main(["canary", "status", "--plan", str(ground.arena.plan_file), *space])
+        code = main(["canary", "status", "--rollout-file", str(ground.arena.plan_file), *space])
         return code, "".join(capsys.readouterr())
 
     return said

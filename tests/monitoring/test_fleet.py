@@ -83,7 +83,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
         for index, track in enumerate(MIX):
             exporter_port, vllm_port = ports[2 * index], ports[2 * index + 1]
             fleet.append(Worker(track, folder / track, vllm_port))
-            command = [sys.executable, "-m", "moe_serve", "exporter", "--records"]
+            command = [sys.executable, "-m", "moe_serve", "exporter", "--record-dir"]
             command += [str(folder / track), "--listen", f"127.0.0.1:{exporter_port}"]
             process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
             stack.callback(process.wait)

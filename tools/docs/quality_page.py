@@ -32,18 +32,19 @@ def _head(note: str) -> list[str]:
         "",
         note,
         "",
-        "`moe-serve quality probe --stable URL --canary URL` exits with 0 if sameness was shown, "
-        "10 if it was refuted, 20 if neither, 2 for wrong usage or a server that does not answer.",
+        "`moe-serve quality probe --stable-url URL --canary-url URL` exits with 0 if sameness was "
+        "shown, 10 if it was refuted, "
+        " 20 if neither, 2 for wrong usage or a server that does not answer.",
         "",
         "```text",
         "moe-serve quality record --server TRUSTED --file gold.jsonl       # once, never again",
-        "moe-serve quality probe --stable URL --canary URL --stable-exporter URL "
+        "moe-serve quality probe --stable-url URL --canary-url URL --stable-exporter URL "
         "--canary-exporter URL --gold gold.jsonl",
         "moe-serve quality record --mode non-inferior --server TRUSTED --task gsm8k "
         "--task-file test.jsonl --file gold.json",
         "moe-serve quality record --mode non-inferior --server KNOWN_BAD --task gsm8k "
         "--task-file test.jsonl --file bad.json",
-        "moe-serve quality probe --mode non-inferior --stable URL --canary URL "
+        "moe-serve quality probe --mode non-inferior --stable-url URL --canary-url URL "
         "--stable-exporter URL --canary-exporter URL --task gsm8k --task-file test.jsonl "
         "--gold gold.json --known-bad bad.json",
         "```",

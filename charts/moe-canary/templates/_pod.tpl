@@ -32,14 +32,14 @@ imagePullSecrets:
 - canary
 {{- if include "moe-canary.isController" . }}
 - run
-- --plan=/etc/moe-serve/rules/plan.yaml
+- --rollout-file=/etc/moe-serve/rules/plan.yaml
 {{- if not .Values.controller.shadow }}
 - --active
 {{- end }}
 {{- else }}
 - serve
 {{- end }}
-- --policy=/etc/moe-serve/rules/policy.yaml
+- --policy-file=/etc/moe-serve/rules/policy.yaml
 - --listen=0.0.0.0:{{ include "moe-canary.port" . }}
 {{- if include "moe-canary.isController" . }}
 - --every={{ .Values.controller.lookSeconds }}
@@ -62,9 +62,9 @@ imagePullSecrets:
 - --arm-label={{ .armLabel }}
 {{- /* Where the plan has a baseline, the canary is compared with that. */}}
 {{- if not (and (include "moe-canary.isController" $) ((($.Values.controller).plan).arms).baseline (eq .stable "stable")) }}
-- --stable={{ .stable }}
+- --stable-label={{ .stable }}
 {{- end }}
-- --canary={{ .canary }}
+- --canary-label={{ .canary }}
 {{- with .prometheus }}
 {{- if .tokenSecret }}
 - --bearer-token-file=/etc/moe-serve/token/{{ .tokenKey }}

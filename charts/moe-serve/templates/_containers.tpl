@@ -152,7 +152,7 @@ no readiness probe: telemetry must not take a server out of service. */}}
   restartPolicy: Always
   args:
     - exporter
-    - --records=/dev/shm/moe-serve
+    - --record-dir=/dev/shm/moe-serve
     - --listen=0.0.0.0:9400
     - --ranks={{ include "moe-serve.ranks" . }}
   ports:

@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 
 import numpy as np
 
@@ -92,7 +93,8 @@ def requests(load: Workload, turn: Turn, *, warmup: bool = False) -> list[Reques
     source = np.random.default_rng(seeds)
 
     def lengths(nominal: int) -> list[int]:
-        low = max(1, math.ceil(load.range_ratio * nominal))
+        # In decimal: 0.55 * 100 is a little above 55 in binary.
+        low = max(1, math.ceil(Decimal(repr(load.range_ratio)) * nominal))
         return [int(value) for value in source.integers(low, nominal, count, endpoint=True)]
 
     return [
