@@ -219,6 +219,12 @@ ROLLOUT = _catalogue(
     _counter("errors_total", "", "Reconciles that failed."),
     _gauge("last_reconcile_timestamp_seconds", "", "When the last reconcile ended."),
     _gauge(
+        "audit_write_failed",
+        "",
+        "1: the last line could not be written to the audit log, which lacks the verdicts of that "
+        "time; 0: it could.",
+    ),
+    _gauge(
         "worker_failed",
         "",
         "1: a thread beside the loop (judge, watch, load, webhook) ended, and `/healthz` fails; "
@@ -231,6 +237,7 @@ ROLLOUT = _catalogue(
     ),
     _gauge("load_age_seconds", "", "Time since the load was measured last."),
     _gauge("leader", "", "1: this controller holds the lease; 0: it waits for it."),
+    _gauge("load_age_seconds", "", "Seconds since the load was measured last."),
     _gauge(
         "hold_reason",
         "reason",
