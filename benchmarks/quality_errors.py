@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import beta  # type: ignore[import-untyped]  # it ships no types
 
-from moe_serve.quality.cells import CellRound, ProbeCell, Score
+from moe_serve.quality.cells import CellRound, ProbeCell, ProbePath, Score
 from moe_serve.quality.divergence import Position, divergence
 from moe_serve.quality.identical import IdenticalResult, ProbePlan, decide
 from moe_serve.quality.noninferior import TaskPlan, TaskResult, harmed
