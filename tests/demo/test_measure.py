@@ -111,7 +111,7 @@ class Simulation:
         self.urls: list[str] = []
 
     def measure(self, load: SimulatedLoad | None = None, *, blocks: int = 12) -> measure.Scraper:
-        clock = measure.Clock(now=self.clock.now, sleep=self.clock.sleep)
+        clock = measure.WallClock(now=self.clock.now, sleep=self.clock.sleep)
         source = measure.scraper(*self.urls, clock=clock)
         counted = iter(range(1, 1000))
 
