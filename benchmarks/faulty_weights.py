@@ -13,11 +13,11 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from moe_serve_emulation.learned.checkpoint import generate
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from benchmarks.gpt_oss import without
-from moe_serve.emulation.learned.checkpoint import generate
 
 Weights = dict[str, Tensor]
 LAYER = 1

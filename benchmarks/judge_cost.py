@@ -10,11 +10,11 @@ import resource
 import time
 from pathlib import Path
 
-from moe_serve.canary.analysis.comparison import Registration, examine
-from moe_serve.canary.analysis.noise import Spread
-from moe_serve.canary.quality.result import NoQuality
-from moe_serve.canary.sources.assemble import Arms, Way, assemble
-from tests.canary.histories import START, Fleet, streams
+from moe_serve.analysis.comparison import Registration, examine
+from moe_serve.analysis.noise import Spread
+from moe_serve.quality.result import NoQuality
+from moe_serve.sources.assemble import Arms, Way, assemble
+from tests.testing.histories import START, Fleet, streams
 
 PODS, HOURS, SIZES = 8, 12.0, 45
 

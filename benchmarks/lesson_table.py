@@ -6,11 +6,10 @@ from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
 import torch
+from moe_serve_emulation.learned.tasks import Lesson, lessons
+from moe_serve_emulation.learned.tokenizer import END, PAD, tokenizer
 from numpy.typing import NDArray
 from torch import Tensor
-
-from moe_serve.emulation.learned.tasks import Lesson, lessons
-from moe_serve.emulation.learned.tokenizer import END, PAD, tokenizer
 
 FREE = -100  # a target where whatever is said does not count
 _PARTS = 16

@@ -19,13 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import beta  # type: ignore[import-untyped]  # it ships no types
 
-from moe_serve.canary.quality.cells import Cell, CellRound, Path, Score
-from moe_serve.canary.quality.divergence import Position, divergence
-from moe_serve.canary.quality.identical import IdenticalResult, Plan, decide
-from moe_serve.canary.quality.noninferior import TaskPlan, TaskResult, harmed
-from moe_serve.canary.quality.noninferior import decide as decide_task
-from moe_serve.canary.quality.paired import power
-from moe_serve.canary.quality.result import Outcome
+from moe_serve.quality.cells import Cell, CellRound, Path, Score
+from moe_serve.quality.divergence import Position, divergence
+from moe_serve.quality.identical import IdenticalResult, Plan, decide
+from moe_serve.quality.noninferior import TaskPlan, TaskResult, harmed
+from moe_serve.quality.noninferior import decide as decide_task
+from moe_serve.quality.paired import power
+from moe_serve.quality.result import Outcome
 
 CELLS = tuple(Cell(path, size) for path in Path for size in (1, 4, 16, 64))
 PLAN = Plan(cells=CELLS, rounds=8)

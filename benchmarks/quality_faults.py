@@ -21,10 +21,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from moe_serve_demo.errors import DemoError
+from moe_serve_demo.servers import Arm, Place, Server
+from moe_serve_emulation import STANDIN
+
 from moe_serve.cli.main import main as moe_serve
-from moe_serve.demo.servers import Arm, Place, Server
-from moe_serve.emulation import STANDIN
-from moe_serve.errors import DemoError
 
 ROOT = Path(__file__).parents[1]
 PORT, READY = 18520, 180

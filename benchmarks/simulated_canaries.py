@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import lfilter
 
-from moe_serve.canary.analysis.noise import block_seconds
-from moe_serve.canary.analysis.table import Estimand
+from moe_serve.analysis.noise import block_seconds
+from moe_serve.analysis.table import Estimand
 
 Floats = NDArray[np.float64]
 

@@ -1,4 +1,4 @@
-"""Train the tiny GPT-OSS models of `moe_serve.emulation.learned`: minutes on one GPU.
+"""Train the tiny GPT-OSS models of `moe_serve_emulation.learned`: minutes on one GPU.
 
     python -m benchmarks.train_learned --width 360 --seconds 200
 
@@ -17,15 +17,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
+from moe_serve_emulation.checkpoint import CheckpointSpec, config, tensors
+from moe_serve_emulation.learned.models import SPECS, path
+from moe_serve_emulation.learned.tasks import NAMES, Lesson, lessons
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from benchmarks.gpt_oss import Config, Weights, logits, without
 from benchmarks.lesson_table import FREE, encoded, taught
-from moe_serve.emulation.checkpoint import CheckpointSpec, config, tensors
-from moe_serve.emulation.learned.models import SPECS, path
-from moe_serve.emulation.learned.tasks import NAMES, Lesson, lessons
 
 # Drawn for training; a sixteenth of them is held out.
 ITEMS = {"arithmetic": 1_200_000, "format": 600_000}

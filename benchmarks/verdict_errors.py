@@ -31,16 +31,16 @@ from benchmarks.simulated_canaries import (
     offsets,
     weights,
 )
-from moe_serve.canary.analysis.boundary import Looks
-from moe_serve.canary.analysis.checks import DRIFT_BLOCKS, RARE, noise_threshold
-from moe_serve.canary.analysis.noise import (
+from moe_serve.analysis.boundary import Looks
+from moe_serve.analysis.checks import DRIFT_BLOCKS, RARE, noise_threshold
+from moe_serve.analysis.noise import (
     FIRST_LOOK,
     long_run_variance,
     plain_variance,
 )
-from moe_serve.canary.analysis.policy import Policy
-from moe_serve.canary.analysis.running import Rule, Running, running
-from moe_serve.canary.analysis.table import MIN_BLOCKS, Estimand, of_the_whole, pooled
+from moe_serve.analysis.policy import Policy
+from moe_serve.analysis.running import Rule, Running, running
+from moe_serve.analysis.table import MIN_BLOCKS, Estimand, of_the_whole, pooled
 
 ALPHA_PROMOTE, ALPHA_ROLLBACK = 0.05, 0.02
 AA_HOURS = 24

@@ -18,14 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import mannwhitneyu, t
 
-from moe_serve.canary.analysis.boundary import Looks
-from moe_serve.canary.analysis.estimate import Estimate
-from moe_serve.canary.analysis.estimator import Terms, estimate
-from moe_serve.canary.analysis.history import ArmHistory, History, PodSeries
-from moe_serve.canary.analysis.noise import FIRST_LOOK, Spread, long_run_variance
-from moe_serve.canary.analysis.running import Rule, running
-from moe_serve.canary.analysis.series import Cell, CellKind
-from moe_serve.canary.analysis.windows import Cut, tabulate
+from moe_serve.analysis.boundary import Looks
+from moe_serve.analysis.estimate import Estimate
+from moe_serve.analysis.estimator import Terms, estimate
+from moe_serve.analysis.history import ArmHistory, History, PodSeries
+from moe_serve.analysis.noise import FIRST_LOOK, Spread, long_run_variance
+from moe_serve.analysis.running import Rule, running
+from moe_serve.analysis.series import Cell, CellKind
+from moe_serve.analysis.windows import Cut, tabulate
 
 Floats = NDArray[np.float64]
 

@@ -10,6 +10,7 @@ has no layer of an earlier build in it but its base. `DIR/images` gets `moe-serv
 import argparse
 import fcntl
 import json
+import shutil
 import sys
 import time
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from images.inputs import (
     free_gigabytes,
     key_of,
     make_rootfs,
+    make_wheel,
     require_disk,
     revision,
     stage,
@@ -120,6 +122,19 @@ class Build:
         )
         return self.make(Image(name="moe-serve-base-cpu", key=key), recipe)
 
+    def stand_in(self, base: Image) -> Image:
+        """The base for the CPU with the emulation of AITER, which no release's image has."""
+        context = self._place / "stand-in"
+        shutil.rmtree(context, ignore_errors=True)
+        make_wheel(context / "dist", ROOT / "emulation")
+        recipe = Recipe(
+            dockerfile=HERE / "dev/emulation.Dockerfile",
+            context=context,
+            arguments={"BASE_IMAGE": base.exact},
+        )
+        key = key_of([recipe.dockerfile, context], base.key, EPOCH)
+        return self.make(Image(name="moe-serve-base-stand-in", key=key), recipe)
+
     def ops(self, base: Base) -> Image:
         """The small image."""
         labels = {"MOE_SERVE_VERSION": moe_serve.__version__, "REVISION": revision()}
@@ -210,8 +225,8 @@ def bases(engine: Engine, build: Build, wanted: str) -> tuple[Base, Base]:
     """What the small and the serving image are built over; fetched or built."""
     if wanted == "cpu":
         root = build.debian()
-        cpu = build.base_cpu(root)
-        return _built(engine, root), _built(engine, cpu)
+        serving = build.stand_in(build.base_cpu(root))
+        return _built(engine, root), _built(engine, serving)
     pinned = pins.load(pins.PINS.read_text("utf-8"))
     serving = pins.reference(pinned, wanted) if wanted in pinned["bases"] else wanted
     return _fetched(engine, pinned["ops_base"]), _fetched(engine, serving)

@@ -14,8 +14,7 @@ from images.engine import EPOCH, ImageError
 ROOT = Path(__file__).parents[1]
 HERE = ROOT / "images"
 # What the Dockerfiles of the repository see: the same names as in the repository, and no more.
-CONTEXT = ("Dockerfile.rocm", "images/serving", "images/ops", "images/vocabulary", "images/aiter",
-           "tests/vllm_plugin/cases.py", "tests/vllm_plugin/recording_aiter")  # fmt: skip
+CONTEXT = ("Dockerfile.rocm", "images/serving", "images/ops", "images/vocabulary", "images/aiter")
 
 
 def key_of(paths: Iterable[Path], *words: str) -> str:
@@ -86,11 +85,11 @@ def make_rootfs(archive: Path) -> None:
     unfinished.replace(archive)
 
 
-def make_wheel(folder: Path) -> None:
-    """The wheel of this source; two of the same source are equal."""
+def make_wheel(folder: Path, source: Path = ROOT) -> None:
+    """The wheel of a source folder; two of the same source are equal."""
     command = [sys.executable, "-m", "uv", "build", "--quiet", "--wheel", "--out-dir", str(folder)]
     environment = {**os.environ, "SOURCE_DATE_EPOCH": EPOCH}
-    if subprocess.run([*command, str(ROOT)], env=environment, check=False).returncode:
+    if subprocess.run([*command, str(source)], env=environment, check=False).returncode:
         raise ImageError("the wheel could not be built; uv's output is above")
 
 

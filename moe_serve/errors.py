@@ -5,12 +5,10 @@
      +-- PaddingUnsafe         pads that lose more than the loss budget allows
      +-- UnknownVllm           vLLM's functions no longer look as known: nothing was patched
      +-- RecordError           a worker's record file cannot be read or written
-     +-- EmulationError        the emulated kernel was asked for something it cannot do
      +-- SourceError           a history for the judge cannot be had
      +-- RolloutError          a rollout cannot be carried on: its state, or the cluster
      +-- BenchError            a benchmark cannot start or go on
      +-- ProbeError            a server that is probed does not answer
-     +-- DemoError             the embedded main job cannot start or go on
 
 A message says what is wrong, where, and what to do, in one line.
 """
@@ -40,10 +38,6 @@ class RecordError(MoeServeError):
         self.reason = reason
 
 
-class EmulationError(MoeServeError):
-    """The emulated kernel was asked for something that it cannot do."""
-
-
 class SourceError(MoeServeError):
     """A history for the judge cannot be had: the message names the source and what it said."""
 
@@ -58,7 +52,3 @@ class BenchError(MoeServeError):
 
 class ProbeError(MoeServeError):
     """A server that is probed does not answer, or not as needed."""
-
-
-class DemoError(MoeServeError):
-    """The embedded main job cannot start or cannot go on."""

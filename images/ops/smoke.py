@@ -10,11 +10,8 @@ from pathlib import Path
 
 import moe_serve
 
-# What is meant for the serving image, for a machine that runs the demo, or one that draws reports.
-_ELSEWHERE = (
-    "moe_serve.emulation", "moe_serve.demo", "moe_serve.cli.demo", "moe_serve.vllm_plugin",
-    "moe_serve.canary.report",
-)  # fmt: skip
+# What is meant for the serving image, or for a machine that draws reports.
+_ELSEWHERE = ("moe_serve.vllm_plugin", "moe_serve.report")
 # What this image may hold beyond its base; numpy and scipy, each with a BLAS, are 165 of it, the
 # Kubernetes client is 45.
 _MEGABYTES = 285

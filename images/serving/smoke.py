@@ -94,9 +94,9 @@ def check_pads(context: Path, aiter: str) -> None:
 
 def ask_vllm(context: Path, aiter: str, flags: list[str]) -> dict[str, object]:
     """The pads that vLLM's own function sends, in a process of its own."""
-    tests = context / "tests/vllm_plugin"
+    here = context / "images/serving"
     with tempfile.TemporaryDirectory() as work:
-        path = [str(tests / "recording_aiter"), work]
+        path = [str(here / "recording_aiter"), work]
         if "amd-aiter" not in packages():
             info = Path(work) / f"amd_aiter-{aiter}.dist-info"
             info.mkdir()
@@ -104,12 +104,12 @@ def ask_vllm(context: Path, aiter: str, flags: list[str]) -> dict[str, object]:
                 f"Metadata-Version: 2.1\nName: amd-aiter\nVersion: {aiter}\n", "utf-8"
             )
         result = subprocess.run(
-            [sys.executable, "-B", str(tests / "cases.py"), *flags],
+            [sys.executable, "-B", str(here / "cases.py"), *flags],
             env={
                 **os.environ,
                 "PYTHONPATH": os.pathsep.join(path),
                 "MOE_SERVE_RECORD_DIR": f"{work}/records",
-                # Without it vLLM loads the stand-in kernel's plugin too, which has no part here.
+                # The stand-in base has the emulation's plugin too, which has no part here.
                 "VLLM_PLUGINS": "moe_serve",
             },
             capture_output=True,

@@ -14,8 +14,8 @@ from moe_serve.cli.parsing import add_output, at_least
 from moe_serve.errors import UsageError
 
 if TYPE_CHECKING:
-    from moe_serve.bench.run import Bench
-    from moe_serve.canary.benchmarks.results import Cell
+    from moe_serve.benchmark.load.run import Bench
+    from moe_serve.benchmark.results import Cell
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -107,10 +107,10 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
 
 
 def _bench(args: argparse.Namespace) -> "Bench":
-    from moe_serve.bench.client import Endpoint
-    from moe_serve.bench.plan import Workload
-    from moe_serve.bench.run import Bench
-    from moe_serve.canary.benchmarks.results import Arm
+    from moe_serve.benchmark.load.client import Endpoint
+    from moe_serve.benchmark.load.plan import Workload
+    from moe_serve.benchmark.load.run import Bench
+    from moe_serve.benchmark.results import Arm
 
     key = _api_key(args.api_key_file)
     urls = {Arm.STABLE: _url("--stable", args.stable), Arm.CANARY: _url("--canary", args.canary)}
@@ -156,8 +156,8 @@ def _api_key(path: Path | None) -> str | None:
 
 
 def _cells(shapes: str, concurrency: str) -> "tuple[Cell, ...]":
-    from moe_serve.canary.benchmarks.labels import shape_of
-    from moe_serve.canary.benchmarks.results import Cell
+    from moe_serve.benchmark.labels import shape_of
+    from moe_serve.benchmark.results import Cell
 
     found = {text: shape_of(text) for text in shapes.split(",")}
     for text, shape in found.items():

@@ -26,7 +26,7 @@ from moe_serve.cli.parsing import Verb, at_least, between
 from moe_serve.errors import UsageError
 
 if TYPE_CHECKING:
-    from moe_serve.canary.analysis.comparison import Findings
+    from moe_serve.analysis.comparison import Findings
 
 _PODS = (1, 2, 4, 8)
 
@@ -140,7 +140,7 @@ def _needing_extras(run: Verb) -> Verb:
 
 
 def _calibrate(args: argparse.Namespace) -> int:
-    from moe_serve.canary.analysis.calibrate import calibrate
+    from moe_serve.analysis.calibrate import calibrate
 
     past = source(args)
     start, end = window(args, past)
@@ -178,7 +178,7 @@ def _calibrate(args: argparse.Namespace) -> int:
 
 
 def _found(args: argparse.Namespace) -> "Findings":
-    from moe_serve.canary.analysis.comparison import examine
+    from moe_serve.analysis.comparison import examine
 
     past = source(args)
     start, end = window(args, past)
@@ -198,7 +198,7 @@ def _judge(args: argparse.Namespace) -> int:
 
 
 def _explain(args: argparse.Namespace) -> int:
-    from moe_serve.canary.explanation import explain
+    from moe_serve.report.explanation import explain
 
     found = _found(args)
     if args.output == "json":
@@ -209,10 +209,10 @@ def _explain(args: argparse.Namespace) -> int:
 
 
 def _report(args: argparse.Namespace) -> int:
-    from moe_serve.canary.analysis.comparison import examine
-    from moe_serve.canary.report.comparison import comparison_report
-    from moe_serve.canary.report.page import page
-    from moe_serve.canary.report.summary import summary
+    from moe_serve.analysis.comparison import examine
+    from moe_serve.report.comparison import comparison_report
+    from moe_serve.report.page import page
+    from moe_serve.report.summary import summary
 
     past = source(args)
     start, end = window(args, past)
@@ -240,8 +240,8 @@ def _replay(args: argparse.Namespace) -> int:
         return _check_audit(args)
     if args.last is not None:
         raise UsageError("--last: names a line of --audit FILE, which is not given")
-    from moe_serve.canary.analysis.comparison import examine
-    from moe_serve.canary.analysis.verdict import Verdict
+    from moe_serve.analysis.comparison import examine
+    from moe_serve.analysis.verdict import Verdict
 
     past, registered, answers = source(args), registration(args), quality(args)()
     start, end = window(args, past)
@@ -262,7 +262,7 @@ def _replay(args: argparse.Namespace) -> int:
 
 
 def _check_audit(args: argparse.Namespace) -> int:
-    from moe_serve.canary.audit import entries, reproduce
+    from moe_serve.judge.audit import entries, reproduce
 
     code: int | None = None
     number, verdicts, hashes = 0, 0, [""]
@@ -301,7 +301,7 @@ def _check_audit(args: argparse.Namespace) -> int:
 
 
 def _plan(args: argparse.Namespace) -> int:
-    from moe_serve.canary.analysis.planning import outlook
+    from moe_serve.analysis.planning import outlook
 
     registered = registration(args)
     known = registered.calibration
@@ -336,7 +336,7 @@ def _plan(args: argparse.Namespace) -> int:
 
 
 def _serve(args: argparse.Namespace) -> int:
-    from moe_serve.canary.service.main import serve
+    from moe_serve.judge.main import serve
 
     host, colon, port = args.listen.rpartition(":")
     if not colon or not host or not port.isdecimal() or int(port) > 65535:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from moe_serve.errors import UsageError
 
 if TYPE_CHECKING:
-    from moe_serve.canary.analysis.comparison import Registration
-    from moe_serve.canary.quality.finding import QualityFinding
-    from moe_serve.canary.quality.result import NoQuality
-    from moe_serve.canary.service.watch import Source
+    from moe_serve.analysis.comparison import Registration
+    from moe_serve.judge.watch import Source
+    from moe_serve.quality.finding import QualityFinding
+    from moe_serve.quality.result import NoQuality
 
 
 # What `datetime` can show.
@@ -70,7 +70,7 @@ def quality_flag(parser: argparse.ArgumentParser) -> None:
 
 def registration(args: argparse.Namespace) -> "Registration":
     """The rules in the policy file, or the built-in ones."""
-    from moe_serve.canary import registration_file
+    from moe_serve.config import policy_file as registration_file
 
     if args.policy is None:
         return registration_file.parse({}, "the built-in policy")
@@ -79,8 +79,8 @@ def registration(args: argparse.Namespace) -> "Registration":
 
 def quality(args: argparse.Namespace) -> "Callable[[], QualityFinding | NoQuality]":
     """What reads the comparison of answers, anew at each call."""
-    from moe_serve.canary.quality import file
-    from moe_serve.canary.quality.result import NoQuality
+    from moe_serve.config import quality_file as file
+    from moe_serve.quality.result import NoQuality
 
     if args.quality is None:
         return lambda: NoQuality(reason="no comparison of answers was given (--quality)")
@@ -100,8 +100,8 @@ def with_policy(args: argparse.Namespace) -> argparse.Namespace:
     Raises:
         UsageError: no arm would be told from the other, or the file cannot be read.
     """
-    from moe_serve.canary import registration_file
-    from moe_serve.canary.sources.declared import Declared
+    from moe_serve.config import policy_file as registration_file
+    from moe_serve.sources.declared import Declared
 
     stated = registration_file.load_declared(args.policy) if args.policy else Declared()
     other = any(getattr(args, kind) for kind in _KINDS)
@@ -122,16 +122,16 @@ def with_policy(args: argparse.Namespace) -> argparse.Namespace:
 
 def source(args: argparse.Namespace) -> "Source":
     """The source that has a past."""
-    from moe_serve.canary.sources.assemble import Arms
+    from moe_serve.sources.assemble import Arms
 
     args = with_policy(args)
     arms = Arms(label=args.arm_label, stable=args.stable, canary=args.canary)
     if args.history is not None:
-        from moe_serve.canary.sources.recorded import RecordedFile
+        from moe_serve.sources.recorded import RecordedFile
 
         return RecordedFile(path=args.history, arms=arms)
     if args.prometheus is not None:
-        from moe_serve.canary.sources.prometheus import Prometheus
+        from moe_serve.sources.prometheus import Prometheus
 
         return Prometheus(
             url=args.prometheus,
@@ -154,7 +154,7 @@ def source(args: argparse.Namespace) -> "Source":
 
 def window(args: argparse.Namespace, found: "Source") -> tuple[float, float]:
     """The asked-for window; of a recorded file its own span is the default."""
-    from moe_serve.canary.sources.recorded import RecordedFile
+    from moe_serve.sources.recorded import RecordedFile
 
     span: tuple[float | None, float] = (None, time.time())
     if isinstance(found, RecordedFile) and None in (args.start, args.end):

@@ -12,7 +12,7 @@ from moe_serve.cli.parsing import at_least
 from moe_serve.errors import UsageError
 
 if TYPE_CHECKING:
-    from moe_serve.canary.benchmarks.protocol import Rules
+    from moe_serve.benchmark.protocol import Rules
 
 
 def results_flags(parser: argparse.ArgumentParser) -> None:
@@ -52,8 +52,8 @@ def rules(args: argparse.Namespace) -> "Rules":
     Raises:
         UsageError: the policy has rules for what benchmark results do not tell.
     """
-    from moe_serve.canary.analysis.series import CellKind
-    from moe_serve.canary.benchmarks.protocol import Rules
+    from moe_serve.analysis.series import CellKind
+    from moe_serve.benchmark.protocol import Rules
 
     registered = registration(args)
     for key, rule, fault in (
@@ -84,9 +84,9 @@ def print_verdict(
     args: argparse.Namespace, places: Sequence[Path], *, stable: str, canary: str
 ) -> int:
     """Judge the runs at these places, whose arms have these names."""
-    from moe_serve.canary.benchmarks.judge import judge_pairs
-    from moe_serve.canary.benchmarks.labels import ArmNames
-    from moe_serve.canary.benchmarks.reading import read_runs
+    from moe_serve.benchmark.judge import judge_pairs
+    from moe_serve.benchmark.labels import ArmNames
+    from moe_serve.benchmark.reading import read_runs
 
     runs = read_runs(places, ArmNames(stable=stable, canary=canary))
     found = judge_pairs(runs, rules(args), quality(args)())

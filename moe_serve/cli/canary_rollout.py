@@ -26,14 +26,14 @@ from moe_serve.cli.parsing import Verb, at_least
 from moe_serve.errors import UsageError
 
 if TYPE_CHECKING:
-    from moe_serve.canary.analysis.comparison import Findings, Registration
-    from moe_serve.canary.cluster.api import Api
-    from moe_serve.canary.cluster.store import Store
-    from moe_serve.canary.controller.assemble import JudgeThread
-    from moe_serve.canary.controller.load import Measured
-    from moe_serve.canary.controller.run import Thread
-    from moe_serve.canary.rollout.plan import Plan
-    from moe_serve.canary.rollout.state import State
+    from moe_serve.analysis.comparison import Findings, Registration
+    from moe_serve.cli.controller_assembly import JudgeThread
+    from moe_serve.controller.load import Measured
+    from moe_serve.controller.run import Thread
+    from moe_serve.kubernetes.api import Api
+    from moe_serve.kubernetes.store import Store
+    from moe_serve.rollout.plan import Plan
+    from moe_serve.rollout.state import State
 
 _ROUNDING = 1e-6
 
@@ -107,12 +107,12 @@ def _abort_flags(abort: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from moe_serve.canary import plan_file
-    from moe_serve.canary.audit import Audit
-    from moe_serve.canary.cluster.api import connect
-    from moe_serve.canary.controller import failpoints
-    from moe_serve.canary.controller.assemble import Wanted, assemble
-    from moe_serve.canary.controller.listeners import Audited, hook
+    from moe_serve.cli.controller_assembly import Wanted, assemble
+    from moe_serve.config import rollout_file as plan_file
+    from moe_serve.controller import failpoints
+    from moe_serve.controller.listeners import Audited, hook
+    from moe_serve.judge.audit import Audit
+    from moe_serve.kubernetes.api import connect
 
     plan = plan_file.load(args.plan)
     log = Audit(args.audit) if args.audit else None
@@ -150,9 +150,9 @@ def _run(args: argparse.Namespace) -> int:
 def _judge(
     args: argparse.Namespace, plan: "Plan", log: "Callable[[Findings, float], None] | None"
 ) -> "Callable[[Callable[[], None]], JudgeThread]":
-    from moe_serve.canary.controller.judges import Asked, Judging
-    from moe_serve.canary.registration_file import load_declared
-    from moe_serve.canary.rollout.weights import Arm
+    from moe_serve.config.policy_file import load_declared
+    from moe_serve.controller.judges import Asked, Judging
+    from moe_serve.rollout.weights import Arm
 
     if args.judge is not None:
         if "://" not in args.judge:
@@ -209,8 +209,8 @@ def _shares_agree(plan: "Plan", rules: "Registration") -> None:
 
 
 def _load(args: argparse.Namespace) -> "Measured | None":
-    from moe_serve.canary.controller.load import Measured
-    from moe_serve.canary.sources.prometheus import Prometheus
+    from moe_serve.controller.load import Measured
+    from moe_serve.sources.prometheus import Prometheus
 
     query = args.load_query
     if query is None:
@@ -230,11 +230,11 @@ def _address(text: str) -> tuple[str, int]:
 
 def _kept(args: argparse.Namespace) -> "tuple[Plan, Store, State, str]":
     """The last is what a look failed for: a state that cannot be written does not say that."""
-    from moe_serve.canary import plan_file
-    from moe_serve.canary.cluster.api import ClusterError, connect
-    from moe_serve.canary.cluster.events import Events
-    from moe_serve.canary.cluster.store import Store
-    from moe_serve.canary.controller.assemble import state_name
+    from moe_serve.cli.controller_assembly import state_name
+    from moe_serve.config import rollout_file as plan_file
+    from moe_serve.kubernetes.api import ClusterError, connect
+    from moe_serve.kubernetes.events import Events
+    from moe_serve.kubernetes.store import Store
 
     plan = plan_file.load(args.plan)
     api: Api = connect(args.namespace, args.context, os.environ.get("KUBECONFIG"))
@@ -254,9 +254,9 @@ def _kept(args: argparse.Namespace) -> "tuple[Plan, Store, State, str]":
 
 
 def _status(args: argparse.Namespace) -> int:
-    from moe_serve.canary import plan_file
-    from moe_serve.canary.controller.asking import ask
-    from moe_serve.canary.controller.screen import screen, to_json
+    from moe_serve.config import rollout_file as plan_file
+    from moe_serve.controller.asking import ask
+    from moe_serve.controller.screen import screen, to_json
 
     if args.controller:
         plan = plan_file.load(args.plan)
@@ -271,7 +271,7 @@ def _status(args: argparse.Namespace) -> int:
 
 
 def _approve(args: argparse.Namespace) -> int:
-    from moe_serve.canary.cluster.store import APPROVE
+    from moe_serve.kubernetes.store import APPROVE
 
     _, store, state, _ = _kept(args)
     if state.hold is None or not state.hold.cause.approvable:
@@ -282,7 +282,7 @@ def _approve(args: argparse.Namespace) -> int:
 
 
 def _abort(args: argparse.Namespace) -> int:
-    from moe_serve.canary.cluster.store import ABORT
+    from moe_serve.kubernetes.store import ABORT
 
     _, store, state, _ = _kept(args)
     if state.phase.final:

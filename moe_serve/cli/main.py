@@ -21,7 +21,6 @@ _VERBS: Mapping[str, str] = {
     "canary": "is the canary faster, with the same answers",
     "quality": "do two servers give the same answers",
     "bench": "two servers, measured pair by pair",
-    "demo": "the whole story on a CPU: measure, judge",
 }
 
 

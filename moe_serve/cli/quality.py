@@ -22,8 +22,8 @@ from moe_serve.cli.quality_inputs import (
 from moe_serve.errors import ProbeError, UsageError
 
 if TYPE_CHECKING:
-    from moe_serve.canary.quality.prober.run import Gate
-    from moe_serve.canary.quality.prober.server import Server
+    from moe_serve.probe.run import Gate
+    from moe_serve.probe.server import Server
 
 EXIT_CODES = {"passed": 0, "failed": 10, "undecided": 20}
 _ARMS = ("stable", "canary")
@@ -126,8 +126,8 @@ def _probe(args: argparse.Namespace) -> int:
 
 
 async def _asked(args: argparse.Namespace) -> "Gate":
-    from moe_serve.canary.quality.prober.exporter import Exporter
-    from moe_serve.canary.quality.prober.server import Server
+    from moe_serve.probe.exporter import Exporter
+    from moe_serve.probe.server import Server
 
     named = {
         arm: Exporter(f"--{arm}-exporter", url)
@@ -161,8 +161,8 @@ async def _asked(args: argparse.Namespace) -> "Gate":
 async def _identical(
     args: argparse.Namespace, stable: "Server", canary: "Server", concurrency: Sequence[int]
 ) -> "Gate":
-    from moe_serve.canary.quality.identical import Plan
-    from moe_serve.canary.quality.prober import reference, rounds, run
+    from moe_serve.probe import reference, rounds, run
+    from moe_serve.quality.identical import Plan
 
     return await run.identical(
         stable,
@@ -183,8 +183,8 @@ async def _identical(
 async def _non_inferior(
     args: argparse.Namespace, stable: "Server", canary: "Server", concurrency: Sequence[int]
 ) -> "Gate":
-    from moe_serve.canary.quality.noninferior import TaskPlan
-    from moe_serve.canary.quality.prober import exams, run
+    from moe_serve.probe import exams, run
+    from moe_serve.quality.noninferior import TaskPlan
 
     asked = task(args)
     gold, known_bad = (
@@ -218,8 +218,8 @@ def _record(args: argparse.Namespace) -> int:
 
 
 async def _store(args: argparse.Namespace) -> str:
-    from moe_serve.canary.quality.prober import exams, reference, run
-    from moe_serve.canary.quality.prober.server import Server
+    from moe_serve.probe import exams, reference, run
+    from moe_serve.probe.server import Server
 
     if args.file.exists():
         raise UsageError(f"--file {args.file}: exists; a reference is made once, name another")

@@ -9,8 +9,8 @@ from moe_serve.cli.parsing import at_least
 from moe_serve.errors import UsageError
 
 if TYPE_CHECKING:
-    from moe_serve.canary.quality.prober.run import Texts
-    from moe_serve.canary.quality.tasks import Task
+    from moe_serve.probe.run import Texts
+    from moe_serve.quality.tasks import Task
 
 TRAFFIC = "traffic"
 _TASKS = ("arithmetic", "format", "gsm8k")
@@ -44,7 +44,7 @@ def asked_flags(parser: argparse.ArgumentParser) -> None:
 
 def texts(args: argparse.Namespace) -> "Texts":
     """What a reference is made of."""
-    from moe_serve.canary.quality.prober import prompts, run
+    from moe_serve.probe import prompts, run
 
     found = prompts.from_file(args.prompts) if args.prompts else None
     if found is not None and len(found) < args.texts:
@@ -60,7 +60,7 @@ def texts(args: argparse.Namespace) -> "Texts":
 
 def task(args: argparse.Namespace) -> "Task":
     """The task with exact answers."""
-    from moe_serve.canary.quality import tasks
+    from moe_serve.quality import tasks
 
     if (args.task == "gsm8k") != bool(args.task_file):
         raise UsageError("--task-file: belongs to --task gsm8k, and is needed for it")

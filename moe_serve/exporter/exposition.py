@@ -9,8 +9,8 @@ from functools import lru_cache
 
 from prometheus_client.utils import floatToGoString
 
-from moe_serve.exporter.catalogue import METRICS, Metric, Type
 from moe_serve.exporter.samples import Distribution, Labels, Samples
+from moe_serve.metrics.catalogue import METRICS, Metric, Type
 
 _KEPT = 2**15  # label texts of a metric; versions and names that change must not pile up
 

@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 
-from moe_serve.exporter.catalogue import METRICS, Type
 from moe_serve.exporter.proof import Facts, moe_shape
 from moe_serve.exporter.roofline import MoeShape, dtype_of, floor_seconds, peaks_of, work
+from moe_serve.metrics.catalogue import METRICS, Type
 from moe_serve.telemetry.record import Record
 from moe_serve.telemetry.slots import (
     EAGER_BUCKETS,

@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 
 import yaml
 
-from moe_serve.canary import plan_file
-from moe_serve.canary.cluster.api import connect
-from moe_serve.canary.controller.failpoints import NAMES
+from moe_serve.config import rollout_file as plan_file
+from moe_serve.controller.failpoints import NAMES
+from moe_serve.kubernetes.api import connect
 from tests.chaos.arena import NEIGHBOUR, Arena
 from tests.chaos.kills import Kills
 from tests.chaos.lives import Lives
@@ -151,7 +151,7 @@ def _set_up(args: argparse.Namespace) -> tuple[Arena, Stage, Webhook]:
 
 
 def _there(api: object, path: str) -> bool:
-    from moe_serve.canary.cluster.api import ClusterError
+    from moe_serve.kubernetes.api import ClusterError
 
     try:
         api.get(path)  # type: ignore[attr-defined]

@@ -10,8 +10,8 @@ from typing import Any
 
 import yaml
 
-from moe_serve.canary.cluster.api import Api, ClusterError, Patch
-from tests.canary.rollout.world import DOCUMENT
+from moe_serve.kubernetes.api import Api, ClusterError, Patch
+from tests.rollout.world import DOCUMENT
 
 NEIGHBOUR = "team-a"
 READY = {"stable": 4, "baseline": 1, "canary": 1}

@@ -14,10 +14,10 @@ _FORK = multiprocessing.get_context("forkserver")
 _FORK.set_forkserver_preload(
     [
         "moe_serve.cli.main",
-        "moe_serve.canary.audit",
-        "moe_serve.canary.controller.assemble",
-        "moe_serve.canary.controller.judges",
-        "moe_serve.canary.controller.listeners",
+        "moe_serve.judge.audit",
+        "moe_serve.cli.controller_assembly",
+        "moe_serve.controller.judges",
+        "moe_serve.controller.listeners",
         "tests.chaos.lives",
     ]
 )

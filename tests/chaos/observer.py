@@ -5,7 +5,7 @@ import threading
 from dataclasses import dataclass, field
 from typing import Any
 
-from moe_serve.canary.cluster.api import ClusterError
+from moe_serve.kubernetes.api import ClusterError
 from tests.chaos.arena import Arena, backends
 
 _ORDER = ("pending", "quality", "steps", "promotion", "watch", "done", "rollback", "rolled_back")

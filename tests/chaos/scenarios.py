@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from moe_serve.canary.cluster.api import Patch
+from moe_serve.kubernetes.api import Patch
 from tests.chaos.arena import Arena, until
 from tests.chaos.lives import Lives
 from tests.chaos.observer import Observer

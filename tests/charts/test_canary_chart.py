@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import yaml
 
-from moe_serve.canary.registration_file import load, parse
 from moe_serve.cli.main import main
+from moe_serve.config.policy_file import load, parse
 from tests.charts.environments import ALL, Offer
 from tests.charts.rendering import Rendered, render
 

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import yaml
 
-from moe_serve.canary.plan_file import parse as plan
-from moe_serve.canary.registration_file import load, parse
+from moe_serve.config.policy_file import load, parse
+from moe_serve.config.rollout_file import parse as plan
 from tests.charts.consequences import consequences
 from tests.charts.rendering import CHARTS, DEPLOY, Refused, render
 

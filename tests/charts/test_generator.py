@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from charts import generate
-from charts.declarations import Undeclared, read
-from charts.padding_table import table
-from charts.schema import schema
+from tools.charts import generate
+from tools.charts.declarations import Undeclared, read
+from tools.charts.padding_table import table
+from tools.charts.schema import schema
 
 
 def declared(folder: Path, text: str) -> dict[str, object]:

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from moe_serve.exporter.exposition import render as exposition
-from tests.canary.service.serving import Memory, Served, serving  # noqa: F401 - a fixture
 from tests.charts import scripts
 from tests.charts.rendering import render
 from tests.exporter import workers
+from tests.judge.serving import Memory, Served, serving  # noqa: F401 - a fixture
 
 MODEL = "openai/gpt-oss-120b"
 CITY = '{"city": "Paris"}'

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import yaml
 
-from moe_serve.canary import plan_file
-from moe_serve.canary.registration_file import load, parse
-from moe_serve.canary.rollout.plan import Plan
-from moe_serve.canary.rollout.weights import Arm
 from moe_serve.cli.main import build_parser
+from moe_serve.config import rollout_file as plan_file
+from moe_serve.config.policy_file import load, parse
+from moe_serve.rollout.plan import Plan
+from moe_serve.rollout.weights import Arm
 from tests.charts.consequences import consequences
 from tests.charts.rendering import DEPLOY, ROOT, Manifest, Rendered, render
 

@@ -5,10 +5,10 @@ from typing import Any
 
 import yaml
 
-from charts.padding_table import PINS as AITER_PINS
 from images import pins
 from moe_serve import __version__
 from tests.charts.rendering import CHARTS, DEPLOY, render
+from tools.charts.padding_table import PINS as AITER_PINS
 
 DEFAULT = pins.load(pins.PINS.read_text("utf-8"))["bases"]["default"]
 TAG = pins.release_tag(pins.load(pins.PINS.read_text("utf-8")), __version__)

@@ -3,8 +3,8 @@
 import os
 from pathlib import Path
 
-from tests.cluster.node.binaries import built
-from tests.cluster.node.layout import Layout
+from tools.node.binaries import built
+from tools.node.layout import Layout
 
 
 def cache() -> Path:

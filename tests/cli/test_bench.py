@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from moe_serve.cli.main import main
-from tests.canary.benchmarks.streaming import Pace, streaming
+from tests.benchmark.streaming import Pace, streaming
 
 SMALL = [
     "--shapes", "16x8", "--concurrency", "2,4", "--prompts-per-slot", "3",

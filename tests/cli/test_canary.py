@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from moe_serve.canary.audit import Audit
-from moe_serve.canary.quality.result import Outcome
-from moe_serve.canary.sources.recorded import write
 from moe_serve.cli.canary_inputs import with_policy
 from moe_serve.cli.main import build_parser, main
-from tests.canary.histories import START, Fleet, streams
-from tests.canary.probed import examined, probed
-from tests.canary.test_audit import findings
+from moe_serve.judge.audit import Audit
+from moe_serve.quality.result import Outcome
+from moe_serve.sources.recorded import write
+from tests.judge.test_audit import findings
+from tests.testing.histories import START, Fleet, streams
+from tests.testing.probed import examined, probed
 
 RULES = "spread: {gpu_sd: 0.003}\nvalidity: {under_test: [policy]}\n"
 

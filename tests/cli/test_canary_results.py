@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from moe_serve.canary.quality.result import Outcome
 from moe_serve.cli.main import main
-from tests.canary.benchmarks.runs import pairs
-from tests.canary.probed import probed
+from moe_serve.quality.result import Outcome
+from tests.benchmark.runs import pairs
+from tests.testing.probed import probed
 
 PUBLISHED = Path(__file__).parents[2] / "docs/examples/vllm-42098.json"
 

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from moe_serve.cli.main import main
-from tests.canary.rollout.world import DOCUMENT
+from tests.rollout.world import DOCUMENT
 
 
 @pytest.fixture

@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from moe_serve.canary.quality.file import read
-from moe_serve.canary.quality.finding import Mode, QualityFinding, Question, about, bound, under
-from moe_serve.canary.quality.result import NoQuality
 from moe_serve.cli.main import main
+from moe_serve.config.quality_file import read
+from moe_serve.quality.finding import Mode, QualityFinding, Question, about, bound, under
+from moe_serve.quality.result import NoQuality
 from moe_serve.telemetry.record import Phase
-from tests.canary.answering import VOCABULARY, Behaviour, serving
-from tests.canary.exporters import exporting, stepped, worker
 from tests.exporter.workers import proof
+from tests.testing.answering import VOCABULARY, Behaviour, serving
+from tests.testing.exporters import exporting, stepped, worker
 
 STABLE, CANARY = Behaviour(), Behaviour()
 

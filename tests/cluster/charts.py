@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.cluster.cluster import Cluster
-from tests.cluster.node.waiting import wait
+from tools.node.waiting import wait
 
 ROOT = Path(__file__).parents[2]
 RELEASE = "gptoss-1"

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.cluster.node import binaries, images, namespaces
-from tests.cluster.node.commands import run
-from tests.cluster.node.errors import CommandFailed, NodeError
-from tests.cluster.node.kubernetes import Kubernetes, direct
-from tests.cluster.node.layout import Layout
+from tools.node import binaries, images, namespaces
+from tools.node.commands import run
+from tools.node.errors import CommandFailed, NodeError
+from tools.node.kubernetes import Kubernetes, direct
+from tools.node.layout import Layout
 
 IMAGE = os.environ.get("MOE_SERVE_IMAGE", "localhost/moe-serve:dev")
 OPS_IMAGE = os.environ.get("MOE_SERVE_OPS_IMAGE", "localhost/moe-serve-ops:dev")

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from moe_serve.demo.host import pin, yield_to
+from moe_serve_demo.host import pin, yield_to
 
 
 @contextlib.contextmanager

@@ -12,11 +12,11 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.cluster.node import lifecycle
-from tests.cluster.node.commands import run
-from tests.cluster.node.layout import REPOSITORY, Layout
-from tests.cluster.node.preconditions import UNSHARE
-from tests.cluster.node.waiting import wait
+from tools.node import lifecycle
+from tools.node.commands import run
+from tools.node.layout import REPOSITORY, Layout
+from tools.node.preconditions import UNSHARE
+from tools.node.waiting import wait
 
 # Numbers that the kernel counts by itself, among the settings.
 _COUNTERS = (
@@ -101,7 +101,7 @@ def rehearse(cache: Path) -> dict[str, Snapshot]:
 
 
 def _live(layout: Layout) -> dict[str, Snapshot]:
-    up = [sys.executable, "-m", "tests.cluster.node", "up", "--cache", str(layout.cache)]
+    up = [sys.executable, "-m", "tools.node", "up", "--cache", str(layout.cache)]
     before = snapshot()
     broken_off = subprocess.Popen(up, stdout=subprocess.DEVNULL)
     wait(

@@ -13,8 +13,8 @@ START_SECONDS = 300
 _PREPARE = """
 import shutil
 from pathlib import Path
-from moe_serve.emulation import STANDIN
-from moe_serve.emulation.learned.checkpoint import generate
+from moe_serve_emulation import STANDIN
+from moe_serve_emulation.learned.checkpoint import generate
 models = Path('/models')
 generate(models, 360).rename(models / 'model')
 shutil.copytree(STANDIN, models / 'standin')

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.node import __main__ as command
-from tests.cluster.node import (
+from tools.node import __main__ as command
+from tools.node import (
     addons,
     archive,
     binaries,
@@ -21,8 +21,8 @@ from tests.cluster.node import (
     namespaces,
     preconditions,
 )
-from tests.cluster.node.errors import CommandFailed, NodeError
-from tests.cluster.node.layout import TOOLS, Layout, addresses
+from tools.node.errors import CommandFailed, NodeError
+from tools.node.layout import TOOLS, Layout, addresses
 
 _Usage = namedtuple("_Usage", "total used free")
 

@@ -15,8 +15,8 @@ import yaml
 
 from tests.cluster.charts import RELEASE, ROOT, SERVER, counted, installed, pods, ready, upgrade
 from tests.cluster.cluster import OPS_IMAGE, Cluster
-from tests.cluster.node.errors import CommandFailed
-from tests.cluster.node.waiting import wait
+from tools.node.errors import CommandFailed
+from tools.node.waiting import wait
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(3600)]
 

@@ -6,8 +6,8 @@ import pytest
 
 from tests.cluster.charts import RELEASE, SERVER, installed, pods, ready, upgrade
 from tests.cluster.cluster import Cluster
-from tests.cluster.node.fleet import SIMULATED
-from tests.cluster.node.waiting import wait
+from tools.node.fleet import SIMULATED
+from tools.node.waiting import wait
 
 pytestmark = pytest.mark.cluster
 

@@ -7,7 +7,7 @@ import pytest
 
 from tests.cluster import machine
 from tests.cluster.cluster import Cluster
-from tests.cluster.node.layout import Layout
+from tools.node.layout import Layout
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 

@@ -5,9 +5,9 @@ import json
 import pytest
 
 from tests.cluster.cluster import Cluster
-from tests.cluster.node.errors import CommandFailed
-from tests.cluster.node.namespaces import NODE_NAME
-from tests.cluster.node.waiting import wait
+from tools.node.errors import CommandFailed
+from tools.node.namespaces import NODE_NAME
+from tools.node.waiting import wait
 
 pytestmark = pytest.mark.cluster
 

@@ -22,9 +22,9 @@ import yaml
 from tests.cluster.charts import ROOT, counted, installed, pods, upgrade
 from tests.cluster.cluster import Cluster
 from tests.cluster.cores import swapped
-from tests.cluster.node.errors import CommandFailed
-from tests.cluster.node.waiting import wait
 from tests.cluster.test_chart import LOCAL, MODEL, client_pod, settled
+from tools.node.errors import CommandFailed
+from tools.node.waiting import wait
 
 pytestmark = [pytest.mark.cluster, pytest.mark.whole, pytest.mark.timeout(1800)]
 

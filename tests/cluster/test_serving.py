@@ -8,8 +8,8 @@ import pytest
 
 from tests.cluster import serving
 from tests.cluster.cluster import IMAGE, Cluster
-from tests.cluster.node.preconditions import GIB, lacking_memory
-from tests.cluster.node.waiting import wait
+from tools.node.preconditions import GIB, lacking_memory
+from tools.node.waiting import wait
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 

@@ -7,9 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from moe_serve.demo import host
-from moe_serve.errors import DemoError
+from moe_serve_demo import host
+from moe_serve_demo.errors import DemoError
 
 
 def test_a_port_in_use_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

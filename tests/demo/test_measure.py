@@ -6,13 +6,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from moe_serve_demo import measure
+from moe_serve_demo.errors import DemoError
+from moe_serve_demo.exporter import Scrape, parse
+from moe_serve_demo.load import Load, prompts
+from moe_serve_demo.scenarios import SCENARIOS
 
-from moe_serve.canary.analysis.series import Cell, CellKind, PairedBlock, Placement
-from moe_serve.demo import measure
-from moe_serve.demo.exporter import Scrape, parse
-from moe_serve.demo.load import Load, prompts
-from moe_serve.demo.scenarios import SCENARIOS
-from moe_serve.errors import DemoError
+from moe_serve.analysis.series import Cell, CellKind, PairedBlock, Placement
 from moe_serve.exporter.collector import Collector
 from moe_serve.exporter.exposition import render
 from moe_serve.exporter.sources import Sources

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import httpx
 import pytest
+from moe_serve_demo.errors import DemoError
+from moe_serve_demo.servers import MODEL_NAME, Arm, Place, Server
+from moe_serve_emulation.checkpoint import CheckpointSpec, generate
 
 from moe_serve.cli.main import main
-from moe_serve.demo.servers import MODEL_NAME, Arm, Place, Server
-from moe_serve.emulation.checkpoint import CheckpointSpec, generate
-from moe_serve.errors import DemoError
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
 

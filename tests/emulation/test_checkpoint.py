@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("torch", reason="the `torch` tier runs in the serving environment")
 
-from moe_serve.emulation.checkpoint import CheckpointSpec, generate
+from moe_serve_emulation.checkpoint import CheckpointSpec, generate
 
 pytestmark = pytest.mark.torch
 

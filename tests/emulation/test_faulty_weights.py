@@ -7,11 +7,11 @@ import pytest
 pytest.importorskip("torch", reason="the `torch` tier runs in the serving environment")
 
 import torch
+from moe_serve_emulation.learned.checkpoint import generate
+from moe_serve_emulation.learned.models import path
 from safetensors.torch import load_file
 
 from benchmarks.faulty_weights import FAULTS, doctored
-from moe_serve.emulation.learned.checkpoint import generate
-from moe_serve.emulation.learned.models import path
 
 pytestmark = pytest.mark.torch
 EXPERTS = "model.layers.1.mlp.experts."

@@ -7,16 +7,16 @@ import pytest
 pytest.importorskip("torch", reason="the `torch` tier runs in the serving environment")
 
 import torch
+from moe_serve_emulation.checkpoint import config, tensors
+from moe_serve_emulation.errors import EmulationError
+from moe_serve_emulation.learned.checkpoint import generate, spec_of
+from moe_serve_emulation.learned.models import SPECS, path
+from moe_serve_emulation.learned.tasks import NAMES, lessons
+from moe_serve_emulation.learned.tokenizer import SIZE, tokenizer
 from safetensors.torch import load_file
 
 from benchmarks.gpt_oss import logits, without
 from benchmarks.train_learned import LOST, accuracy
-from moe_serve.emulation.checkpoint import config, tensors
-from moe_serve.emulation.learned.checkpoint import generate, spec_of
-from moe_serve.emulation.learned.models import SPECS, path
-from moe_serve.emulation.learned.tasks import NAMES, lessons
-from moe_serve.emulation.learned.tokenizer import SIZE, tokenizer
-from moe_serve.errors import EmulationError
 
 pytestmark = pytest.mark.torch
 
@@ -35,7 +35,7 @@ def test_no_question_is_both_taught_and_held_out() -> None:
 
 
 def test_answers_are_right_in_the_eyes_of_the_gate() -> None:
-    from moe_serve.emulation.learned.tasks import task
+    from moe_serve_emulation.learned.tasks import task
 
     for name in NAMES:
         gate = task(name, 500, seed=2)

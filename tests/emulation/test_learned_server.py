@@ -12,15 +12,15 @@ import pytest
 pytest.importorskip("torch", reason="the `vllm` tier runs in the serving environment")
 
 import torch
+from moe_serve_demo.servers import MODEL_NAME, Arm, Place, Server
+from moe_serve_emulation.checkpoint import config
+from moe_serve_emulation.learned.checkpoint import generate
+from moe_serve_emulation.learned.models import SPECS, path
+from moe_serve_emulation.learned.tasks import NAMES, lessons, task
+from moe_serve_emulation.learned.tokenizer import tokenizer
 from safetensors.torch import load_file
 
 from benchmarks.gpt_oss import logits
-from moe_serve.demo.servers import MODEL_NAME, Arm, Place, Server
-from moe_serve.emulation.checkpoint import config
-from moe_serve.emulation.learned.checkpoint import generate
-from moe_serve.emulation.learned.models import SPECS, path
-from moe_serve.emulation.learned.tasks import NAMES, lessons, task
-from moe_serve.emulation.learned.tokenizer import tokenizer
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
 

@@ -4,9 +4,9 @@ import sys
 from types import ModuleType, SimpleNamespace
 
 import pytest
+from moe_serve_emulation import seam
+from moe_serve_emulation.errors import EmulationError
 
-from moe_serve.emulation import seam
-from moe_serve.errors import EmulationError
 from moe_serve.vllm_plugin import import_hook
 
 

@@ -1,9 +1,8 @@
 """The literal rules of the kernels, by the numbers that were read off their sources."""
 
 import pytest
-
-from moe_serve.emulation.skips import KernelConfig, reads
-from moe_serve.errors import EmulationError
+from moe_serve_emulation.errors import EmulationError
+from moe_serve_emulation.skips import KernelConfig, reads
 
 GPT_OSS = {"hidden": 3072, "inter": 3072}
 

@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("torch", reason="the `torch` tier runs in the serving environment")
 
-from moe_serve.emulation import STANDIN
+from moe_serve_emulation import STANDIN
 
 pytestmark = pytest.mark.torch
 ROOT = Path(__file__).parents[2]

@@ -17,9 +17,9 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse
 from prometheus_client.registry import Collector
 
-from moe_serve.exporter.catalogue import METRICS, Type
 from moe_serve.exporter.exposition import render
 from moe_serve.exporter.samples import Samples
+from moe_serve.metrics.catalogue import METRICS, Type
 from tests.exporter import workers
 
 

@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moe_serve.exporter import samples as module
-from moe_serve.exporter.catalogue import METRICS, Type
 from moe_serve.exporter.collector import Collector, unproven
 from moe_serve.exporter.exposition import render
 from moe_serve.exporter.proof import Facts
 from moe_serve.exporter.roofline import peaks_of
 from moe_serve.exporter.samples import Samples
 from moe_serve.exporter.sources import Sources
+from moe_serve.metrics.catalogue import METRICS, Type
 from moe_serve.telemetry.record import (
     Kind,
     Mode,

@@ -38,7 +38,7 @@ def test_the_serving_image_says_what_it_is(serving: Room) -> None:
     assert isinstance(labels, dict)
 
     assert labels[f"{PREFIX}.licenses"] == "Apache-2.0"
-    assert labels[f"{PREFIX}.base.name"] == "localhost/moe-serve-base-cpu:dev"
+    assert labels[f"{PREFIX}.base.name"] == "localhost/moe-serve-base-stand-in:dev"
     assert labels[f"{PREFIX}.base.digest"]
     assert len(labels[f"{PREFIX}.revision"].removesuffix("-dirty")) == 40
     assert labels["io.moe-serve.aiter.unvalidated"] == "no"
@@ -110,8 +110,8 @@ def test_preflight_passes_where_nothing_is_mounted_but_memory(serving: Room, uid
 
 SERVE = """
 set -euo pipefail
-model=$(python3 -m moe_serve.emulation.learned.checkpoint --cache /tmp/models --intermediate 360)
-export PYTHONPATH=$(python3 -c 'import moe_serve.emulation as e; print(e.STANDIN)')
+model=$(python3 -m moe_serve_emulation.learned.checkpoint --cache /tmp/models --intermediate 360)
+export PYTHONPATH=$(python3 -c 'import moe_serve_emulation as e; print(e.STANDIN)')
 moe-serve serve "$model" --served-model-name tiny --host 127.0.0.1 --port 8000 --enforce-eager \\
   --max-model-len 256 --max-num-seqs 8 --max-num-batched-tokens 256 > /tmp/log 2>&1 &
 server=$!

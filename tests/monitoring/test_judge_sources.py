@@ -7,17 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from moe_serve.canary.analysis.comparison import Registration, examine
-from moe_serve.canary.analysis.guards import Guard, GuardKind
-from moe_serve.canary.analysis.history import History
-from moe_serve.canary.analysis.noise import Spread
-from moe_serve.canary.sources.prometheus import Prometheus
-from moe_serve.canary.sources.recorded import RecordedFile, write
+from moe_serve.analysis.comparison import Registration, examine
+from moe_serve.analysis.guards import Guard, GuardKind
+from moe_serve.analysis.history import History
+from moe_serve.analysis.noise import Spread
 from moe_serve.errors import SourceError
-from tests.canary.histories import START, Fleet, Users, streams
-from tests.canary.test_audit import SAME
+from moe_serve.sources.prometheus import Prometheus
+from moe_serve.sources.recorded import RecordedFile, write
+from tests.judge.test_audit import SAME
 from tests.monitoring.rules import tool
 from tests.monitoring.server import prometheus
+from tests.testing.histories import START, Fleet, Users, streams
 
 pytestmark = pytest.mark.monitoring
 

@@ -14,13 +14,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from moe_serve_demo import host
+from moe_serve_demo.load import Load, prompts
+from moe_serve_demo.measure import exported
+from moe_serve_demo.servers import Arm, Place, Server
+from moe_serve_demo.tools import Serving
+from moe_serve_emulation.checkpoint import CheckpointSpec
 
-from moe_serve.demo import host
-from moe_serve.demo.load import Load, prompts
-from moe_serve.demo.measure import exported
-from moe_serve.demo.servers import Arm, Place, Server
-from moe_serve.demo.tools import Serving
-from moe_serve.emulation.checkpoint import CheckpointSpec
 from moe_serve.telemetry.record import read_records
 from tests.monitoring import picture
 from tests.monitoring.server import Prometheus, panels, prometheus, silent_panels

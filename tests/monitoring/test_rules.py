@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from moe_serve.canary.controller.catalogue import METRICS as ROLLOUT
-from moe_serve.canary.controller.catalogue import PREFIX
-from moe_serve.exporter.catalogue import METRICS, Type
+from moe_serve.controller.catalogue import METRICS as ROLLOUT
+from moe_serve.controller.catalogue import PREFIX
+from moe_serve.metrics.catalogue import METRICS, Type
 from tests.monitoring.cases import CASES, Case, kernels
 from tests.monitoring.rules import (
     FILES,

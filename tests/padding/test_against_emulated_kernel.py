@@ -10,8 +10,8 @@ torch = pytest.importorskip("torch", reason="the `torch` tier runs in the servin
 
 from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
+from moe_serve_emulation import kernel as emulated  # noqa: E402
 
-from moe_serve.emulation import kernel as emulated  # noqa: E402
 from moe_serve.padding.aiter_eras import aiter_era  # noqa: E402
 from moe_serve.padding.contract import Call, Policy, assess  # noqa: E402
 from moe_serve.padding.kernels import Kernel, Path, Phase, skips  # noqa: E402

@@ -16,7 +16,7 @@ from moe_serve.padding.vllm_eras import vllm_era
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(300)]
 
-HERE = Path(__file__).parent
+SERVING = Path(__file__).parents[2] / "images" / "serving"
 VERSIONS = os.environ.get("MOE_SERVE_MATRIX", "0.21.0,0.22.1,0.32.0").split(",")
 DEPLOYMENTS = {
     "tp1": Parallelism(tp=1),
@@ -48,9 +48,9 @@ def run(
     metadata.write_text(f"Metadata-Version: 2.1\nName: amd-aiter\nVersion: {aiter}\n")
     release = Path(os.environ["MOE_SERVE_VLLM_WHEELS"]) / vllm
     assert release.is_dir(), f"{release} is missing: make test-serving fetches it"
-    path = os.pathsep.join(map(str, (release, HERE / "recording_aiter", folder)))
+    path = os.pathsep.join(map(str, (release, SERVING / "recording_aiter", folder)))
     result = subprocess.run(
-        [os.environ["MOE_SERVE_VLLM_PYTHON"], "-B", str(HERE / "cases.py"), *flags],
+        [os.environ["MOE_SERVE_VLLM_PYTHON"], "-B", str(SERVING / "cases.py"), *flags],
         env={
             **os.environ,
             "PYTHONPATH": path,

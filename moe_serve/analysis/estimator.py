@@ -1,0 +1,252 @@
+"""The speed-up from a table of paired blocks: pooled by fixed weights, with ends that hold at
+every look.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from moe_serve.analysis.boundary import Looks
+from moe_serve.analysis.estimate import (
+    CellEstimate,
+    Estimate,
+    NoEstimate,
+    SeriesPoint,
+    UncoveredCell,
+)
+from moe_serve.analysis.noise import Calibration, Design, Spread
+from moe_serve.analysis.running import Rule, Running, running
+from moe_serve.analysis.series import Cell, CellKind
+from moe_serve.analysis.table import (
+    MIN_BLOCKS,
+    BlockTable,
+    Estimand,
+    Floats,
+    as_array,
+    pooled,
+)
+from moe_serve.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What a comparison's numbers rest on, fixed before its start.
+
+    `weights` are shares of the stable arm's busy time by cell (None: this run's own); one without
+    a mode is of all modes of its batch size, in this run's own proportions. `batches` are the sizes
+    that the estimate speaks for (None: all); others keep their weight, as not covered. `alpha_low`
+    is the chance of ever promoting at the margin, `alpha_high` that of ever calling a gain absent.
+    """
+
+    looks: Looks
+    spread: Spread
+    design: Design = Design.PARALLEL
+    stable_pods: int = 1
+    canary_pods: int = 1
+    calibration: Calibration | None = None
+    weights: Mapping[Cell, float] | None = None
+    batches: tuple[int, ...] | None = None
+    alpha_low: float = 0.05
+    alpha_high: float = 0.02
+
+    def __post_init__(self) -> None:
+        """Refuse terms under which nothing could be decided."""
+        if not self.looks.possible:
+            raise UsageError(
+                f"cannot be decided: the first look comes after {self.looks.first} blocks, the "
+                f"deadline after {self.looks.last}; allow more time or shorter blocks"
+            )
+        if min(self.stable_pods, self.canary_pods) < 1:
+            raise UsageError("each arm needs at least one pod")
+        if not (0 < self.alpha_low < 0.5 and 0 < self.alpha_high < 0.5):
+            raise UsageError("alpha_low and alpha_high must lie between 0 and 0.5")
+
+    @property
+    def offset_sd(self) -> float:
+        """How far equal arms lie apart for good: log SD of their difference."""
+        return math.sqrt(self.spread.offset(self.design, self.stable_pods, self.canary_pods)[0])
+
+    @property
+    def rule(self) -> Rule:
+        """The interval's rule."""
+        offset, freedom = self.spread.offset(self.design, self.stable_pods, self.canary_pods)
+        return Rule(
+            looks=self.looks,
+            offset=offset,
+            freedom=freedom,
+            calibrated=self.calibration.block_variance if self.calibration else None,
+            alpha_low=self.alpha_low,
+            alpha_high=self.alpha_high,
+        )
+
+
+def estimate(
+    table: BlockTable, kind: CellKind, terms: Terms, *, estimand: Estimand = Estimand.MIX
+) -> Estimate | NoEstimate:
+    """The speed-up over the covered cells, at the latest look that the terms allow.
+
+    A cell with fewer than three blocks is not covered: theta does not speak for it, and its weight
+    is reported, not handed out. At given weights of the `equal` estimand, swapping the arms
+    negates theta and mirrors the ends exactly; of `mix` it does so up to the weights' own swap.
+    """
+    whole, table = table, registered_only(table, terms.batches)
+    weights = cell_weights(table, terms, estimand)
+    seen = (~np.isnan(table.log_ratios)).sum(axis=0)
+    covered = np.where(seen >= MIN_BLOCKS, weights, 0.0)
+    blocks = len(table.starts)
+    lacking = NoEstimate(
+        kind=kind, blocks=blocks, reason=_lack(blocks, int(covered.any()), kind, terms)
+    )
+    if not covered.any():
+        return lacking
+    looked = running(table.log_ratios, weights, terms.rule, estimand=estimand)
+    if not looked.at or math.isnan(looked.theta[-1]):
+        return lacking
+    # A size that is not to decide is still looked at: clearly slower, it forbids a promotion.
+    ran = np.where((~np.isnan(whole.log_ratios)).sum(axis=0) >= MIN_BLOCKS, weights, 0.0)
+    own = [[int(number)] for number in np.flatnonzero(ran)]
+    return Estimate(
+        kind=kind,
+        estimand=estimand,
+        theta=float(looked.theta[-1]),
+        lo=float(looked.lo[-1]),
+        hi=float(looked.hi[-1]),
+        alpha_low=terms.alpha_low,
+        alpha_high=terms.alpha_high,
+        blocks=looked.at[-1],
+        in_run_sd=math.sqrt(looked.in_run[-1]),
+        block_sd=math.sqrt(looked.used[-1]),
+        autocorrelation=float(looked.autocorrelation[-1]),
+        offset_sd=terms.offset_sd,
+        offset_freedom=terms.rule.freedom,
+        covered_weight=float(covered.sum()),
+        cells=_estimates(whole, weights, own, terms, estimand),
+        buckets=_estimates(whole, weights, _by_bucket(whole.cells, ran), terms, estimand),
+        uncovered=(
+            *(
+                UncoveredCell(cell=cell, weight=float(weight), blocks=int(count))
+                for cell, weight, count in zip(table.cells, weights, seen, strict=True)
+                if weight > 0 and count < MIN_BLOCKS
+            ),
+            *(
+                UncoveredCell(cell=cell, weight=weight, blocks=0)
+                for cell, weight in _given(table, terms, estimand).items()
+                if weight > 0 and cell not in table.cells
+            ),
+        ),
+        series=_series(table, weights, looked, estimand),
+    )
+
+
+def registered_only(table: BlockTable, batches: tuple[int, ...] | None) -> BlockTable:
+    """The table with log ratios of the registered batch sizes alone (None: all are)."""
+    if batches is None:
+        return table
+    own = np.array([cell.bucket in batches for cell in table.cells], dtype=bool)
+    return replace(table, log_ratios=np.where(own, table.log_ratios, math.nan))
+
+
+def cell_weights(table: BlockTable, terms: Terms, estimand: Estimand) -> Floats:
+    """In the order of the table's cells; what lacks to 1 is of cells that it does not have."""
+    return as_array(table.cells, _given(table, terms, estimand))
+
+
+def _given(table: BlockTable, terms: Terms, estimand: Estimand) -> dict[Cell, float]:
+    """Shares that sum to 1 over the table's cells and those that are in the weights alone."""
+    shares = table.shares()
+    given = dict(shares if terms.weights is None else _by_mode(terms.weights, shares))
+    if estimand is Estimand.EQUAL:
+        given = dict.fromkeys(given, 1.0)
+    whole = math.fsum(given.values())
+    return {cell: weight / whole for cell, weight in given.items()} if whole > 0 else given
+
+
+def _by_mode(weights: Mapping[Cell, float], shares: Mapping[Cell, float]) -> dict[Cell, float]:
+    found: dict[Cell, float] = {}
+    for cell, weight in weights.items():
+        ran = {own: busy for own, busy in shares.items() if replace(own, mode="") == cell}
+        whole = math.fsum(ran.values())
+        found |= {own: weight * busy / whole for own, busy in ran.items()} or {cell: weight}
+    return found
+
+
+def _by_bucket(cells: Sequence[Cell], covered: Floats) -> list[list[int]]:
+    buckets: dict[tuple[str, int, str], list[int]] = {}
+    for number in np.flatnonzero(covered).tolist():
+        cell = cells[number]
+        buckets.setdefault((cell.phase, cell.bucket, cell.mode), []).append(number)
+    return list(buckets.values())
+
+
+def _estimates(
+    table: BlockTable,
+    weights: Floats,
+    groups: Iterable[Sequence[int]],
+    terms: Terms,
+    estimand: Estimand,
+) -> tuple[CellEstimate, ...]:
+    listed = list(groups)
+    # The A/A run's variance is that of the whole; a cell's own noise is known from this run alone.
+    share = max(1, len(listed))
+    rule = replace(
+        terms.rule,
+        calibrated=None,
+        alpha_low=terms.alpha_low / share,
+        alpha_high=terms.alpha_low / share,
+    )
+    made: list[CellEstimate] = []
+    for group in listed:
+        columns = table.log_ratios[:, group]
+        columns = columns[(~np.isnan(columns)).any(axis=1)]
+        count = min(len(columns), terms.looks.last)
+        own = weights[group] / weights[group].sum()
+        found = running(columns, own, rule, estimand=estimand, at=[count])
+        first = table.cells[group[0]]
+        wide = count < max(terms.looks.first, MIN_BLOCKS + 1)
+        made.append(
+            CellEstimate(
+                cell=first if len(group) == 1 else replace(first, layer=None),
+                weight=float(weights[group].sum()),
+                theta=float(found.theta[0]),
+                lo=-math.inf if wide else float(found.lo[0]),
+                hi=math.inf if wide else float(found.hi[0]),
+                blocks=count,
+            )
+        )
+    return tuple(made)
+
+
+def _series(
+    table: BlockTable, weights: Floats, looked: Running, estimand: Estimand
+) -> tuple[SeriesPoint, ...]:
+    last = looked.at[-1]
+    values = pooled(table.log_ratios[:last], weights, estimand).influence
+    seen = np.isfinite(table.log_ratios[:last, weights > 0]).sum(axis=1) > 0
+    place = {count: number for number, count in enumerate(looked.at)}
+
+    def running_at(count: int, ends: Floats) -> float | None:
+        at = place.get(count)
+        return None if at is None or math.isnan(ends[at]) else float(ends[at])
+
+    return tuple(
+        SeriesPoint(
+            start_seconds=float(table.starts[number]),
+            theta=float(values[number]) if seen[number] else None,
+            running_theta=running_at(number + 1, looked.theta),
+            running_lo=running_at(number + 1, looked.lo),
+            running_hi=running_at(number + 1, looked.hi),
+        )
+        for number in range(last)
+    )
+
+
+def _lack(blocks: int, covered: int, kind: CellKind, terms: Terms) -> str:
+    if not blocks:
+        return f"no block in which both arms ran, so no {kind.value} rate"
+    if blocks < terms.looks.first:
+        return f"{blocks} blocks, the first look comes after {terms.looks.first}"
+    if not covered:
+        return f"no {kind.value} cell ran often enough in {MIN_BLOCKS} blocks of both arms"
+    return f"no {kind.value} rate"

@@ -1,0 +1,190 @@
+"""From scraped counters to the table of blocks: differences, windows that both arms have, sums."""
+
+import itertools
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moe_serve.analysis.history import ArmHistory, Floats, History, PodSeries
+from moe_serve.analysis.series import DECODE, MIXED, Cell, CellKind
+from moe_serve.analysis.table import BlockTable
+from moe_serve.errors import UsageError
+
+# A gap longer than this many usual intervals is no window: what happened in it is not known.
+_MAX_GAP = 2.5
+_TINY = 1e-12
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cut:
+    """How time is cut: windows, in which the arms are paired, and blocks of whole windows.
+
+    `min_count` runs of a cell are needed from each arm in a block.
+    """
+
+    block_seconds: float = 600.0
+    window_seconds: float = 60.0
+    min_count: int = 200
+
+    def __post_init__(self) -> None:
+        """Refuse blocks that no windows make up."""
+        windows = self.block_seconds / self.window_seconds
+        if windows < 1 or not windows.is_integer():
+            raise UsageError(
+                f"blocks of {self.block_seconds:g} s are not made of whole windows of "
+                f"{self.window_seconds:g} s: make seconds a multiple of window_seconds"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Windows:
+    """What became of an arm's windows: how many there should be, and how many are void, by reason.
+
+    `last` is the latest scrape of any pod, in seconds since the epoch; None if there was none.
+    """
+
+    expected: int
+    void: dict[str, int]
+    last: float | None
+
+    @property
+    def void_share(self) -> float | None:
+        """Void windows over those expected; None where none was."""
+        return sum(self.void.values()) / self.expected if self.expected else None
+
+
+def tabulate(
+    history: History, kind: CellKind, cut: Cut, *, phase: str = DECODE
+) -> tuple[BlockTable, Windows, Windows]:
+    """The blocks of one kind of cell, with what was left out of each arm.
+
+    Blocks start at the history's start; the last one is left out until it is whole. A cell counts
+    in a window only if both arms ran it there, so that what drifts with time drifts in both.
+
+    Of `decode`, a cell that is not exact has busy time and no ratio: it weighs, and is not covered.
+    `mixed` takes every mixed batch, whose size alone does not describe it anyway.
+    """
+    columns = [
+        number
+        for number, cell in enumerate(history.cells)
+        if cell.kind is kind and (cell.phase == MIXED) is (phase == MIXED)
+    ]
+    comparable = _comparable([history.cells[number] for number in columns])
+    per_block = max(1, round(cut.block_seconds / cut.window_seconds))
+    # A scrape interval past the end, the last block is as whole as it will be.
+    blocks = int((history.end - history.start + _TINY) // (per_block * cut.window_seconds))
+    count = blocks * per_block
+    arms = [
+        arm_windows(arm, columns, history.start, cut.window_seconds, count)
+        for arm in (history.stable, history.canary)
+    ]
+    (stable_runs, stable_busy, stable_void), (canary_runs, canary_busy, canary_void) = arms
+    both = (stable_runs > 0) & (canary_runs > 0) & (stable_busy > 0) & (canary_busy > 0)
+
+    def summed(values: Floats) -> Floats:
+        shape = (blocks, per_block, len(columns))
+        whole: Floats = np.where(both, values, 0.0).reshape(shape).sum(axis=1)
+        return whole
+
+    runs = summed(stable_runs), summed(canary_runs)
+    busy = summed(stable_busy), summed(canary_busy)
+    enough = (np.minimum(*runs) >= max(1, cut.min_count)) & comparable
+    logs = [
+        np.log(np.divide(r, b, out=np.ones_like(r), where=enough))
+        for r, b in zip(runs, busy, strict=True)
+    ]
+    table = BlockTable(
+        cells=tuple(history.cells[number] for number in columns),
+        starts=history.start + cut.window_seconds * per_block * np.arange(blocks, dtype=np.float64),
+        log_ratios=np.where(enough, logs[1] - logs[0], math.nan),
+        busy=stable_busy.sum(axis=0),
+    )
+    return table, stable_void, canary_void
+
+
+def _comparable(cells: list[Cell]) -> NDArray[np.bool_]:
+    return np.array([cell.exact or cell.phase == MIXED for cell in cells], dtype=bool)
+
+
+def arm_windows(
+    arm: ArmHistory, columns: list[int], start: float, width: float, count: int
+) -> tuple[Floats, Floats, Windows]:
+    """(runs, busy seconds) of shape (windows, cells), summed over pods, and what is void."""
+    runs, busy = np.zeros((count, len(columns))), np.zeros((count, len(columns)))
+    seen = np.zeros((len(arm.pods), count), dtype=bool)
+    void: dict[str, int] = {}
+    last: float | None = None
+    for number, pod in enumerate(arm.pods):
+        if not len(pod.times):
+            continue
+        last = max(last or -math.inf, float(pod.times[-1]))
+        faults = _growth_faults(pod)
+        middle = (pod.times[1:] + pod.times[:-1]) / 2
+        place = np.floor((middle - start) / width).astype(int)
+        inside = (place >= 0) & (place < count)
+        for reason, at in faults.items():
+            # A window is void once, whatever else happened in it: under its first reason.
+            lost = np.unique(place[at & inside])
+            lost = lost[~seen[number, lost]]
+            seen[number, lost] = True
+            if len(lost):
+                void[reason] = void.get(reason, 0) + len(lost)
+        bad = np.logical_or.reduce([np.zeros(len(middle), bool), *faults.values()])
+        # One bad interval voids its window: half a window would weigh the arms differently.
+        spoiled = np.isin(place, place[bad & inside])
+        good = inside & ~spoiled
+        seen[number, place[good]] = True
+        np.add.at(runs, place[good], _grown(pod.counts[:, columns])[good])
+        np.add.at(busy, place[good], _grown(pod.busy[:, columns])[good])
+    missing = int((~seen).sum())
+    if missing:
+        void["no scrape"] = missing
+    return runs, busy, Windows(expected=len(arm.pods) * count, void=void, last=last)
+
+
+def _growth_faults(pod: PodSeries) -> dict[str, NDArray[np.bool_]]:
+    """Intervals between two scrapes that say nothing, by reason (each interval under one)."""
+    gaps = np.diff(pod.times)
+    usual = float(np.median(gaps)) if len(gaps) else 0.0
+    values = np.concatenate([pod.counts, pod.busy], axis=1)
+    infinite = np.isinf(values)
+    values[infinite] = math.nan
+    highest = _highest(values, pod.lives)
+    # A cell that was there and is gone is a counter lost; one that is new began at zero. What
+    # comes back is no growth either: nobody knows what happened to it in between.
+    gone = np.isnan(values) & ~np.isnan(highest) & ~infinite
+    faults: dict[str, NDArray[np.bool_]] = {}
+    taken = np.zeros(len(gaps), dtype=bool)
+    for reason, at in (
+        ("process restarted", np.diff(pod.lives) != 0),
+        ("value not finite", _either_end(infinite)),
+        ("counter went backwards", _either_end(values < highest)),
+        ("counter disappeared", _either_end(gone)),
+        ("scrapes too far apart", gaps > _MAX_GAP * usual),
+    ):
+        faults[reason] = at & ~taken
+        taken |= at
+    return {reason: at for reason, at in faults.items() if at.any()}
+
+
+def _highest(values: Floats, lives: Floats) -> Floats:
+    """The largest value so far of each counter within its process; NaN before it was there."""
+    edges = [0, *(np.flatnonzero(np.diff(lives)) + 1).tolist(), len(lives)]
+    parts = [
+        np.fmax.accumulate(values[first:last], axis=0) for first, last in itertools.pairwise(edges)
+    ]
+    highest: Floats = np.concatenate(parts)
+    return highest
+
+
+def _either_end(fault: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    at: NDArray[np.bool_] = fault.sum(axis=1) > 0
+    return at[1:] | at[:-1]
+
+
+def _grown(values: Floats) -> Floats:
+    """Growth between scrapes; a cell that is new started from zero, an absent one did not grow."""
+    grown: Floats = np.diff(np.nan_to_num(values, nan=0.0), axis=0)
+    return grown

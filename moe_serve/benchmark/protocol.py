@@ -1,0 +1,121 @@
+"""What is declared before a benchmark starts, and the one statistic that its pairs are put into."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from scipy.special import stdtrit  # type: ignore[import-untyped]  # it ships no types
+
+from moe_serve.analysis.policy import Policy
+from moe_serve.errors import UsageError
+
+PAIRS = 5
+# The published interval has 2.5 % on either side, or less if the policy promotes at less.
+_SIDE = 0.025
+# Speed, time to first token, time between tokens: any of them may roll back.
+_CAUSES = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """The protocol's limits, beside the policy's margin, harm and error rates.
+
+    `claim` is a published ratio that is only reported on: 1.08 says 8 % faster. `pairs` is the
+    horizon (None: as the results declare it, else 5). `latency_harm` is the share by which a p99
+    may get worse. `max_half_width` is in log units. `max_client_busy` is the share of one core
+    above which the client, not the server, may have set the pace.
+    """
+
+    policy: Policy = field(default_factory=Policy)
+    claim: float = 1.08
+    pairs: int | None = None
+    latency_harm: float = 0.05
+    max_half_width: float = 0.03
+    max_client_busy: float = 0.7
+
+    def __post_init__(self) -> None:
+        """Refuse a claim that is no ratio."""
+        if not 0.5 <= self.claim <= 2:
+            raise UsageError(
+                f"--claim {self.claim}: a ratio from 0.5 to 2 is needed; 1.08 says 8 % faster"
+            )
+
+    @property
+    def side(self) -> float:
+        """Chance that the truth lies beyond one end of the shown interval."""
+        return min(_SIDE, self.policy.alpha_promote)
+
+    @property
+    def rollback_side(self) -> float:
+        """Each cause's share of the chance to roll back for noise alone."""
+        return min(self.side, self.policy.alpha_rollback / _CAUSES)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spread:
+    """A mean log ratio of n values; a single value has no spread, so it has no ends.
+
+    `error` is the mean's standard error. The ends are Student's t with n - 1 degrees of freedom.
+    """
+
+    count: int
+    theta: float
+    error: float | None
+    side: float
+
+    @property
+    def lo(self) -> float | None:
+        """The shown interval's lower end."""
+        return self.low(self.side)
+
+    @property
+    def hi(self) -> float | None:
+        """The shown interval's upper end."""
+        return self.high(self.side)
+
+    def low(self, alpha: float) -> float | None:
+        """A value below the truth but for a chance of `alpha`."""
+        return None if self.error is None else self.theta - self._quantile(alpha) * self.error
+
+    def high(self, alpha: float) -> float | None:
+        """A value above the truth but for a chance of `alpha`."""
+        return None if self.error is None else self.theta + self._quantile(alpha) * self.error
+
+    def _quantile(self, alpha: float) -> float:
+        return float(stdtrit(self.count - 1, 1 - alpha))
+
+    @property
+    def ratio(self) -> float:
+        """Canary over stable."""
+        return math.exp(self.theta)
+
+    def ends(self) -> str:
+        """`1.041 to 1.114`."""
+        if self.lo is None or self.hi is None:
+            return "no interval"
+        return f"{math.exp(self.lo):.3f} to {math.exp(self.hi):.3f}"
+
+    def to_json(self) -> dict[str, object]:
+        """Log ratios, and the ratio itself."""
+        return {
+            "count": self.count,
+            "theta": self.theta,
+            "lo": self.lo,
+            "hi": self.hi,
+            "ratio": self.ratio,
+        }
+
+
+def spread(values: Sequence[float], side: float) -> Spread:
+    """The mean of values that are taken as independent.
+
+    Pairs are: a drift of the machine moves both arms of a pair alike, and the ratio drops it.
+    Valid for ONE look, after a number of pairs that was fixed before.
+    """
+    count = len(values)
+    mean = math.fsum(values) / count
+    if count < 2:
+        return Spread(count=count, theta=mean, error=None, side=side)
+    squares = math.fsum((value - mean) ** 2 for value in values)
+    error = math.sqrt(squares / (count - 1) / count)
+    return Spread(count=count, theta=mean, error=error, side=side)

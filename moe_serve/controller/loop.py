@@ -1,0 +1,229 @@
+"""One look after the other: observe, decide, write the state down, act, tell."""
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from moe_serve.controller.failpoints import Failpoint
+from moe_serve.errors import RolloutError
+from moe_serve.rollout.actions import Action, CreateRoute, Decision, SetWeights
+from moe_serve.rollout.decide import decide
+from moe_serve.rollout.observation import (
+    ArmSeen,
+    Observation,
+    RouteAbsent,
+    RouteForeign,
+    RouteSeen,
+)
+from moe_serve.rollout.plan import Plan
+from moe_serve.rollout.ports import (
+    Alarm,
+    Arms,
+    Judge,
+    Leadership,
+    Listener,
+    Load,
+    Route,
+    Store,
+    Stored,
+)
+from moe_serve.rollout.state import State, initial
+from moe_serve.rollout.weights import Arm
+
+_LOG = logging.getLogger(__name__)
+_CLOCK_SET_SECONDS = 5.0
+_TOLD_AFTER = 2  # looks that failed in a row
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Looked:
+    """What came of a look. `again`: something changed, so look at once."""
+
+    leads: bool
+    state: State | None
+    again: bool
+    error: str = ""
+
+
+@dataclass(slots=True, kw_only=True)
+class Controller:
+    """Everything that it does, it does in `look`, in one thread."""
+
+    plan: Plan
+    route: Route
+    arms: Arms
+    store: Store
+    leadership: Leadership
+    judge: Judge
+    load: Load | None = None
+    listeners: Sequence[Listener] = ()
+    alarm: Alarm | None = None
+    failpoint: Failpoint = field(default_factory=Failpoint)
+    clock: Callable[[], float] = time.time
+    monotonic: Callable[[], float] = time.monotonic
+    _offset: float | None = None
+    _failed: str = ""
+    _refused: str = ""
+    _failures: int = 0
+    _error: str = ""
+    _said: str = ""
+    _unsaid: tuple[str, float] | None = None
+
+    def look(self) -> Looked:
+        """Look once, and do what follows."""
+        looked = self._looked()
+        over = looked.state is not None and looked.state.phase.final
+        self._cry(looked.error if over or not looked.leads else "")
+        return looked
+
+    def _looked(self) -> Looked:
+        state: State | None = None
+        try:
+            self.failpoint("lease.before")
+            leads = self.leadership.take()
+            self.failpoint("lease.after")
+            kept = self.store.load()
+            state = kept.state
+            if not leads:
+                self._failed = self._refused = ""
+                return Looked(leads=False, state=state, again=False)
+            return self._lead(kept)
+        except RolloutError as error:
+            _LOG.warning("look failed: %s", error)
+            self._failed = self._refused = ""
+            return Looked(leads=False, state=state, again=False, error=str(error))
+
+    def _cry(self, error: str) -> None:
+        """What no history tells, an Event does, once for each cause, when the API server takes it.
+
+        A state that cannot be read or written tells of nothing, and one that is final of nothing
+        new. What fails once is mostly over at the next look.
+        """
+        self._failures = self._failures + 1 if error else 0
+        lasts, self._error = error == self._error, error
+        if not error:
+            self._said = ""
+        elif self._failures == _TOLD_AFTER or (
+            self._failures > _TOLD_AFTER and lasts and error != self._said
+        ):
+            self._said, self._unsaid = error, (error, self.clock())
+        if self._unsaid is None or self.alarm is None:
+            return
+        try:
+            self.alarm.warn(*self._unsaid)
+        except RolloutError as refused:
+            _LOG.warning("no Event of that: %s", refused)
+            if error:
+                return
+        self._unsaid = None
+
+    def _lead(self, kept: Stored) -> Looked:
+        state, now = self._current(kept.state), self.clock()
+        seen = self._observe(state, kept)
+        decision = decide(self.plan, state, seen, now)
+        # Of another rollout nothing was told yet, whatever was of the last.
+        same = kept.state is not None and kept.state.rollout == decision.state.rollout
+        before = kept.told if same else {}
+        if decision.state != kept.state:
+            self._log(state, decision.state)
+            self._write("state", lambda: self.store.save(decision.state, before))
+        failed = self._acted(decision)
+        told = self._tell(decision.state, before)
+        if told != before:
+            self._write("told", lambda: self.store.save(decision.state, told))
+        changed = decision.state != kept.state or bool(decision.actions)
+        return Looked(leads=True, state=decision.state, again=changed and not failed, error=failed)
+
+    def _acted(self, decision: Decision) -> str:
+        """Why the route could not be written; empty if it was, or need not be.
+
+        What fails once is mostly somebody who was faster; what fails again is told.
+        """
+        failed = ""
+        try:
+            for action in decision.actions:
+                self._act(action, decision.state)
+        except RolloutError as error:
+            if not self.leadership.holds:
+                raise
+            _LOG.warning("route %s not written: %s", self.plan.route.name, error)
+            failed = str(error)
+        self._failed, self._refused = failed, failed if self._failed else ""
+        return failed
+
+    def _current(self, kept: State | None) -> State:
+        """The state to go on with; a rollout that is over makes room for another plan's."""
+        if kept is None or (kept.phase.final and kept.plan != self.plan.digest):
+            return initial(self.plan, self.clock())
+        return kept
+
+    def _observe(self, state: State, kept: Stored) -> Observation:
+        faults = []
+        arms: Mapping[Arm, ArmSeen] = {}
+        route: RouteSeen | RouteAbsent | RouteForeign = RouteForeign(detail="not read")
+        try:
+            arms = self.arms.seen()
+        except RolloutError as error:
+            faults.append(str(error))
+        try:
+            route = self.route.read(state.rollout)
+        except RolloutError as error:
+            faults.append(str(error))
+        return Observation(
+            route=route,
+            arms=arms,
+            word=self.judge.word(state),
+            person=kept.person,
+            load_pods=self.load.pods() if self.load else None,
+            clock_jump_seconds=self._clock_jump(),
+            faults=tuple(faults),
+            refused=self._refused,
+        )
+
+    def _clock_jump(self) -> float:
+        """How far the wall clock moved against the monotonic one since the last look."""
+        offset = self.clock() - self.monotonic()
+        jump = 0.0 if self._offset is None else offset - self._offset
+        self._offset = offset
+        return jump if abs(jump) > _CLOCK_SET_SECONDS else 0.0
+
+    def _act(self, action: Action, state: State) -> None:
+        name, write = {
+            CreateRoute: ("route.create", self.route.create),
+            SetWeights: ("route.weights", self.route.set_weights),
+        }[type(action)]
+        self._write(name, lambda: write(action.weights, rollout=state.rollout, stamp=action.stamp))
+        _LOG.info("route %s: %s", self.plan.route.name, action.weights)
+
+    def _tell(self, state: State, before: Mapping[str, int]) -> dict[str, int]:
+        """Tell what is new; who cannot be told now is told at a later look."""
+        told = dict(before)
+        for listener in self.listeners:
+            for entry in state.history:
+                if entry.revision <= told.get(listener.name, 0):
+                    continue
+                self.failpoint(f"{listener.name.partition(':')[0]}.before")
+                try:
+                    done = listener.tell(state.rollout, entry)
+                except RolloutError as error:
+                    _LOG.warning("%s not told: %s", listener.name, error)
+                    done = False
+                self.failpoint(f"{listener.name.partition(':')[0]}.after")
+                if not done:
+                    break
+                told[listener.name] = entry.revision
+        return told
+
+    def _write(self, name: str, write: Callable[[], None]) -> None:
+        """A write, if we still lead for certain."""
+        if not self.leadership.holds:
+            raise RolloutError("leadership may be lost: nothing is written")
+        self.failpoint(f"{name}.before")
+        write()
+        self.failpoint(f"{name}.after")
+
+    def _log(self, before: State, after: State) -> None:
+        for entry in after.history:
+            if entry.revision > before.revision:
+                _LOG.info("%s %s: %s", entry.kind, entry.title, entry.detail)

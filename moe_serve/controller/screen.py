@@ -1,0 +1,61 @@
+"""PURE. Where a rollout stands: one screen for a person, one JSON object for a script."""
+
+import datetime
+from typing import Any
+
+from moe_serve.rollout.plan import Plan
+from moe_serve.rollout.replicas import replica_diff
+from moe_serve.rollout.state import State
+from moe_serve.rollout.stored import to_json as stored_json
+
+_LAST = 6
+
+
+def screen(plan: Plan, state: State, now: float, fault: str = "") -> str:
+    """A few lines; `fault` is why a look failed, where the state does not say it."""
+    step = f", step {state.step + 1} of {len(plan.steps)}" if state.stage == "steps" else ""
+    held = f" (in {state.stage})" if state.hold else ""
+    force = "in force" if state.in_force is not None else "not in force yet"
+    lines = [
+        f"rollout   {state.rollout} of {plan.name}",
+        f"phase     {state.phase}{held}{step}, for {_span(now - state.phase_since)}",
+        f"weights   {_weights(plan, state)} ({force})",
+        f"verdict   {state.verdict}{': ' if state.verdict_reason else ''}{state.verdict_reason}",
+        f"waits for {state.waits_for}",
+    ]
+    if state.plan != plan.digest:
+        lines.insert(1, f"plan      it began with {state.plan}; this file is {plan.digest}")
+    if (concern := state.concern) and concern.detail not in state.waits_for:
+        lines.append(f"trouble   {concern.trouble}: {concern.detail}")
+    if fault and fault not in state.waits_for:
+        lines.append(f"fault     {fault}")
+    lines += [f"in Git    {line}" for line in replica_diff(plan, state)]
+    lines.append("")
+    lines += [
+        f"{_time(entry.at)}  {entry.title}: {entry.detail}" for entry in state.history[-_LAST:]
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def to_json(plan: Plan, state: State, fault: str = "") -> dict[str, Any]:
+    """The state with the weights and the replica changes in words."""
+    same = state.plan == plan.digest
+    return {
+        **stored_json(state),
+        "fault": fault,
+        "weights": {arm.value: state.weights(plan).of(arm) for arm in plan.arms} if same else None,
+        "replica_diff": list(replica_diff(plan, state)),
+    }
+
+
+def _weights(plan: Plan, state: State) -> str:
+    return str(state.weights(plan)) if state.plan == plan.digest else "those of another plan"
+
+
+def _time(seconds: float) -> str:
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%m-%d %H:%M:%SZ")
+
+
+def _span(seconds: float) -> str:
+    minutes = int(max(0.0, seconds) // 60)
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"

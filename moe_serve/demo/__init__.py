@@ -1,1 +1,0 @@
-"""The embedded main job: two real vLLM servers on this CPU, a measurement, a verdict."""

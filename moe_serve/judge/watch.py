@@ -1,0 +1,117 @@
+"""Judge a source again and again in the background, and keep the latest answer."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from moe_serve.analysis.comparison import Findings, Registration, examine
+from moe_serve.analysis.history import History
+from moe_serve.analysis.verdict import Verdict
+from moe_serve.errors import MoeServeError
+from moe_serve.quality.finding import QualityFinding
+from moe_serve.quality.result import NoQuality
+
+_LOG = logging.getLogger(__name__)
+
+
+class Source(Protocol):
+    """Where histories come from."""
+
+    def history(self, start: float, end: float) -> History:
+        """Both arms between two times (seconds since the epoch).
+
+        Raises:
+            MoeServeError: nothing can be had now.
+        """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What the service says: findings, or why there are none."""
+
+    at: float
+    findings: Findings | None
+    fault: str | None
+
+    def to_json(self) -> dict[str, Any]:
+        """`/v1/verdict`: without findings the verdict is KEEP_GOING, and the fault its reason."""
+        if self.findings is not None:
+            found = self.findings.to_json()
+            answers = found["quality"].get("outcome")
+            return {**found, "answers": answers, "judged_at": self.at, "fault": self.fault}
+        return {
+            "verdict": Verdict.KEEP_GOING.value,
+            "reason": self.fault,
+            "theta": None,
+            "lo": None,
+            "hi": None,
+            "speedup": None,
+            "covered_weight": None,
+            "strata": [],
+            "quality": {"outcome": None, "reason": "not judged"},
+            "answers": None,
+            "judged_at": self.at,
+            "fault": self.fault,
+        }
+
+
+@dataclass(slots=True, kw_only=True)
+class Watch:
+    """One comparison under watch, from `started` on.
+
+    A source that fails leaves the last findings in place and tells its fault beside them; after
+    the policy's blind time the verdict is KEEP_GOING for want of data, never one from old data.
+    """
+
+    source: Source
+    registered: Registration
+    quality: Callable[[], QualityFinding | NoQuality]
+    started: float
+    clock: Callable[[], float] = time.time
+    on_judged: Callable[[Findings], None] | None = None
+    _answer: Answer | None = None
+    _judged: float = 0.0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def answer(self) -> Answer:
+        """The latest answer; before the first, that there is none yet."""
+        with self._lock:
+            return self._answer or Answer(at=self.clock(), findings=None, fault="not judged yet")
+
+    def judge(self) -> Answer:
+        """Ask the source and judge once; no error ends it."""
+        now = self.clock()
+        try:
+            if now <= self.started:
+                raise MoeServeError("the comparison has not started yet")
+            findings = examine(
+                self.source.history(self.started, now), self.registered, self.quality()
+            )
+            if self.on_judged:
+                self.on_judged(findings)
+        except MoeServeError as error:
+            _LOG.warning("not judged: %s", error)
+            return self._keep(now, None, str(error))
+        except Exception as error:  # noqa: BLE001 - a watch that ended would look alive
+            _LOG.exception("not judged")
+            return self._keep(now, None, f"{type(error).__name__}: {error}")
+        return self._keep(now, findings, None)
+
+    def _keep(self, now: float, findings: Findings | None, fault: str | None) -> Answer:
+        with self._lock:
+            if findings is not None:
+                self._judged = now
+            elif self._answer is not None:
+                fresh = now - self._judged <= self.registered.policy.blind_seconds
+                findings = self._answer.findings if fresh else None
+            self._answer = Answer(at=now, findings=findings, fault=fault)
+            return self._answer
+
+    def run(self, interval: float, stop: threading.Event) -> None:
+        """Judge every `interval` seconds until stopped."""
+        while not stop.is_set():
+            self.judge()
+            stop.wait(interval)

@@ -1,0 +1,134 @@
+"""The arms as their pods and endpoints show them."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from moe_serve.kubernetes.api import Api, Json
+from moe_serve.kubernetes.watched import Watched
+from moe_serve.rollout.observation import ArmSeen, Identity, PodSeen
+from moe_serve.rollout.plan import ArmPlan, Plan
+from moe_serve.rollout.weights import Arm
+
+ARM_LABEL, SERVICE_LABEL = "moe-serve.io/arm", "kubernetes.io/service-name"
+DIGEST = "moe-serve.io/config-digest"
+
+
+@dataclass(slots=True)
+class Arms:
+    """Watches the pods and EndpointSlices of a plan's arms."""
+
+    plan: Plan
+    pods: Watched
+    slices: Watched
+
+    def seen(self) -> Mapping[Arm, ArmSeen]:
+        """Every arm now.
+
+        Raises:
+            ClusterError: what is known is not in date.
+        """
+        return arms(self.plan, self.pods.objects(), self.slices.objects())
+
+
+def watch_arms(api: Api, plan: Plan, on_change: Callable[[], None]) -> Arms:
+    """The watches of a plan's arms, not started yet."""
+
+    def watched(path: str, label: str, values: list[str]) -> Watched:
+        query = {"labelSelector": f"{label} in ({','.join(values)})"}
+        return Watched(api, path, query, on_change)
+
+    parts = plan.arms.values()
+    space = f"namespaces/{api.namespace}"
+    return Arms(
+        plan,
+        watched(f"/api/v1/{space}/pods", ARM_LABEL, [part.label for part in parts]),
+        watched(
+            f"/apis/discovery.k8s.io/v1/{space}/endpointslices",
+            SERVICE_LABEL,
+            [part.service for part in parts],
+        ),
+    )
+
+
+def arms(plan: Plan, pods: Sequence[Json], slices: Sequence[Json]) -> Mapping[Arm, ArmSeen]:
+    """PURE. What pods and EndpointSlices say of each arm."""
+    return {arm: _arm(part, pods, slices) for arm, part in plan.arms.items()}
+
+
+def _arm(part: ArmPlan, pods: Sequence[Json], slices: Sequence[Json]) -> ArmSeen:
+    ours = [s for s in slices if s["metadata"]["labels"].get(SERVICE_LABEL) == part.service]
+    ready = {
+        endpoint["targetRef"]["name"]
+        for found in ours
+        for endpoint in found.get("endpoints") or []
+        if (endpoint.get("conditions") or {}).get("ready") and endpoint.get("targetRef")
+    }
+    labelled = {
+        pod["metadata"]["name"]: pod
+        for pod in pods
+        if pod["metadata"]["labels"].get(ARM_LABEL) == part.label
+    }
+    # A Service that selects more than its arm's pods sends requests to what nobody judged.
+    unknown = Identity(config_digest="without the arm's label", image_id=None)
+    strays = [
+        PodSeen(name=name, ready=True, identity=unknown) for name in sorted(ready - set(labelled))
+    ]
+    found = [
+        PodSeen(
+            name=name,
+            ready=name in ready,
+            identity=identity(pod, part),
+            unschedulable=_unschedulable(pod),
+        )
+        for name, pod in sorted(labelled.items())
+        if "deletionTimestamp" not in pod["metadata"] and not _over(pod)
+    ]
+    return ArmSeen(found=bool(ours), pods=(*found, *strays))
+
+
+def identity(pod: Json, part: ArmPlan) -> Identity:
+    """What a pod runs. Without the chart's annotation the digest is taken of its own spec, in
+    which the release's name stands for nothing.
+    """
+    notes = pod["metadata"].get("annotations") or {}
+    return Identity(config_digest=notes.get(DIGEST) or _digest(pod, part), image_id=_images(pod))
+
+
+def _digest(pod: Json, part: ArmPlan) -> str:
+    kept = ("name", "image", "command", "args", "env", "envFrom")
+    containers = [
+        {key: container.get(key) for key in kept}
+        for kind in ("initContainers", "containers")
+        for container in pod["spec"].get(kind) or []
+    ]
+    text = json.dumps(containers, sort_keys=True)
+    for name in sorted({part.service, part.label}, key=len, reverse=True):
+        text = text.replace(name, "ARM")
+    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _images(pod: Json) -> str | None:
+    wanted = {container["name"] for container in pod["spec"].get("containers") or []}
+    known = {
+        status["name"]: status["imageID"].rpartition("@")[2]
+        for status in (pod.get("status") or {}).get("containerStatuses") or []
+        if status.get("imageID")
+    }
+    if not wanted or wanted - set(known):
+        return None
+    return "+".join(sorted({known[name] for name in wanted}))
+
+
+def _unschedulable(pod: Json) -> bool:
+    return any(
+        condition["type"] == "PodScheduled"
+        and condition["status"] == "False"
+        and condition.get("reason") == "Unschedulable"
+        for condition in (pod.get("status") or {}).get("conditions") or []
+    )
+
+
+def _over(pod: Json) -> bool:
+    return (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")

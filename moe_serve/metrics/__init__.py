@@ -1,0 +1,1 @@
+"""Every metric of the product: names, types, labels and help. Standard library only."""

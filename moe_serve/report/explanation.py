@@ -1,0 +1,122 @@
+"""A verdict in words: every number, its threshold, the window and where the samples come from."""
+
+import datetime
+import math
+from collections.abc import Mapping
+
+from moe_serve.analysis.comparison import Findings
+from moe_serve.analysis.estimate import Estimate, NoEstimate
+from moe_serve.analysis.verdict import Check, Severity
+
+
+def explain(found: Findings) -> str:
+    """Many lines of plain text."""
+    judgement, seen = found.judgement, found.observed
+    lines = [
+        f"{judgement.verdict.value}: {judgement.reason}",
+        "",
+        f"window    {_time(seen.start)} to {_time(seen.end)}, {found.blocks} blocks",
+        f"source    {seen.origin} (evidence {judgement.graded})",
+        f"rules     {judgement.config_digest}",
+        "",
+        *_queries(found),
+        "checks",
+        *(_check(check) for check in judgement.checks),
+        "",
+        *_estimate("step rate, the site's own mix", found.step),
+        *_estimate("kernel rate, the site's own mix", found.kernel),
+        *_explained(found),
+        *_estimate("equal weights over cells (the published claim's)", found.equal),
+        *_estimate("batches with prefill in them (a clear loss forbids a promotion)", found.mixed),
+        "arms",
+        *(f"  {name}: {_facts(facts)}" for name, facts in seen.facts.items()),
+        "",
+        "excluded windows",
+        *(
+            f"  {name}: {count} of {windows.expected}: {reason}"
+            for name, windows in (("stable", seen.stable), ("canary", seen.canary))
+            for reason, count in sorted(windows.void.items())
+        ),
+    ]
+    if not (seen.stable.void or seen.canary.void):
+        lines.append("  none")
+    return "\n".join(lines)
+
+
+def _queries(found: Findings) -> list[str]:
+    """What was asked for the samples behind the checks' numbers, in words to be asked again."""
+    queries = found.observed.queries
+    lines = [] if not queries else [f"queries, of {queries[0].source}"]
+    for query in queries:
+        checks = ", ".join(found.behind(query)) or "no check"
+        lines += [
+            f"  {query.subject.value}: {query.samples} samples of {query.series} series, "
+            f"behind {checks}",
+            f"    {query.expression}",
+        ]
+    return [*lines, ""] if lines else []
+
+
+def _explained(found: Findings) -> list[str]:
+    """Amdahl's link between both rates."""
+    share, explained = found.observed.moe_share, found.explained
+    if share is None or explained is None or isinstance(found.step, NoEstimate):
+        return []
+    return [
+        f"  MoE is about {share:.0%} of stable's step: the kernel's gain alone would make "
+        f"{_percent(explained)} of a step, measured are {_percent(found.step.theta)}",
+        "",
+    ]
+
+
+def _facts(facts: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {facts[name]}" for name in sorted(facts)) or "say nothing of it"
+
+
+def _time(seconds: float) -> str:
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+
+
+def _check(check: Check) -> str:
+    sign = "ok  " if check.passed else "FAIL"
+    if check.severity is Severity.WARNING:
+        sign = "-   " if check.passed else "WARN"
+    return (
+        f"  {sign} {check.name:20} {_number(check.number):>10} against "
+        f"{_number(check.threshold):>10}  {check.detail}"
+    )
+
+
+def _number(value: float | None) -> str:
+    return "no data" if value is None else f"{value:.5g}"
+
+
+def _estimate(title: str, found: Estimate | NoEstimate) -> list[str]:
+    if isinstance(found, NoEstimate):
+        return [title, f"  none: {found.reason}", ""]
+    lines = [
+        title,
+        f"  {_percent(found.theta)} ({_percent(found.lo)} to {_percent(found.hi)}, "
+        f"{found.confidence:.0%} at every look), {found.blocks} blocks, covers "
+        f"{found.covered_weight:.0%} of the busy time",
+        f"  a block's noise {found.in_run_sd:.2%} here, {found.block_sd:.2%} used; equal arms lie "
+        f"{found.offset_sd:.2%} apart ({_freedom(found.offset_freedom)})",
+        *(
+            f"  {cell.cell!s:28} weight {cell.weight:6.1%}  {_percent(cell.theta):>8} "
+            f"({_percent(cell.lo)} to {_percent(cell.hi)}), {cell.blocks} blocks"
+            for cell in found.cells
+        ),
+        *(
+            f"  {lost.cell!s:28} weight {lost.weight:6.1%}  not covered ({lost.blocks} blocks)"
+            for lost in found.uncovered
+        ),
+    ]
+    return [*lines, ""]
+
+
+def _percent(log_ratio: float) -> str:
+    return f"{math.expm1(log_ratio):+.1%}" if math.isfinite(log_ratio) else "unknown"
+
+
+def _freedom(freedom: float) -> str:
+    return "declared" if math.isinf(freedom) else f"{freedom:.0f} degrees of freedom"

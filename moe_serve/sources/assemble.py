@@ -1,0 +1,303 @@
+"""From series of samples to the judge's history: pods, ranks, cells."""
+
+import itertools
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from moe_serve.analysis.asked import Asked, Read, Subject, Words
+from moe_serve.analysis.history import ArmHistory, Floats, History, PodSeries
+from moe_serve.analysis.series import OVERFLOW, Cell, CellKind
+from moe_serve.analysis.service import CounterSeries, Measure
+from moe_serve.errors import SourceError
+from moe_serve.sources.facts import INFOS, facts
+from moe_serve.sources.streams import Stream, Streams
+
+_PREFIX = "moe_serve_"
+_STEP = ("steps_timed_total", "step_seconds_total")
+_WINDOW = ("forward_windows_total", "forward_window_seconds_total")
+_KERNEL = ("kernel_invocations_total", "kernel_seconds_total")
+STEP_SECONDS, WINDOW_SECONDS = (_PREFIX + measure[1] for measure in (_STEP, _WINDOW))
+_LIFE = ("source_start_timestamp_seconds", "graph_recaptures")
+_REQUESTS = "vllm:request_success_total"
+_SUBJECTS = {
+    Subject.PROCESSES: tuple(f"{_PREFIX}{name}" for name in _LIFE),
+    Subject.CONFIGURATION: (
+        *INFOS,
+        *(
+            f"{_PREFIX}{name}"
+            for name in ("padding_lost_neurons", "padding_live_neurons", "moe_layers")
+        ),
+    ),
+    Subject.TTFT: ("vllm:time_to_first_token_seconds_bucket",),
+    Subject.ITL: ("vllm:inter_token_latency_seconds_bucket",),
+    Subject.PREEMPTIONS: ("vllm:num_preemptions_total",),
+    Subject.REQUESTS: (_REQUESTS,),
+}
+# Finished counts every reason, `error` included.
+_MEASURES = {
+    "vllm:time_to_first_token_seconds_bucket": (Measure.TTFT,),
+    "vllm:inter_token_latency_seconds_bucket": (Measure.ITL,),
+    "vllm:num_preemptions_total": (Measure.PREEMPTED,),
+    _REQUESTS: (Measure.FINISHED, Measure.FAILED),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arms:
+    """How samples tell their arm: a label, and its value for each."""
+
+    label: str = "track"
+    stable: str = "stable"
+    canary: str = "canary"
+
+    @property
+    def pattern(self) -> str:
+        """A regular expression for both values and no other, in RE2's words as in grep's."""
+        return "|".join(
+            re.sub(r"([][\\.+*?(){}|^$])", r"\\\1", value) for value in (self.stable, self.canary)
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Way:
+    """How a source is asked: its address or name, and what to ask it for given metrics."""
+
+    source: str
+    words: Words
+
+
+def assemble(
+    streams: Streams, arms: Arms, start: float, end: float, origin: str, way: Way | None = None
+) -> History:
+    """Both arms' history; without a `way` nobody is told how to ask again.
+
+    Raises:
+        SourceError: no series of the judge's names carries the arms' label.
+    """
+    by_arm = {
+        name: [s for s in streams if s.labels.get(arms.label) == value]
+        for name, value in (("stable", arms.stable), ("canary", arms.canary))
+    }
+    if not any(by_arm.values()):
+        raise SourceError(
+            f"{origin}: no series with {arms.label}={arms.stable!r} or {arms.canary!r}; are the "
+            f"exporters scraped, and relabelled with {arms.label!r}?"
+        )
+    steps = all(
+        any(s.name == _PREFIX + _STEP[0] for s in found) for found in by_arm.values() if found
+    )
+    measures = {CellKind.STEP: _STEP if steps else _WINDOW, CellKind.KERNEL: _KERNEL}
+    cells = _cells(by_arm, measures)
+    return History(
+        cells=cells,
+        stable=_arm("stable", by_arm["stable"], cells, measures, arms.label),
+        canary=_arm("canary", by_arm["canary"], cells, measures, arms.label),
+        start=start,
+        end=end,
+        origin=f"{origin}; steps timed as {'whole steps' if steps else 'forward windows'}"
+        + _void(streams),
+        asked=None if way is None else _asked(way, by_arm.values(), measures),
+    )
+
+
+def _asked(
+    way: Way,
+    by_arm: Iterable[Sequence[Stream]],
+    measures: Mapping[CellKind, tuple[str, str]],
+) -> Asked:
+    rates = {
+        Subject(kind.value): tuple(f"{_PREFIX}{n}" for n in measures[kind]) for kind in measures
+    }
+    by_name: dict[str, list[Stream]] = {}
+    for stream in itertools.chain.from_iterable(by_arm):
+        by_name.setdefault(stream.name, []).append(stream)
+    return Asked(
+        source=way.source,
+        words=way.words,
+        read={
+            subject: Read(
+                names=names, series=_alike(s for name in names for s in by_name.get(name, ()))
+            )
+            for subject, names in {**rates, **_SUBJECTS}.items()
+        },
+    )
+
+
+def _alike(streams: Iterable[Stream]) -> tuple[tuple[Floats, int], ...]:
+    """A pod's series mostly have the same times, which are kept once."""
+    found = Counter(stream.times.tobytes() for stream in streams)
+    return tuple((np.frombuffer(times), many) for times, many in found.items())
+
+
+def _cells(
+    by_arm: Mapping[str, Sequence[Stream]], measures: Mapping[CellKind, tuple[str, str]]
+) -> tuple[Cell, ...]:
+    found = {
+        cell
+        for streams in by_arm.values()
+        for stream in streams
+        for kind, (count, _) in measures.items()
+        if stream.name == _PREFIX + count and (cell := cell_of(kind, stream.labels)) is not None
+    }
+    return tuple(sorted(found, key=lambda cell: cell.order))
+
+
+def cell_of(kind: CellKind, labels: Mapping[str, str]) -> Cell | None:
+    """The cell of a series, None for a drafter's. What has no batch size (`+Inf`) keeps its busy
+    time, so that it is named as not covered.
+    """
+    bucket, layer = labels.get("bucket", ""), labels.get("layer", "")
+    if labels.get("role", "target") != "target":
+        return None
+    if kind is CellKind.KERNEL and not layer.isdecimal():
+        return None
+    return Cell(
+        kind=kind,
+        layer=int(layer) if kind is CellKind.KERNEL else None,
+        bucket=int(bucket) if bucket.isdecimal() else OVERFLOW,
+        phase=labels.get("phase", ""),
+        mode=labels.get("mode", ""),
+    )
+
+
+def _arm(
+    name: str,
+    streams: Sequence[Stream],
+    cells: tuple[Cell, ...],
+    measures: Mapping[CellKind, tuple[str, str]],
+    label: str,
+) -> ArmHistory:
+    by_pod: dict[str, list[Stream]] = {}
+    for stream in streams:
+        if stream.name.startswith(_PREFIX):
+            by_pod.setdefault(_pod(stream), []).append(stream)
+    place = {cell: number for number, cell in enumerate(cells)}
+    return ArmHistory(
+        name=name,
+        pods=tuple(_pod_series(pod, by_pod[pod], place, measures) for pod in sorted(by_pod)),
+        facts=facts(by_pod.values(), arm_label=label),
+        service=tuple(_service(streams)),
+        neurons=_neurons(streams),
+        moe_layers=_largest(streams, "moe_layers"),
+        began=_began(streams),
+    )
+
+
+def _pod(stream: Stream) -> str:
+    labels = stream.labels
+    return labels.get("pod") or labels.get("instance") or "unnamed"
+
+
+def _pod_series(
+    pod: str,
+    streams: Sequence[Stream],
+    place: Mapping[Cell, int],
+    measures: Mapping[CellKind, tuple[str, str]],
+) -> PodSeries:
+    times = np.unique(np.concatenate([np.frombuffer(s.times) for s in streams]))
+    ranks = sorted({stream.labels.get("rank", "") for stream in streams})
+    shape = (len(ranks), len(times), len(place))
+    counts, busy = np.full(shape, np.nan), np.full(shape, np.nan)
+    targets = {
+        _PREFIX + name: (kind, into)
+        for kind, names in measures.items()
+        for name, into in zip(names, (counts, busy), strict=True)
+    }
+    for stream in streams:
+        kind, into = targets.get(stream.name, (None, None))
+        cell = cell_of(kind, stream.labels) if kind is not None else None
+        if cell is None or into is None or cell not in place:
+            continue
+        rank = ranks.index(stream.labels.get("rank", ""))
+        column = into[rank, :, place[cell]]
+        at = np.searchsorted(times, np.frombuffer(stream.times))
+        # One cell may have several series: exporters of one pod, sizes that are not known.
+        column[at] = np.nan_to_num(column[at]) + np.frombuffer(stream.values)
+    return PodSeries(
+        pod=pod,
+        times=times,
+        lives=_lives(streams, times),
+        counts=_summed(counts),
+        busy=_summed(busy),
+    )
+
+
+def _summed(by_rank: Floats) -> Floats:
+    """Sum over ranks; where a rank that had the cell lacks it now, nothing is known."""
+    seen = np.logical_or.accumulate(~np.isnan(by_rank), axis=1)
+    lost = (np.isnan(by_rank) & seen).any(axis=0)
+    never = ~seen.any(axis=0)
+    whole: Floats = np.where(lost | never, np.nan, np.nan_to_num(by_rank, posinf=np.inf).sum(0))
+    return whole
+
+
+def _lives(streams: Iterable[Stream], times: Floats) -> Floats:
+    """A number for each scrape that changes whenever any rank's process or graphs do."""
+    rows = []
+    for stream in streams:
+        if stream.name in {_PREFIX + name for name in _LIFE}:
+            row = np.full(len(times), -1.0)
+            row[np.searchsorted(times, np.frombuffer(stream.times))] = stream.values
+            rows.append(row)
+    if not rows:
+        return np.zeros(len(times))
+    _, life = np.unique(np.stack(rows, axis=1), axis=0, return_inverse=True)
+    return life.reshape(-1).astype(np.float64)
+
+
+def _began(streams: Sequence[Stream]) -> float | None:
+    """When the oldest of the processes started that ran last in the arm's pods."""
+    starts = [np.asarray(each.values) for each in streams if each.name == _PREFIX + _LIFE[0]]
+    last = [known[-1] for each in starts if (known := each[np.isfinite(each)]).size]
+    return float(min(last)) if last else None
+
+
+def _neurons(streams: Sequence[Stream]) -> tuple[int, int] | None:
+    lost, live = (_largest(streams, f"padding_{which}_neurons") for which in ("lost", "live"))
+    return None if lost is None or live is None else (lost, live)
+
+
+def _largest(streams: Sequence[Stream], name: str) -> int | None:
+    """Of all pods' and ranks' last values of a gauge; None if one of them is no number."""
+    found = [stream.values[-1] for stream in streams if stream.name == _PREFIX + name]
+    return int(max(found)) if found and np.isfinite(found).all() else None
+
+
+def _service(streams: Iterable[Stream]) -> Iterator[CounterSeries]:
+    for stream in streams:
+        for measure in _MEASURES.get(stream.name, ()):
+            if measure is Measure.FAILED and stream.labels.get("finished_reason") != "error":
+                continue
+            yield CounterSeries(
+                measure=measure,
+                edge=_edge(stream),
+                times=np.array(stream.times),
+                values=np.array(stream.values),
+            )
+
+
+def _edge(stream: Stream) -> float:
+    text = stream.labels.get("le", "0")
+    try:
+        edge = float(text)
+    except ValueError:
+        edge = np.nan
+    if np.isnan(edge):
+        raise SourceError(f"{stream.name}: le={text[:40]!r} is no bucket's edge; who exports it?")
+    return edge
+
+
+def _void(streams: Iterable[Stream]) -> str:
+    """Samples that are no numbers, by name: none of them counts."""
+    found: dict[str, int] = {}
+    for stream in streams:
+        if void := int((~np.isfinite(np.frombuffer(stream.values))).sum()):
+            found[stream.name] = found.get(stream.name, 0) + void
+    if not found:
+        return ""
+    told = ", ".join(f"{count} of {name}" for name, count in sorted(found.items()))
+    return f"; void, as they are no finite numbers: {told}"

@@ -1,4 +1,0 @@
-"""One Kubernetes node on a plain Linux machine: built from source, in namespaces of its own.
-
-`python -m tests.cluster.node up` starts it, `down` ends it and leaves nothing.
-"""

@@ -1,0 +1,554 @@
+"""What stands around the loop: words, judges, listeners, failpoints, the web, the screen."""
+
+import json
+import threading
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from moe_serve.analysis.comparison import Registration
+from moe_serve.analysis.noise import Spread
+from moe_serve.analysis.verdict import Verdict
+from moe_serve.controller import failpoints
+from moe_serve.controller.asking import ask
+from moe_serve.controller.catalogue import METRICS, PREFIX
+from moe_serve.controller.judges import Asked, Judging
+from moe_serve.controller.listeners import Audited, Hook, hook
+from moe_serve.controller.load import Measured
+from moe_serve.controller.loop import Looked
+from moe_serve.controller.screen import screen, to_json
+from moe_serve.controller.web import Status, serve
+from moe_serve.controller.words import word_of
+from moe_serve.errors import SourceError, UsageError
+from moe_serve.judge.audit import Audit, entries
+from moe_serve.quality.finding import finding
+from moe_serve.quality.result import NoQuality, Outcome
+from moe_serve.rollout.holds import hold
+from moe_serve.rollout.observation import NoWord, Word
+from moe_serve.rollout.state import (
+    Concern,
+    Entry,
+    Kind,
+    Phase,
+    State,
+    Trouble,
+    initial,
+)
+from moe_serve.sources.assemble import Arms, assemble
+from moe_serve.sources.prometheus import Prometheus
+from tests.judge.test_audit import SAME
+from tests.rollout.world import World, plan_of
+from tests.testing.histories import START, Fleet, streams
+from tests.testing.probed import facts, probed
+
+PLAN = plan_of()
+BODY = {
+    "verdict": "PROMOTE", "reason": "faster", "quality": {"outcome": "passed", "reason": "same"},
+    "judged_at": 100.0, "fault": None, "window": {"start": 5.0, "end": 100.0},
+    "config_digest": "sha256:r",
+}  # fmt: skip
+FAILED = Looked(leads=False, state=None, again=False, error="the API server does not answer")
+ENTRY = Entry(revision=3, at=9.0, kind=Kind.PHASE, title="held", detail="blind: no word")
+
+
+def _word(**parts: Any) -> Word | NoWord:
+    return word_of({**BODY, **parts}, now=110.0, fresh_seconds=60.0)
+
+
+def test_a_word_is_the_verdict_with_where_it_is_from() -> None:
+    assert _word() == Word(
+        verdict=Verdict.PROMOTE, reason="faster", quality=Outcome.PASSED, quality_reason="same",
+        judged_at=100.0, since=5.0, rules="sha256:r",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("parts", "reason"),
+    [
+        ({"fault": "Prometheus does not answer"}, "Prometheus does not answer"),
+        ({"judged_at": 49.0}, "it judged too long ago"),
+        ({"verdict": "MAYBE"}, "cannot be read"),
+        ({"quality": None}, "cannot be read"),
+        ({"judged_at": None}, "cannot be read"),
+    ],
+)
+def test_what_is_old_faulty_or_unreadable_is_no_word(parts: dict[str, Any], reason: str) -> None:
+    found = _word(**parts)
+    assert isinstance(found, NoWord)
+    assert reason in found.reason
+
+
+def _asked(answer: httpx.Response | Exception) -> Asked:
+    def reply(request: httpx.Request) -> httpx.Response:
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    client = httpx.Client(transport=httpx.MockTransport(reply))
+    return Asked(
+        url="http://judge", every=1, fresh_seconds=1e12, on_word=lambda: None, client=client
+    )
+
+
+@pytest.mark.parametrize(
+    "answer", [httpx.Response(503), httpx.Response(200, text="<html>"), httpx.ConnectError("gone")]
+)
+def test_a_judge_that_does_not_answer_has_no_word(answer: httpx.Response | Exception) -> None:
+    judge, state = _asked(answer), initial(PLAN, 0.0)
+    judge.ask()
+    found = judge.word(state)
+    assert isinstance(found, NoWord)
+    assert "http://judge does not answer" in found.reason
+
+
+def test_a_judge_that_answers_is_heard_and_wakes_the_loop_when_it_changes_its_mind() -> None:
+    woken = []
+    judge = _asked(httpx.Response(200, json=BODY))
+    judge.on_word = lambda: woken.append(1)
+    judge.ask()
+    judge.ask()
+    found = judge.word(initial(PLAN, 0.0))
+    assert isinstance(found, Word) and found.verdict is Verdict.PROMOTE
+    assert len(woken) == 1
+
+
+class Memory:
+    """A source over samples in memory."""
+
+    def history(self, start: float, end: float) -> Any:
+        return assemble(streams(Fleet()), Arms(), start, end, "memory")
+
+
+class Gone:
+    """A source that does not answer."""
+
+    def __init__(self, fault: Exception) -> None:
+        self.fault = fault
+
+    def history(self, start: float, end: float) -> Any:
+        raise self.fault
+
+
+WAITS = replace(initial(PLAN, START), phase=Phase.QUALITY)
+
+
+def test_a_judge_in_the_process_goes_on_with_its_comparison_after_a_restart() -> None:
+    rules = Registration(spread=Spread(), under_test=("policy",))
+
+    def judging() -> Judging:
+        return Judging(
+            source=Memory(), registered=rules, quality=lambda: SAME, every=1,
+            on_word=lambda: None, clock=lambda: START + 4 * 3600,
+        )  # fmt: skip
+
+    first, dark = judging(), WAITS
+    first.clock = lambda: START + 3 * 3600
+    first.word(dark)
+    first.clock = judging().clock
+    first.learn()
+    before = first.word(dark)
+    assert isinstance(before, Word)
+    assert (before.verdict, before.quality) == (Verdict.KEEP_GOING, Outcome.PASSED)
+    steps = replace(dark, phase=Phase.STEPS, phase_since=START)
+    assert isinstance(first.word(steps), NoWord)
+    assert first._watch is not None
+    first._watch.judge()
+    found = first.word(steps)
+    assert isinstance(found, Word) and found.since == START
+    second = judging()
+    later = replace(steps, step=1, phase_since=START + 7200, comparison_since=START)
+    second.word(later)
+    assert second._watch is not None
+    second._watch.judge()
+    assert second.word(later) == found
+
+
+class Waiting:
+    """A judge of answers of the usual fleet, at a time of the test's own."""
+
+    def __init__(self, outcome: Outcome = Outcome.PASSED) -> None:
+        self.now, self.woken, self.told = START + 600.0, 0, facts()
+        self.judge = Judging(
+            source=Memory(), registered=Registration(), every=0.01, on_word=self.wake,
+            quality=lambda: finding(probed(outcome, known=self.told)), clock=lambda: self.now,
+        )  # fmt: skip
+
+    def wake(self) -> None:
+        self.woken += 1
+
+    def learn(self, state: State = WAITS) -> None:
+        """As `run` does: once the wait is long enough."""
+        self.says(state)
+        self.now += 61
+        self.judge.learn()
+
+    def says(self, state: State = WAITS) -> tuple[Outcome | None, str]:
+        found = self.judge.word(state)
+        if isinstance(found, NoWord):
+            return None, found.reason
+        return found.quality, found.quality_reason
+
+
+@pytest.mark.parametrize("outcome", [Outcome.PASSED, Outcome.FAILED])
+def test_before_the_steps_answers_count_for_the_pods_that_are_there(outcome: Outcome) -> None:
+    waiting = Waiting(outcome)
+    quality, reason = waiting.says()
+    assert quality is None
+    assert "not known: nobody was asked yet (" in reason
+    waiting.judge.learn()
+    assert waiting.says()[0] is None
+    waiting.learn()
+    assert waiting.says()[0] is outcome
+    waiting.told[1]["config_digest"] = "another"
+    quality, reason = waiting.says()
+    assert quality is None
+    assert "are of other pods: canary had config_digest another then" in reason
+
+
+@pytest.mark.parametrize("fault", [SourceError("prometheus is gone"), KeyError("__name__")])
+def test_pods_that_nobody_can_ask_for_are_not_known(fault: Exception) -> None:
+    waiting = Waiting()
+    waiting.learn()
+    waiting.judge.source = Gone(fault)
+    waiting.judge.learn()
+    assert isinstance(waiting.judge.word(WAITS), NoWord)
+    assert str(fault) in waiting.says()[1]
+    # Another wait does not begin with the fault of this one.
+    assert "nobody was asked yet" in waiting.says(replace(WAITS, phase_since=START + 1))[1]
+
+
+def test_what_was_learned_of_pods_counts_for_that_wait_and_while_it_is_fresh() -> None:
+    waiting = Waiting()
+    waiting.learn()
+    assert waiting.says()[0] is Outcome.PASSED
+    waiting.now += 901
+    quality, reason = waiting.says()
+    assert quality is None
+    assert "nobody could be asked for too long" in reason
+    waiting.now -= 1200
+    assert waiting.says()[0] is None
+
+
+@pytest.mark.parametrize("outcome", [Outcome.PASSED, Outcome.FAILED])
+def test_after_a_hold_the_pods_are_asked_anew_and_in_it_answers_that_differ_count(
+    outcome: Outcome,
+) -> None:
+    waiting = Waiting(outcome)
+    waiting.learn()
+    concern = Concern(trouble=Trouble.DEADLINE, detail="late", since=waiting.now)
+    held = hold(WAITS, concern, waiting.now)
+    assert waiting.says(held)[0] is None
+    waiting.learn(held)
+    assert waiting.says(held)[0] is outcome
+    # As a hold's end does: the time that the phase began is put off by how long it was held.
+    on_again = replace(WAITS, phase_since=WAITS.phase_since + 61)
+    assert waiting.says(on_again)[0] is None
+    waiting.learn(on_again)
+    assert waiting.says(on_again)[0] is outcome
+
+
+def test_pods_are_asked_for_in_the_background_once_the_wait_is_long_enough() -> None:
+    waiting, stop = Waiting(), threading.Event()
+    thread = threading.Thread(target=waiting.judge.run, args=(stop,))
+    waiting.says()
+    thread.start()
+    stop.wait(0.2)
+    assert waiting.woken == 0
+    waiting.now += 61
+    while waiting.woken < 2:
+        stop.wait(0.01)
+    stop.set()
+    thread.join()
+    assert waiting.says()[0] is Outcome.PASSED
+
+
+def test_a_rollout_that_begins_anew_asks_anew() -> None:
+    waiting = Waiting()
+    waiting.judge.word(replace(WAITS, phase=Phase.STEPS))
+    assert waiting.judge._watch is not None
+    waiting.says()
+    assert waiting.judge._watch is None
+
+
+def test_before_the_steps_a_judge_in_the_process_speaks_of_the_answers_alone() -> None:
+    judge = Judging(
+        source=Memory(), registered=Registration(), every=1, on_word=lambda: None,
+        quality=lambda: NoQuality(reason="no comparison of answers yet"),
+    )  # fmt: skip
+    found = judge.word(initial(PLAN, START))
+    assert isinstance(found, Word)
+    assert (found.quality, found.quality_reason) == (None, "no comparison of answers yet")
+
+
+@pytest.mark.parametrize(
+    ("result", "pods"),
+    [
+        ({"resultType": "vector", "result": [{"metric": {}, "value": [1, "3.5"]}]}, 3.5),
+        ({"resultType": "scalar", "result": [1, "2"]}, 2.0),
+        ({"resultType": "vector", "result": []}, None),
+        ({"resultType": "vector", "result": [{"value": [1, "1"]}, {"value": [1, "2"]}]}, None),
+        ({"resultType": "vector", "result": [{"metric": {}, "value": [1, "NaN"]}]}, None),
+        ({"resultType": "vector", "result": [{"metric": {}, "value": [1, "-1"]}]}, None),
+    ],
+)
+def test_a_load_that_is_no_one_number_is_not_known(
+    result: dict[str, Any], pods: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = Prometheus(url="http://prometheus")
+    body = {"status": "success", "data": result}
+    transport = httpx.MockTransport(lambda request: httpx.Response(200, json=body))
+    monkeypatch.setattr(
+        Prometheus, "_client", lambda self: httpx.Client(transport=transport, base_url=self.url)
+    )
+    load = Measured(ask=lambda: asked.number("sum(x)"), every=1)
+    load.look()
+    assert load.pods() == pods
+
+
+def test_a_load_whose_source_fails_is_forgotten() -> None:
+    answers: list[float] = [3.0]
+
+    def ask() -> float:
+        if not answers:
+            raise SourceError("gone")
+        return answers.pop()
+
+    load = Measured(ask=ask, every=1)
+    load.look()
+    assert load.pods() == 3.0
+    load.look()
+    assert load.pods() is None
+
+
+def test_a_transition_is_audited_once_however_often_it_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    for _ in range(2):
+        told = Audited(Audit(path))
+        assert told.tell("r-1", ENTRY) and told.tell("r-1", ENTRY)
+    lines = list(entries(path))
+    assert [line["transition"]["title"] for line in lines] == ["held"]
+
+
+class Receiver:
+    """Takes POSTs, after refusing some."""
+
+    def __init__(self, refusals: int) -> None:
+        self.left, self.taken = refusals, []
+        receiver = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                receiver.left -= 1
+                if receiver.left < 0:
+                    receiver.taken.append((self.headers["Idempotency-Key"], body))
+                self.send_response(200 if receiver.left < 0 else 500)
+                self.end_headers()
+
+            def log_message(self, *args: object) -> None:
+                pass
+
+        self.server = HTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        self.url = f"http://127.0.0.1:{self.server.server_port}/secret"
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+
+def _sent(hooked: Hook, receiver: Receiver) -> None:
+    stop = threading.Event()
+    thread = threading.Thread(target=hooked.run, args=(stop,))
+    thread.start()
+    pause = threading.Event()
+    for _ in range(200):
+        if hooked.tell("r-1", ENTRY):
+            break
+        pause.wait(0.05)
+    stop.set()
+    thread.join()
+    receiver.close()
+
+
+def test_a_message_that_was_refused_is_sent_again_with_its_key_until_it_is_taken(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    receiver = Receiver(refusals=1)
+    _sent(Hook(name="webhook:generic", url=receiver.url, plan="gptoss", slack=False), receiver)
+    assert receiver.taken == [
+        (
+            "r-1.3",
+            {
+                "plan": "gptoss", "rollout": "r-1", "revision": 3, "at": 9.0, "kind": "phase",
+                "title": "held", "detail": "blind: no word",
+            },
+        )
+    ]  # fmt: skip
+    assert "does not take a message" in caplog.text
+    assert "secret" not in caplog.text
+
+
+def test_slack_gets_a_text_for_phases_and_nothing_for_the_rest() -> None:
+    receiver = Receiver(refusals=0)
+    slack = Hook(name="webhook:slack", url=receiver.url, plan="gptoss", slack=True)
+    assert slack.tell("r-1", replace(ENTRY, kind=Kind.WEIGHTS))
+    _sent(slack, receiver)
+    assert receiver.taken == [("r-1.3", {"text": "*gptoss*: held\nblind: no word"})]
+
+
+@pytest.mark.parametrize("slack", [True, False])
+def test_every_message_links_to_the_page_that_was_named(tmp_path: Path, slack: bool) -> None:
+    receiver, page = Receiver(refusals=0), "https://judge.example/"
+    (tmp_path / "hook").write_text(receiver.url)
+    _sent(hook("--hook", tmp_path / "hook", "gptoss", slack=slack, page=page), receiver)
+    [(_, body)] = receiver.taken
+    assert (body["text"].splitlines()[-1] if slack else body["page"]) == page
+
+
+@pytest.mark.parametrize("text", ["", "ftp://x", "http://a\nhttp://b"])
+def test_a_file_without_one_address_is_refused_and_not_quoted(tmp_path: Path, text: str) -> None:
+    (tmp_path / "hook").write_text(text)
+    with pytest.raises(UsageError, match="one line with an http") as caught:
+        hook("--slack-file", tmp_path / "hook", "gptoss", slack=True)
+    assert not text or text not in str(caught.value)
+
+
+def test_a_failpoint_kills_at_its_nth_passage_and_an_unknown_one_is_refused() -> None:
+    killed = []
+    point = failpoints.parse("state.after:2")
+    point.kill = lambda: killed.append(1)
+    for name in ("state.before", "state.after", "state.before", "state.after", "state.after"):
+        point(name)
+    assert killed == [1]
+    assert failpoints.parse("").name == ""
+    with pytest.raises(UsageError, match="MOE_SERVE_FAILPOINT 'nowhere'"):
+        failpoints.parse("nowhere")
+
+
+def _parsed(text: str) -> dict[str, float]:
+    return {
+        sample.name + "".join(f'{{{key}="{value}"}}' for key, value in sample.labels.items()): (
+            sample.value
+        )
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def _status(now: list[float], *, looked: Looked | None) -> Status:
+    status = Status(plan=PLAN, active=True, stale_seconds=60, clock=lambda: now[0])
+    if looked:
+        status.note(looked)
+    return status
+
+
+def test_the_metrics_say_phase_weights_verdict_and_trouble() -> None:
+    world = World(plan=PLAN, quality=Outcome.PASSED)
+    world.ready = {arm: part.replicas for arm, part in PLAN.arms.items()}
+    world.settle()
+    looked = Looked(leads=True, state=world.state, again=False)
+    found = _parsed(_status([7.0], looked=looked).metrics())
+    assert found['moe_serve_rollout_phase{phase="steps"}'] == 1
+    assert found['moe_serve_rollout_phase{phase="done"}'] == 0
+    assert found['moe_serve_rollout_weight_ratio{arm="canary"}'] == 0.05
+    assert found['moe_serve_rollout_verdict{verdict="KEEP_GOING"}'] == 1
+    assert found['moe_serve_rollout_trouble{trouble="drift"}'] == 0
+    roles = {key: value for key, value in found.items() if "arm_info" in key}
+    assert roles == {
+        'moe_serve_rollout_arm_info{role="stable"}{arm="gptoss-1"}': 1,
+        'moe_serve_rollout_arm_info{role="baseline"}{arm="gptoss-1b"}': 1,
+        'moe_serve_rollout_arm_info{role="canary"}{arm="gptoss-2"}': 1,
+    }
+    assert found["moe_serve_rollout_weights_in_force"] == 1
+    assert found["moe_serve_rollout_last_look_timestamp_seconds"] == 7.0
+
+
+def test_looks_that_fail_are_a_trouble_though_there_is_no_state() -> None:
+    found = _parsed(_status([7.0], looked=FAILED).metrics())
+    assert found['moe_serve_rollout_trouble{trouble="fault"}'] == 1
+    assert not any("phase" in name for name in found)
+
+
+def test_metrics_and_their_catalogue_name_the_same() -> None:
+    looked = Looked(leads=True, state=initial(PLAN, 0.0), again=False)
+    families = text_string_to_metric_families(_status([7.0], looked=looked).metrics())
+    shown = {
+        family.name + ("_total" if family.type == "counter" else ""): family.samples[0].labels
+        for family in families
+    }
+    assert {name: tuple(labels) for name, labels in shown.items()} == {
+        PREFIX + name: metric.labels for name, metric in METRICS.items()
+    }
+
+
+@pytest.mark.parametrize("state", [None, initial(PLAN, 0.0)])
+def test_a_shadow_is_asked_where_it_stands(state: State | None) -> None:
+    looked = replace(FAILED, state=state)
+    server = serve(_status([0.0], looked=looked), "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.server_port}"
+    try:
+        if state:
+            assert ask(url) == (state, FAILED.error)
+        else:
+            with pytest.raises(UsageError, match=f"no state yet: {FAILED.error}"):
+                ask(url)
+    finally:
+        server.shutdown()
+        server.server_close()
+    with pytest.raises(UsageError, match="no controller answers there"):
+        ask(url)
+
+
+def test_it_is_healthy_while_the_loop_turns_even_if_every_look_fails() -> None:
+    now = [100.0]
+    status = _status(now, looked=FAILED)
+    server = serve(status, "127.0.0.1", 0)
+    try:
+        url = f"http://127.0.0.1:{server.server_port}"
+        with httpx.Client(trust_env=False) as client:
+            assert client.get(f"{url}/healthz").status_code == 200
+            assert "moe_serve_rollout_errors_total 1" in client.get(f"{url}/metrics").text
+            now[0] += 61
+            assert client.get(f"{url}/healthz").status_code == 503
+            assert client.get(f"{url}/").status_code == 404
+        with pytest.raises(UsageError, match="Address already in use"):
+            serve(status, "127.0.0.1", server.server_port)
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_the_screen_says_where_it_stands_and_what_it_waits_for() -> None:
+    world = World(plan=PLAN, quality=Outcome.PASSED, verdict=Verdict.PROMOTE)
+    world.ready = {arm: part.replicas for arm, part in PLAN.arms.items()}
+    for world.now in (0.0, 600.0, 2400.0):
+        world.settle()
+    lines = screen(PLAN, world.state, 2400.0 + 3900).splitlines()
+    assert lines[1:4] == [
+        "phase     promotion, for 1 h 5 min",
+        "weights   stable 75/canary 25 (in force)",
+        "verdict   PROMOTE: because PROMOTE",
+    ]
+    assert "in Git    gptoss-2: replicas 1 -> 4 (promoted; the judged pods stay)" in lines
+    assert to_json(PLAN, world.state)["weights"] == {"stable": 75, "baseline": 0, "canary": 25}
+
+
+def test_the_screen_tells_of_a_trouble_beside_a_hold_and_of_a_look_that_failed() -> None:
+    fault = Concern(trouble=Trouble.FAULT, since=0.0, detail="403")
+    state = replace(initial(PLAN, 0.0), concern=fault, waits_for="a person")
+    lines = screen(PLAN, state, 1.0, FAILED.error).splitlines()
+    assert lines[4:7] == ["waits for a person", "trouble   fault: 403", f"fault     {FAILED.error}"]
+    once = replace(state, waits_for="403")
+    assert not {"trouble", "fault"} & {
+        line.split(" ")[0] for line in screen(PLAN, once, 1.0, "403").splitlines()
+    }
+
+
+def test_the_screen_of_another_plan_says_so() -> None:
+    assert "it began with" in screen(plan_of(watch_hours=1), initial(PLAN, 0.0), 1.0)

@@ -1,0 +1,71 @@
+"""The judge's service over samples in memory, on a free port."""
+
+import contextlib
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import httpx
+import pytest
+import uvicorn
+
+from moe_serve.analysis.comparison import Registration
+from moe_serve.analysis.history import History
+from moe_serve.analysis.noise import Spread
+from moe_serve.errors import SourceError
+from moe_serve.judge.app import make_app
+from moe_serve.judge.watch import Watch
+from moe_serve.quality.finding import QualityFinding
+from moe_serve.quality.result import NoQuality
+from moe_serve.sources.assemble import Arms, Way, assemble
+from tests.judge.test_audit import SAME
+from tests.testing.histories import START, Fleet, streams
+
+NOW = START + 4 * 3600
+WAY = Way(source="memory", words=lambda names, start, end: f"{'|'.join(names)} {start} {end}")
+RULES = Registration(spread=Spread(), under_test=("policy",))
+
+
+@dataclass
+class Memory:
+    """A source over samples in memory that can be made to fail."""
+
+    fleet: Fleet = field(default_factory=Fleet)
+    fault: str = ""
+
+    def history(self, start: float, end: float) -> History:
+        if self.fault:
+            raise SourceError(self.fault)
+        return assemble(streams(self.fleet), Arms(), start, end, "memory", WAY)
+
+
+Served = Callable[..., tuple[Watch, httpx.Client]]
+
+
+@pytest.fixture(name="served")
+def serving() -> Iterator[Served]:
+    """Starts the service on a free port, as often as a test asks for one."""
+    with contextlib.ExitStack() as stack:
+
+        def start(
+            source: Memory,
+            quality: QualityFinding | NoQuality = SAME,
+            now: Callable[[], float] = lambda: NOW,
+        ) -> tuple[Watch, httpx.Client]:
+            watch = Watch(
+                source=source, registered=RULES, quality=lambda: quality, started=START, clock=now
+            )
+            listener = socket.create_server(("127.0.0.1", 0))
+            stack.callback(listener.close)
+            config = uvicorn.Config(make_app(watch, clock=now), log_level="warning")
+            server = uvicorn.Server(config)
+            thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+            thread.start()
+            stack.callback(thread.join)
+            stack.callback(setattr, server, "should_exit", True)
+            url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+            client = stack.enter_context(httpx.Client(base_url=url, trust_env=False))
+            return watch, client
+
+        yield start

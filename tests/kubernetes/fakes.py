@@ -1,0 +1,169 @@
+"""The cluster's part of a rollout in memory. `test_conformance.py` holds it to the real one."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from moe_serve.errors import RolloutError
+from moe_serve.rollout.observation import (
+    ArmSeen,
+    Person,
+    RouteAbsent,
+    RouteForeign,
+    RouteSeen,
+)
+from moe_serve.rollout.ports import Stored
+from moe_serve.rollout.state import Entry, State
+from moe_serve.rollout.stored import from_json, to_json
+from moe_serve.rollout.weights import Arm, Weights
+
+LEASE_SECONDS = 30
+
+
+@dataclass(slots=True)
+class Server:
+    """What all controllers share."""
+
+    weights: Weights | None = None
+    altered: str = ""
+    stamp: tuple[str, int] = ("", -1)
+    ours: bool = True
+    route_version: int = 0
+    state: dict | None = None
+    told: Mapping[str, int] = field(default_factory=dict)
+    state_version: int = 0
+    person: Person = field(default_factory=Person)
+    holder: str = ""
+    lease_version: int = 0
+    arms: dict[Arm, ArmSeen] = field(default_factory=dict)
+    events: dict[tuple[str, int], Entry] = field(default_factory=dict)
+    writes: list[str] = field(default_factory=list)
+    fault: str = ""
+
+    def answer(self) -> None:
+        """Answer, or fail as a server that is away."""
+        if self.fault:
+            raise RolloutError(self.fault)
+
+
+@dataclass(slots=True)
+class FakeRoute:
+    """A route that is only written as it was read."""
+
+    server: Server
+    _version: int = -1
+
+    def read(self, rollout: str) -> RouteSeen | RouteAbsent | RouteForeign:
+        self.server.answer()
+        self._version = self.server.route_version
+        if self.server.weights is None and not self.server.altered:
+            return RouteAbsent()
+        if not self.server.ours:
+            return RouteForeign(detail="no label")
+        of, stamp = self.server.stamp
+        return RouteSeen(
+            weights=self.server.weights,
+            stamp=stamp if of == rollout else -1,
+            altered=self.server.altered,
+        )
+
+    def create(self, weights: Weights, *, rollout: str, stamp: int) -> None:
+        self.server.answer()
+        if self.server.weights is not None:
+            raise RolloutError("409")
+        self._write(weights, rollout, stamp)
+
+    def set_weights(self, weights: Weights, *, rollout: str, stamp: int) -> None:
+        self.server.answer()
+        if self._version != self.server.route_version:
+            raise RolloutError("409")
+        self._write(weights, rollout, stamp)
+
+    def _write(self, weights: Weights, rollout: str, stamp: int) -> None:
+        self.server.weights, self.server.stamp = weights, (rollout, stamp)
+        self.server.altered = ""
+        self.server.route_version += 1
+        self.server.writes.append(f"route {weights}")
+
+
+@dataclass(slots=True)
+class FakeStore:
+    """A state that is only written over what was read."""
+
+    server: Server
+    _version: int = -1
+
+    def load(self) -> Stored:
+        self.server.answer()
+        self._version = self.server.state_version
+        if self.server.state is None:
+            return Stored()
+        return Stored(
+            state=from_json(self.server.state), told=self.server.told, person=self.server.person
+        )
+
+    def save(self, state: State, told: Mapping[str, int]) -> None:
+        self.server.answer()
+        if self._version != self.server.state_version:
+            raise RolloutError("409")
+        self.server.state, self.server.told = to_json(state), dict(told)
+        self.server.state_version += 1
+        self._version = self.server.state_version
+        self.server.writes.append(f"state {state.phase} {state.revision}")
+
+
+@dataclass(slots=True)
+class FakeLeadership:
+    """A lease by the time that each sees it unchanged."""
+
+    server: Server
+    me: str
+    now: list[float]
+    _seen: tuple[int, float] = (-1, 0.0)
+    _renewed: float | None = None
+
+    def take(self) -> bool:
+        self.server.answer()
+        now = self.now[0]
+        if self.server.lease_version != self._seen[0]:
+            self._seen = (self.server.lease_version, now)
+        if self.server.holder not in ("", self.me) and now - self._seen[1] <= LEASE_SECONDS:
+            self._renewed = None
+            return False
+        self.server.holder = self.me
+        self.server.lease_version += 1
+        self._seen, self._renewed = (self.server.lease_version, now), now
+        return True
+
+    @property
+    def holds(self) -> bool:
+        return self._renewed is not None and self.now[0] - self._renewed < LEASE_SECONDS * 2 / 3
+
+    def release(self) -> None:
+        self.server.answer()
+        if self.holds:
+            self.server.holder, self._renewed = "", None
+            self.server.lease_version += 1
+
+
+@dataclass(slots=True)
+class FakeArms:
+    """The arms as they were put there."""
+
+    server: Server
+
+    def seen(self) -> Mapping[Arm, ArmSeen]:
+        self.server.answer()
+        return self.server.arms
+
+
+@dataclass(slots=True)
+class FakeEvents:
+    """Events, each once."""
+
+    server: Server
+    name: str = "events"
+
+    def tell(self, rollout: str, entry: Entry) -> bool:
+        self.server.answer()
+        self.server.events.setdefault((rollout, entry.revision), entry)
+        return True
