@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from moe_serve.emulation import kernel as cpu
-from moe_serve.emulation.skips import KernelConfig, Reads, reads
+from moe_serve_emulation import kernel as cpu
+from moe_serve_emulation.skips import KernelConfig, Reads, reads
 from moe_serve_emulation.cuda import experts, layout
 
 __all__ = ["Reads", "reads"]

@@ -82,7 +82,7 @@ def test_live_neurons_follow_the_stored_rows(rows: Any, interleaved: bool, live:
 @pytest.mark.parametrize("rows", [((0, 100),), ((16, 64),)])
 def test_rows_that_no_grid_reads_are_refused(rows: Any) -> None:
     """Ranges that are no beginning in whole pairs of 16 rows are an error, never rounded."""
-    from moe_serve.errors import EmulationError
+    from moe_serve_emulation.errors import EmulationError
     from moe_serve_emulation.cuda.experts import live_neurons
 
     with pytest.raises(EmulationError):

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 import triton
 
-from moe_serve.emulation.skips import KernelConfig, Range, Reads, reads
-from moe_serve.errors import EmulationError
+from moe_serve_emulation.skips import KernelConfig, Range, Reads, reads
+from moe_serve_emulation.errors import EmulationError
 from moe_serve_emulation.cuda import kernels
 from moe_serve_emulation.cuda.tiles import Tiles, tiles
 

@@ -13,7 +13,7 @@ import sys
 from types import ModuleType
 from typing import Any
 
-from moe_serve.errors import EmulationError
+from moe_serve_emulation.errors import EmulationError
 from moe_serve.vllm_plugin.import_hook import on_import
 
 VARIABLE = "MOE_SERVE_EMULATE_AITER_CUDA"

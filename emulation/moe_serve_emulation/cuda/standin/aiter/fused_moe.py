@@ -11,8 +11,8 @@ import torch
 
 from aiter import ActivationType, QuantType
 from aiter.ops.flydsl.moe_common import GateMode
-from moe_serve.emulation.skips import KernelConfig
-from moe_serve.errors import EmulationError
+from moe_serve_emulation.skips import KernelConfig
+from moe_serve_emulation.errors import EmulationError
 from moe_serve_emulation.cuda import experts
 from moe_serve_emulation.cuda.seam import VARIABLE
 
