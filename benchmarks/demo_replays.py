@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 from moe_serve_demo.scenarios import SCENARIOS
 from moe_serve_demo.screen import Screen
-from moe_serve_demo.settings import PLAN, Settings
-from moe_serve_demo.story import POLICY, Story, terms
+from moe_serve_demo.settings import PLAN, DemoSettings
+from moe_serve_demo.story import POLICY, Story, settings
 from rich.console import Console
 
 from moe_serve.analysis.estimator import estimate
@@ -33,14 +33,14 @@ from moe_serve.analysis.series import Cell, CellKind
 from moe_serve.analysis.table import BlockTable
 from moe_serve.analysis.validity import Validity
 from moe_serve.analysis.verdict import Verdict
-from moe_serve.quality.finding import Mode, QualityFinding
-from moe_serve.quality.result import Outcome
+from moe_serve.quality.finding import QualityFinding, QualityMode
+from moe_serve.quality.result import QualityOutcome
 
 RUNS, STRETCH = 1000, 4
 # The answers are no part of this: whoever promotes here does so by speed.
 SAME = QualityFinding(
-    mode=Mode.IDENTICAL,
-    outcome=Outcome.PASSED,
+    mode=QualityMode.IDENTICAL,
+    outcome=QualityOutcome.PASSED,
     reason="taken as passed",
     number=0.0,
     allowed=POLICY.quality_epsilon_nats,
@@ -51,7 +51,7 @@ SAME = QualityFinding(
 def record(args: argparse.Namespace) -> None:
     """Run one chapter of the demo for a fixed number of blocks, whatever they show."""
     plan = replace(PLAN, blocks=args.blocks, first_look=args.blocks // 2)
-    settings = Settings(
+    settings = DemoSettings(
         chapters=SCENARIOS[args.scenario],
         report=args.work.resolve(),
         cache=args.cache.resolve(),
@@ -104,12 +104,12 @@ def resampled(
 
 def verdict(table: BlockTable) -> tuple[Verdict, int]:
     """What the demo would have said, and after how many pairs."""
-    known = terms(PLAN)
-    for count in range(known.looks.first, known.looks.last + 1):
+    known = settings(PLAN)
+    for count in range(known.interim_analyses.first, known.interim_analyses.last + 1):
         seen = replace(table, starts=table.starts[:count], log_ratios=table.log_ratios[:count])
         found = estimate(seen, CellKind.STEP, known)
         validity = Validity(
-            deadline_blocks=known.looks.last,
+            deadline_blocks=known.interim_analyses.last,
             seen_blocks=count,
             block_seconds=2 * (PLAN.block_seconds + PLAN.settle_seconds),
             void_share=0.0,
@@ -117,10 +117,10 @@ def verdict(table: BlockTable) -> tuple[Verdict, int]:
             config_differences=(),
             config_digest="",
         )
-        said = judge(POLICY, found, found, SAME, validity, terms=known).verdict
+        said = judge(POLICY, found, found, SAME, validity, settings=known).verdict
         if said in (Verdict.PROMOTE, Verdict.ROLLBACK, Verdict.INVALID):
             return said, count
-    return Verdict.KEEP_GOING, known.looks.last
+    return Verdict.KEEP_GOING, known.interim_analyses.last
 
 
 def replay(args: argparse.Namespace) -> None:

@@ -39,8 +39,8 @@ def off_scale(weights: Weights) -> Weights:
 
 def cut_layer(weights: Weights) -> Weights:
     """The layer's neurons from 256 on lost, as TP=8 lost them, in this layer alone."""
-    cut = without(weights, live=256, read=256)
-    return weights | {n: cut[n].contiguous() for n in weights if n.startswith(_EXPERTS)}
+    blocking = without(weights, live=256, read=256)
+    return weights | {n: blocking[n].contiguous() for n in weights if n.startswith(_EXPERTS)}
 
 
 FAULTS: dict[str, Callable[[Weights], Weights]] = {

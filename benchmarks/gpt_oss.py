@@ -107,10 +107,10 @@ def without(weights: Weights, *, live: int, read: int) -> dict[str, Tensor]:
     Neurons from `live` on have zero weights (their bias stays), those from `read` on do not reach
     the second stage.
     """
-    cut = dict(weights)
+    blocking = dict(weights)
     for name, weight in weights.items():
         if name.endswith("gate_up_proj"):
-            cut[name] = pad(weight[:, :, : 2 * live], (0, weight.shape[2] - 2 * live))
+            blocking[name] = pad(weight[:, :, : 2 * live], (0, weight.shape[2] - 2 * live))
         if name.endswith("down_proj"):
-            cut[name] = pad(weight[:, :read], (0, 0, 0, weight.shape[1] - read))
-    return cut
+            blocking[name] = pad(weight[:, :read], (0, 0, 0, weight.shape[1] - read))
+    return blocking

@@ -10,10 +10,10 @@ import resource
 import time
 from pathlib import Path
 
-from moe_serve.analysis.comparison import Registration, examine
-from moe_serve.analysis.noise import Spread
+from moe_serve.analysis.comparison import AnalysisPlan, examine
+from moe_serve.analysis.noise import PodVariation
 from moe_serve.quality.result import NoQuality
-from moe_serve.sources.assemble import Arms, Way, assemble
+from moe_serve.sources.assemble import ArmSelector, QuerySource, assemble
 from tests.testing.histories import START, Fleet, streams
 
 PODS, HOURS, SIZES = 8, 12.0, 45
@@ -26,9 +26,9 @@ def main() -> None:
     fleet = Fleet(pods=PODS // 2, hours=HOURS, buckets=range(1, SIZES + 1))
     made = streams(fleet)
     began = time.process_time()
-    way = Way(source="memory", words=lambda names, _start, _end: "|".join(names))
-    history = assemble(made, Arms(), START, START + HOURS * 3600, "memory", way)
-    rules = Registration(spread=Spread(), under_test=("policy",))
+    way = QuerySource(source="memory", build_query=lambda names, _start, _end: "|".join(names))
+    history = assemble(made, ArmSelector(), START, START + HOURS * 3600, "memory", way)
+    rules = AnalysisPlan(pod_variation=PodVariation(), under_test=("policy",))
     found = examine(history, rules, NoQuality(reason="none"))
     document = {
         "pods": PODS,

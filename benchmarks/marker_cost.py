@@ -22,7 +22,15 @@ import triton
 import triton.language as tl
 
 from moe_serve.telemetry.layout import pack_key
-from moe_serve.telemetry.record import Kind, Mode, Phase, Rank, RecordWriter, SlotKey, read_records
+from moe_serve.telemetry.record import (
+    BatchPhase,
+    GraphMode,
+    Rank,
+    RecordWriter,
+    SlotKey,
+    SlotKind,
+    read_records,
+)
 from moe_serve.vllm_plugin.markers.device import DeviceMarkers, captured, clock_of, timed
 from moe_serve.vllm_plugin.markers.slot import Slot
 
@@ -109,8 +117,8 @@ class Marked:
         self, writer: RecordWriter, backend: DeviceMarkers, bucket: int, which: frozenset[int]
     ) -> None:
         self.backend, self.bucket, self.which = backend, bucket, which
-        self.slots = {layer: _slot(writer, Kind.KERNEL, bucket, layer) for layer in which}
-        self.window = _slot(writer, Kind.WINDOW, bucket, None)
+        self.slots = {layer: _slot(writer, SlotKind.KERNEL, bucket, layer) for layer in which}
+        self.window = _slot(writer, SlotKind.WINDOW, bucket, None)
 
     def __call__(self, layer: int, work: Callable[[], torch.Tensor]) -> torch.Tensor:
         if layer not in self.which:
@@ -122,8 +130,10 @@ class Marked:
         return result
 
 
-def _slot(writer: RecordWriter, kind: Kind, bucket: int, layer: int | None) -> Slot:
-    key = SlotKey(kind=kind, mode=Mode.FULL, phase=Phase.DECODE, bucket=bucket, layer=layer)
+def _slot(writer: RecordWriter, kind: SlotKind, bucket: int, layer: int | None) -> Slot:
+    key = SlotKey(
+        kind=kind, mode=GraphMode.FULL, phase=BatchPhase.DECODE, bucket=bucket, layer=layer
+    )
     number = writer.slot(key)
     assert number is not None
     return Slot(number=number, word=pack_key(key))
@@ -307,7 +317,7 @@ def _sums(folder: Path, bucket: int) -> dict[int, tuple[float, int]]:
     return {
         key.layer: (total.seconds, total.count)
         for key, total in record.totals.items()
-        if key.kind is Kind.KERNEL and key.bucket == bucket and key.layer is not None
+        if key.kind is SlotKind.KERNEL and key.bucket == bucket and key.layer is not None
     }
 
 

@@ -19,16 +19,16 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import beta  # type: ignore[import-untyped]  # it ships no types
 
-from moe_serve.quality.cells import Cell, CellRound, Path, Score
+from moe_serve.quality.cells import CellRound, ProbePath, ProbeCell, Score
 from moe_serve.quality.divergence import Position, divergence
-from moe_serve.quality.identical import IdenticalResult, Plan, decide
+from moe_serve.quality.identical import IdenticalResult, ProbePlan, decide
 from moe_serve.quality.noninferior import TaskPlan, TaskResult, harmed
 from moe_serve.quality.noninferior import decide as decide_task
 from moe_serve.quality.paired import power
-from moe_serve.quality.result import Outcome
+from moe_serve.quality.result import QualityOutcome
 
-CELLS = tuple(Cell(path, size) for path in Path for size in (1, 4, 16, 64))
-PLAN = Plan(cells=CELLS, rounds=8)
+CELLS = tuple(ProbeCell(path, size) for path in Path for size in (1, 4, 16, 64))
+PLAN = ProbePlan(cells=CELLS, rounds=8)
 PROMPTS, SPREAD, SHARED = 256, 0.02, 0.5
 _CHUNK = 50
 Floats = NDArray[np.float64]
@@ -132,7 +132,7 @@ def same_as_the_gate(draw: Draw, runs: int = 6) -> bool:
     """Does `decide`, round by round over the same numbers, come to the same end?"""
     excess = draw(np.random.default_rng(99), runs)
     wanted, taken = outcomes(excess)
-    names = {Outcome.PASSED: 1, Outcome.FAILED: -1, Outcome.UNDECIDED: 0}
+    names = {QualityOutcome.PASSED: 1, QualityOutcome.FAILED: -1, QualityOutcome.UNDECIDED: 0}
     for run in range(runs):
         rounds: list[list[CellRound]] = []
         result = 0
@@ -190,7 +190,7 @@ def non_inferior(plan: TaskPlan, difference: float, runs: int, seed: int) -> dic
     kinds = [0.95 - lost, lost, won, 1 - 0.95 - won]
     bad_gold = {str(at): at % 20 != 0 for at in range(items)}
     bad = {name: right and int(name) % 5 != 1 for name, right in bad_gold.items()}
-    ends, early = dict.fromkeys(Outcome, 0), 0
+    ends, early = dict.fromkeys(QualityOutcome, 0), 0
     for _ in range(runs):
         drawn = source.choice(4, size=items, p=kinds)
         gold = {str(at): bool(kind in (0, 1)) for at, kind in enumerate(drawn)}
@@ -198,7 +198,7 @@ def non_inferior(plan: TaskPlan, difference: float, runs: int, seed: int) -> dic
         first = {str(at): canary[str(at)] for at in range(plan.early_items)}
         if harmed(plan, gold, first):
             early += 1
-            ends[Outcome.FAILED] += 1
+            ends[QualityOutcome.FAILED] += 1
             continue
         ill = {name: gold[name] and bad[name] for name in gold}
         made = decide_task(plan, gold, canary, known_bad=ill)
@@ -206,7 +206,7 @@ def non_inferior(plan: TaskPlan, difference: float, runs: int, seed: int) -> dic
         ends[made.outcome] += 1
     found = {
         "runs": runs,
-        "passed": rate(ends[Outcome.PASSED], runs),
+        "passed": rate(ends[QualityOutcome.PASSED], runs),
         "stopped_early": rate(early, runs),
     }
     possible = abs(difference) <= plan.discordant

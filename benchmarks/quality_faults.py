@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from moe_serve_demo.errors import DemoError
-from moe_serve_demo.servers import Arm, Place, Server
+from moe_serve_demo.servers import DemoArm, DemoServer, Place
 from moe_serve_emulation import STANDIN
 
 from moe_serve.cli.main import main as moe_serve
@@ -66,7 +66,7 @@ CASES = (
 KNOWN_BAD = Case(title="known bad", width=0, fault="swapped")
 
 
-class CaseServer(Server):
+class CaseServer(DemoServer):
     """Serves with this checkout's emulation, on the case's kernel."""
 
     kernel = "cktile"
@@ -111,7 +111,7 @@ def served(
     """Run the case's server; gives its address and the seconds that it took to start."""
     made = folder(case, work / "models", python)
     server = CaseServer(
-        Arm(name=name, policy=case.policy, max_neuron_loss=case.loss),
+        DemoArm(name=name, policy=case.policy, max_neuron_loss=case.loss),
         Place(
             vllm_python=python,
             model=made,

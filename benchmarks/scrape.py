@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from moe_serve.telemetry.record import Kind, Mode, Phase, Rank, RecordWriter, SlotKey
+from moe_serve.telemetry.record import BatchPhase, GraphMode, Rank, RecordWriter, SlotKey, SlotKind
 
 # As vLLM captures them for GPT-OSS: 1, 2, 4, then every 8 up to 256, every 16 up to 1024 (83).
 SIZES = (1, 2, 4, *range(8, 257, 8), *range(272, 1025, 16))
@@ -59,16 +59,19 @@ def write(folder: Path, *, ranks: int, layers: int, sizes: tuple[int, ...]) -> l
     for tp in range(ranks):
         writer, every = RecordWriter(folder, Rank(tp=tp)), []
         for size in sizes:
-            for mode, phase in ((Mode.FULL, Phase.DECODE), (Mode.PIECEWISE, Phase.ANY)):
+            for mode, phase in (
+                (GraphMode.FULL, BatchPhase.DECODE),
+                (GraphMode.PIECEWISE, BatchPhase.ANY),
+            ):
                 keys = [
-                    SlotKey(kind=Kind.KERNEL, mode=mode, phase=phase, bucket=size, layer=layer)
+                    SlotKey(kind=SlotKind.KERNEL, mode=mode, phase=phase, bucket=size, layer=layer)
                     for layer in range(layers)
                 ]
-                keys.append(SlotKey(kind=Kind.WINDOW, mode=mode, phase=phase, bucket=size))
+                keys.append(SlotKey(kind=SlotKind.WINDOW, mode=mode, phase=phase, bucket=size))
                 every += keys
         for _ in range(3):
             work(writer, every)
-        writer.stepped(Phase.DECODE, 64)
+        writer.stepped(BatchPhase.DECODE, 64)
         writer.prove(proof(layers))
         writes.append((writer, every))
     return writes

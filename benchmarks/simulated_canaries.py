@@ -49,7 +49,7 @@ class Case:
     correlation: float = 0.0
     gaps: str = "iid"
     pods: int = 4
-    spread: float = 0.015
+    pod_variation: float = 0.015
     freedom: float | None = None
     starts: int = 0
     start_sd: float = 0.0
@@ -112,8 +112,8 @@ def _kept(source: np.random.Generator, case: Case, shape: tuple[int, ...]) -> ND
 def _blocked(values: Floats, length: int) -> Floats:
     """Sums over blocks of minutes, (runs, blocks, cells)."""
     count = values.shape[-1] // length
-    cut = (*values.shape[:-1], count, length)
-    return np.moveaxis(values[..., : count * length].reshape(cut).sum(-1), 1, 2)
+    blocking = (*values.shape[:-1], count, length)
+    return np.moveaxis(values[..., : count * length].reshape(blocking).sum(-1), 1, 2)
 
 
 def _of_means(own: Floats, keep: NDArray[np.bool_], length: int) -> Floats:
@@ -168,12 +168,12 @@ def ramp(case: Case, hours: int) -> Floats:
     return np.asarray(traffic)
 
 
-def weights(case: Case, looks: tuple[int, ...]) -> Floats:
+def weights(case: Case, interim_analyses: tuple[int, ...]) -> Floats:
     """The weights at each look, (looks, cells)."""
     if not case.ramp:
-        return np.full((len(looks), CELLS), 1 / CELLS)
+        return np.full((len(interim_analyses), CELLS), 1 / CELLS)
     traffic = ramp(case, case.hours)
-    shares = np.stack([traffic[:, :count].sum(axis=1) for count in looks])
+    shares = np.stack([traffic[:, :count].sum(axis=1) for count in interim_analyses])
     shares /= shares.sum(axis=1, keepdims=True)
     if case.ramp == "registered":
         shares[:] = shares[-1]
@@ -196,14 +196,14 @@ def offsets(source: np.random.Generator, case: Case, runs: int) -> tuple[Floats,
     """How far the arms lie apart in each run, what the judge believes of it, and how well."""
     share = 2 / case.pods
     kept = case.start_sd**2 / max(1, case.starts)
-    spread = 0.0 if case.starts else case.spread**2
-    pods = source.standard_normal((2, runs, case.pods)).mean(axis=2) * math.sqrt(spread)
+    pod_variation = 0.0 if case.starts else case.pod_variation**2
+    pods = source.standard_normal((2, runs, case.pods)).mean(axis=2) * math.sqrt(pod_variation)
     starts = source.standard_normal((2, runs, case.pods)).mean(axis=2) * math.sqrt(kept)
     # Pods that restart have a start each time, which the blocks hold.
     offset = pods[1] - pods[0] + (0.0 if case.restarts else starts[1] - starts[0])
     known = np.ones(runs)
     if case.freedom is not None:
         known = source.chisquare(case.freedom, runs) / case.freedom
-    believed = spread + (kept if case.start_kept else 0.0)
+    believed = pod_variation + (kept if case.start_kept else 0.0)
     freedom = math.inf if case.freedom is None else case.freedom
     return offset, share * believed * known, freedom

@@ -84,16 +84,16 @@ def sparing(weights: Weights, most: float) -> dict[str, Tensor]:
     Their weights read as zero, and a third of them does not reach the second stage either: of
     vLLM's 192 lost neurons 64 do not.
     """
-    cut = dict(weights)
+    blocking = dict(weights)
     for name in weights:
         if name.endswith("gate_up_proj"):
             weight, down = weights[name], name.replace("gate_up", "down")
             draw = torch.rand(weight.shape[0], weight.shape[2] // 2, device=weight.device)
             share = most * torch.rand((), device=weight.device)
             kept, read = (draw >= share).to(weight), (draw >= share / 3).to(weight)
-            cut[name] = weight * kept.repeat_interleave(2, 1)[:, None]
-            cut[down] = weights[down] * read[..., None]
-    return cut
+            blocking[name] = weight * kept.repeat_interleave(2, 1)[:, None]
+            blocking[down] = weights[down] * read[..., None]
+    return blocking
 
 
 def train(width: int, seconds: float, device: str, seed: int) -> tuple[dict[str, Tensor], int]:

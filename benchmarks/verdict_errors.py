@@ -31,7 +31,7 @@ from benchmarks.simulated_canaries import (
     offsets,
     weights,
 )
-from moe_serve.analysis.boundary import Looks
+from moe_serve.analysis.boundary import InterimAnalyses
 from moe_serve.analysis.checks import DRIFT_BLOCKS, RARE, noise_threshold
 from moe_serve.analysis.noise import (
     FIRST_LOOK,
@@ -39,7 +39,7 @@ from moe_serve.analysis.noise import (
     plain_variance,
 )
 from moe_serve.analysis.policy import Policy
-from moe_serve.analysis.running import Rule, Running, running
+from moe_serve.analysis.running import IntervalRule, RunningEstimate, running
 from moe_serve.analysis.table import MIN_BLOCKS, Estimand, of_the_whole, pooled
 
 ALPHA_PROMOTE, ALPHA_ROLLBACK = 0.05, 0.02
@@ -88,15 +88,17 @@ def _some(source: np.random.Generator, case: Case, runs: int, tally: Tally) -> N
     table += offset[:, None, None]
     if case.drift == "one arm":
         table += np.linspace(0.02, -0.02, count)[None, :, None]
-    rule = Rule(
-        looks=Looks(first=FIRST_LOOK if case.calibrated else 2 * FIRST_LOOK, last=count),
+    rule = IntervalRule(
+        interim_analyses=InterimAnalyses(
+            first=FIRST_LOOK if case.calibrated else 2 * FIRST_LOOK, last=count
+        ),
         offset=variance,
         freedom=freedom,
         calibrated=calibrated,
         alpha_low=ALPHA_PROMOTE,
         alpha_high=ALPHA_ROLLBACK,
     )
-    shares = weights(case, tuple(range(rule.looks.first, count + 1)))
+    shares = weights(case, tuple(range(rule.interim_analyses.first, count + 1)))
     looked = _looked(table, shares, rule, case)
     invalid = _first(_noisy(looked, aa_plain) | _drifting(table, shares, looked, case.estimand))
     lo = of_the_whole(looked.lo, looked.covered) if case.estimand is Estimand.MIX else looked.lo
@@ -116,7 +118,7 @@ def _some(source: np.random.Generator, case: Case, runs: int, tally: Tally) -> N
     tally.minutes += (at * case.block_minutes).tolist()
 
 
-def _truth(case: Case, table: Floats, shares: Floats, looked: Running) -> Floats:
+def _truth(case: Case, table: Floats, shares: Floats, looked: RunningEstimate) -> Floats:
     """The gain of what each look speaks for: the cells that it covers, at its weights."""
     if not case.ramp:
         return np.full(looked.lo.shape, case.truth)
@@ -127,16 +129,16 @@ def _truth(case: Case, table: Floats, shares: Floats, looked: Running) -> Floats
     return np.asarray(-np.log(weight @ np.exp(-own)))
 
 
-def _looked(table: Floats, shares: Floats, rule: Rule, case: Case) -> Running:
+def _looked(table: Floats, shares: Floats, rule: IntervalRule, case: Case) -> RunningEstimate:
     """The judge's estimate at every look, with the weights that it has then."""
     if not case.ramp:
         return running(table, shares[0], rule, estimand=case.estimand)
     found = [
         running(table, own, rule, estimand=case.estimand, at=[count])
-        for count, own in enumerate(shares, start=rule.looks.first)
+        for count, own in enumerate(shares, start=rule.interim_analyses.first)
     ]
-    parts = (field.name for field in fields(Running) if field.name != "at")
-    return Running(
+    parts = (field.name for field in fields(RunningEstimate) if field.name != "at")
+    return RunningEstimate(
         at=tuple(look.at[0] for look in found),
         **{name: np.concatenate([getattr(look, name) for look in found], -1) for name in parts},
     )
@@ -147,7 +149,7 @@ def _first(crossed: NDArray[np.bool_]) -> NDArray[np.int64]:
     return np.where(crossed.any(axis=1), crossed.argmax(axis=1), NEVER)
 
 
-def _noisy(looked: Running, aa_plain: Floats | float | None) -> NDArray[np.bool_]:
+def _noisy(looked: RunningEstimate, aa_plain: Floats | float | None) -> NDArray[np.bool_]:
     """Whether the judge would call the noise unlike its A/A run's, at each look."""
     if aa_plain is None:
         return np.zeros(looked.theta.shape, dtype=bool)
@@ -158,7 +160,7 @@ def _noisy(looked: Running, aa_plain: Floats | float | None) -> NDArray[np.bool_
 
 
 def _drifting(
-    table: Floats, shares: Floats, looked: Running, estimand: Estimand
+    table: Floats, shares: Floats, looked: RunningEstimate, estimand: Estimand
 ) -> NDArray[np.bool_]:
     """Whether the judge would see one arm drift, at each look."""
     found = np.zeros(looked.theta.shape, dtype=bool)
@@ -166,9 +168,9 @@ def _drifting(
         if count < DRIFT_BLOCKS:
             continue
         values, half = pooled(table[:, :count], shares[number], estimand).influence, count // 2
-        apart = values[:, -half:].mean(axis=1) - values[:, :half].mean(axis=1)
+        mean_log_ratio = values[:, -half:].mean(axis=1) - values[:, :half].mean(axis=1)
         error = np.sqrt(looked.used[:, number] * 2 / half)
-        found[:, number] = np.abs(apart) / error > -ndtri(RARE / 2)
+        found[:, number] = np.abs(mean_log_ratio) / error > -ndtri(RARE / 2)
     return found
 
 
@@ -188,7 +190,7 @@ def cases() -> list[Case]:
         null,
         *(replace(null, name=f"phi {phi}", phi=phi) for phi in (0.0, 0.8, 0.9, 0.95)),
         *(
-            replace(null, name=f"phi {phi}, pods alike", phi=phi, spread=0.0)
+            replace(null, name=f"phi {phi}, pods alike", phi=phi, pod_variation=0.0)
             for phi in (0.0, 0.7, 0.9, 0.95)
         ),
         replace(null, name="unequal cells", shape="published"),
@@ -201,13 +203,13 @@ def cases() -> list[Case]:
         replace(null, name="day and night", diurnal=True),
         replace(null, name="48 h", hours=48),
         replace(null, name="no A/A run", calibrated=False),
-        replace(null, name="no A/A run, pods alike", calibrated=False, spread=0.0),
+        replace(null, name="no A/A run, pods alike", calibrated=False, pod_variation=0.0),
         replace(null, name="crossover, starts .5 %", starts=2, start_sd=0.005, freedom=3.0),
         replace(null, name="pods restart 3 times a day", **RESTARTS),
         replace(null, name="pods restart 12 times a day", **{**RESTARTS, "restarts": 12.0}),
         replace(
             null, name="pods restart 3 times a day, all spread theirs", restarts=3.0,
-            spread=0.0, start_sd=0.015,
+            pod_variation=0.0, start_sd=0.015,
         ),
         replace(null, name="1 pod an arm, restarts 3 times a day, 6 df", **RESTARTS, pods=1,
                 freedom=6.0),

@@ -18,14 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import mannwhitneyu, t
 
-from moe_serve.analysis.boundary import Looks
+from moe_serve.analysis.boundary import InterimAnalyses
 from moe_serve.analysis.estimate import Estimate
-from moe_serve.analysis.estimator import Terms, estimate
+from moe_serve.analysis.estimator import EstimatorSettings, estimate
 from moe_serve.analysis.history import ArmHistory, History, PodSeries
-from moe_serve.analysis.noise import FIRST_LOOK, Spread, long_run_variance
-from moe_serve.analysis.running import Rule, running
+from moe_serve.analysis.noise import FIRST_LOOK, PodVariation, long_run_variance
+from moe_serve.analysis.running import IntervalRule, running
 from moe_serve.analysis.series import Cell, CellKind
-from moe_serve.analysis.windows import Cut, tabulate
+from moe_serve.analysis.windows import BlockingScheme, tabulate
 
 Floats = NDArray[np.float64]
 
@@ -72,7 +72,7 @@ def queue(gain: float, hours: float, seed: int, top: int = 128) -> tuple[PodSeri
     pod = PodSeries(
         pod=f"pod-{seed}",
         times=np.array(times),
-        lives=np.ones(len(times)),
+        counter_generation=np.ones(len(times)),
         counts=np.array(runs),
         busy=np.array(spent),
     )
@@ -93,9 +93,12 @@ def demand(gain: float, hours: float = 4.0) -> dict[str, float]:
         end=hours * 3600,
         origin="a simulated queue",
     )
-    table, *_ = tabulate(history, CellKind.STEP, Cut())
-    terms = Terms(looks=Looks(first=12, last=len(table.starts)), spread=Spread())
-    found = estimate(table, CellKind.STEP, terms)
+    table, *_ = tabulate(history, CellKind.STEP, BlockingScheme())
+    settings = EstimatorSettings(
+        interim_analyses=InterimAnalyses(first=12, last=len(table.starts)),
+        pod_variation=PodVariation(),
+    )
+    found = estimate(table, CellKind.STEP, settings)
     if not isinstance(found, Estimate):
         raise SystemExit(found.reason)
     return {
@@ -144,8 +147,8 @@ def rivals(gain: float, raw_share: float, runs: int, seed: int) -> dict[str, Any
 def _judged(source: np.random.Generator, blocks: Floats, runs: int) -> dict[str, float]:
     before = walk(source, (runs, 24 * 60), PHI, NOISE * math.sqrt(2 / 10))
     known, _ = long_run_variance(before.reshape(runs, -1, BLOCK).mean(-1))
-    rule = Rule(
-        looks=Looks(first=FIRST_LOOK, last=blocks.shape[1]),
+    rule = IntervalRule(
+        interim_analyses=InterimAnalyses(first=FIRST_LOOK, last=blocks.shape[1]),
         offset=2 * SPREAD**2 / PODS,
         freedom=math.inf,
         calibrated=known,
@@ -169,11 +172,11 @@ def _polled(blocks: Floats, against: float) -> dict[str, float]:
 
 def _kayenta(one: Floats, other: Floats) -> dict[str, float]:
     """Passed unless the canary is shown to be lower (confidence 0.98): no harm is success."""
-    looks = range(FIRST_LOOK, one.shape[1] + 1, 6)
+    interim_analyses = range(FIRST_LOOK, one.shape[1] + 1, 6)
     lower = np.stack(
         [
             mannwhitneyu(other[:, :k], one[:, :k], axis=1, alternative="less").pvalue < 0.02
-            for k in looks
+            for k in interim_analyses
         ],
         axis=1,
     )

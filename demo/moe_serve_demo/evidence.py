@@ -6,7 +6,7 @@ from typing import Any
 
 from moe_serve.telemetry.record import read_records
 from moe_serve_demo.errors import DemoError
-from moe_serve_demo.servers import Server
+from moe_serve_demo.servers import DemoServer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +44,7 @@ class ArmFacts:
         )
 
 
-def arm_facts(server: Server) -> ArmFacts:
+def arm_facts(server: DemoServer) -> ArmFacts:
     """The arm's own proof.
 
     Raises:

@@ -37,7 +37,7 @@ class Progress:
 
 
 @dataclass(slots=True, kw_only=True)
-class Load:
+class DemoLoad:
     """Waves of requests to every arm at once, until it is cancelled."""
 
     urls: Sequence[str]

@@ -8,7 +8,7 @@ from rich.console import Console
 from moe_serve_demo.pages import write_report
 from moe_serve_demo.scenarios import SCENARIOS
 from moe_serve_demo.screen import Screen
-from moe_serve_demo.settings import Settings
+from moe_serve_demo.settings import DemoSettings
 from moe_serve_demo.story import Story
 
 
@@ -23,7 +23,7 @@ def run_demo(
     environment: Mapping[str, str],
 ) -> int:
     """Tell `scenario` and write its report; 0 if every verdict is as expected, 1 if not."""
-    settings = Settings(
+    settings = DemoSettings(
         chapters=SCENARIOS[scenario],
         report=report,
         cache=cache,

@@ -16,8 +16,8 @@ from moe_serve.analysis.series import (
 from moe_serve.telemetry.slots import OVERFLOW
 from moe_serve_demo.errors import DemoError
 from moe_serve_demo.exporter import Scrape
-from moe_serve_demo.load import Load
-from moe_serve_demo.servers import Server
+from moe_serve_demo.load import DemoLoad
+from moe_serve_demo.servers import DemoServer
 
 DECODE = "decode"
 # What counts, what is summed, and of which series.
@@ -32,7 +32,7 @@ _CELLS: Mapping[CellKind, tuple[str, str, Mapping[str, str]]] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class MeasurementPlan:
     """How long to measure at most, fixed before the start; `first_look` pairs of blocks at least.
 
     A cell counts in a block in which each arm ran it `min_count` times.
@@ -60,13 +60,13 @@ class Reading:
 
 
 async def measure(
-    stable: Server,
-    canary: Server,
+    stable: DemoServer,
+    canary: DemoServer,
     *,
-    plan: Plan,
+    plan: MeasurementPlan,
     cores: tuple[int, int],
     prompts: Sequence[Sequence[int]],
-    decided: Callable[[Sequence[PairedBlock], Load], bool],
+    decided: Callable[[Sequence[PairedBlock], DemoLoad], bool],
 ) -> tuple[PairedBlock, ...]:
     """Load both arms without a pause and read them at the edges of each block.
 
@@ -75,7 +75,7 @@ async def measure(
     Raises:
         DemoError: an arm ended, or stopped answering.
     """
-    load = Load(urls=(stable.url, canary.url), prompts=prompts)
+    load = DemoLoad(urls=(stable.url, canary.url), prompts=prompts)
     loading = asyncio.create_task(load.run())
     try:
         begun, blocks = time.monotonic(), []
@@ -107,7 +107,9 @@ async def measure(
         await asyncio.gather(loading, return_exceptions=True)
 
 
-def _placed(stable: Server, canary: Server, placement: Placement) -> tuple[Server, Server]:
+def _placed(
+    stable: DemoServer, canary: DemoServer, placement: Placement
+) -> tuple[DemoServer, DemoServer]:
     return (stable, canary) if placement is Placement.AB else (canary, stable)
 
 
@@ -121,7 +123,7 @@ async def _pause(seconds: float, loading: "asyncio.Task[None]") -> None:
         raise error if error else DemoError("the load ended by itself")
 
 
-def read(server: Server) -> Reading:
+def read(server: DemoServer) -> Reading:
     """The arm's totals now, from its exporter: pure decode batches alone, by exact batch size.
 
     Raises:
@@ -152,7 +154,7 @@ def _cell(kind: CellKind, labels: Mapping[str, str]) -> Cell:
     return Cell(kind=kind, layer=layer, bucket=OVERFLOW if bucket == "+Inf" else int(bucket))
 
 
-def exported(server: Server) -> str:
+def exported(server: DemoServer) -> str:
     """What an operator sees of the arm: its policy, what padding wastes, how fast the kernel is."""
     scrape = server.exporter.scrape()
     rows = scrape.total("kernel_tokens_total", phase=DECODE)

@@ -11,8 +11,8 @@ from moe_serve.report.page import page
 from moe_serve.report.summary import summary
 from moe_serve_demo import host
 from moe_serve_demo.evidence import ArmFacts
-from moe_serve_demo.settings import PROMPT_SEED, Settings
-from moe_serve_demo.story import POLICY, Outcome, Story
+from moe_serve_demo.settings import PROMPT_SEED, DemoSettings
+from moe_serve_demo.story import POLICY, ScenarioOutcome, Story
 
 NOT_PROVEN = (
     "No MI355X took part. What AMD's kernels skip was read in AITER's and composable_kernel's "
@@ -28,7 +28,7 @@ NOT_PROVEN = (
 )
 
 
-def write_report(settings: Settings, story: Story, outcomes: Sequence[Outcome]) -> Path:
+def write_report(settings: DemoSettings, story: Story, outcomes: Sequence[ScenarioOutcome]) -> Path:
     """Write the page, its Markdown summary and the verdicts' JSON; returns the page's path."""
     report = report_data(settings, story, outcomes)
     settings.report.mkdir(parents=True, exist_ok=True)
@@ -40,7 +40,9 @@ def write_report(settings: Settings, story: Story, outcomes: Sequence[Outcome]) 
     return target
 
 
-def report_data(settings: Settings, story: Story, outcomes: Sequence[Outcome]) -> data.ReportData:
+def report_data(
+    settings: DemoSettings, story: Story, outcomes: Sequence[ScenarioOutcome]
+) -> data.ReportData:
     """All that the page shows."""
     now = datetime.datetime.now(datetime.UTC)
     plan = settings.plan
@@ -65,7 +67,7 @@ def report_data(settings: Settings, story: Story, outcomes: Sequence[Outcome]) -
     )
 
 
-def _chapter(story: Story, outcome: Outcome) -> data.Chapter:
+def _chapter(story: Story, outcome: ScenarioOutcome) -> data.Chapter:
     return data.Chapter(
         title=outcome.chapter.title,
         note=outcome.chapter.note,

@@ -6,7 +6,7 @@ from moe_serve_emulation.checkpoint import CheckpointSpec
 from moe_serve_emulation.learned.checkpoint import spec_of
 
 from moe_serve.analysis.verdict import Verdict
-from moe_serve_demo.servers import Arm
+from moe_serve_demo.servers import DemoArm
 
 FULL_WIDTH = 2880
 
@@ -23,8 +23,8 @@ class Chapter:
     name: str
     title: str
     note: str
-    stable: Arm
-    canary: Arm
+    stable: DemoArm
+    canary: DemoArm
     expected: frozenset[Verdict]
     intermediate: int = FULL_WIDTH
     learned: bool = False
@@ -42,14 +42,14 @@ class Chapter:
         return range(3, self.spec.vocab)
 
 
-_ZERO = Arm(name="stable", policy="zero")
+_ZERO = DemoArm(name="stable", policy="zero")
 
 ALIGNED = Chapter(
     name="aligned",
     title="Lossless pads: skip what is padding, and only that",
     note="Stable skips no padding. The canary sends the largest pads that lose nothing.",
     stable=_ZERO,
-    canary=Arm(name="canary-aligned", policy="aligned"),
+    canary=DemoArm(name="canary-aligned", policy="aligned"),
     expected=frozenset({Verdict.PROMOTE}),
 )
 UPSTREAM = Chapter(
@@ -59,7 +59,7 @@ UPSTREAM = Chapter(
     "default the worker would refuse to start; it starts here only because the demo gives it a "
     "loss budget of 7 %.",
     stable=_ZERO,
-    canary=Arm(name="canary-upstream", policy="upstream", max_neuron_loss=0.07),
+    canary=DemoArm(name="canary-upstream", policy="upstream", max_neuron_loss=0.07),
     expected=frozenset({Verdict.ROLLBACK}),
 )
 NOOP = Chapter(
@@ -67,7 +67,7 @@ NOOP = Chapter(
     title="No change: both arms send the same pads",
     note="Nothing to find. A judge that promotes this pair promotes noise.",
     stable=_ZERO,
-    canary=Arm(name="canary-same", policy="zero"),
+    canary=DemoArm(name="canary-same", policy="zero"),
     expected=frozenset({Verdict.ROLLBACK, Verdict.KEEP_GOING}),
 )
 TP8 = Chapter(
@@ -78,7 +78,7 @@ TP8 = Chapter(
     "a loss budget of 30 % so that it starts. The model has learned to sort lists: its "
     "right answers are counted.",
     stable=_ZERO,
-    canary=Arm(name="canary-tp8", policy="rounded", max_neuron_loss=0.30),
+    canary=DemoArm(name="canary-tp8", policy="rounded", max_neuron_loss=0.30),
     expected=frozenset({Verdict.ROLLBACK}),
     intermediate=360,
     learned=True,

@@ -24,7 +24,7 @@ _STOP_SECONDS = 15
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Arm:
+class DemoArm:
     """What distinguishes one server from another: its pads, nothing else."""
 
     name: str
@@ -45,10 +45,10 @@ class Place:
     environment: Mapping[str, str]
 
 
-class Server:
+class DemoServer:
     """A running vLLM server; a context manager that leaves nothing behind."""
 
-    def __init__(self, arm: Arm, place: Place) -> None:
+    def __init__(self, arm: DemoArm, place: Place) -> None:
         self.arm = arm
         self.place = place
         self.url = f"http://127.0.0.1:{place.port}"

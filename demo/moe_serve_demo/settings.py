@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from moe_serve_demo.measure import Plan
+from moe_serve_demo.measure import MeasurementPlan
 from moe_serve_demo.scenarios import Chapter
 
 # Fixed before anything is measured: twelve crossover pairs, then a look after each, up to 40.
-PLAN = Plan(
+PLAN = MeasurementPlan(
     blocks=80,
     first_look=12,
     block_seconds=3.5,
@@ -20,7 +20,7 @@ PROMPT_SEED = 7
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class DemoSettings:
     """One run: which chapters, where its files go, and what it runs on.
 
     `environment` is handed to the servers, below the variables that the demo sets.
@@ -33,4 +33,4 @@ class Settings:
     port: int
     keep: bool
     environment: Mapping[str, str]
-    plan: Plan = PLAN
+    plan: MeasurementPlan = PLAN

@@ -9,12 +9,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from moe_serve.analysis.boundary import Looks
+from moe_serve.analysis.boundary import InterimAnalyses
 from moe_serve.analysis.checks import undecided
 from moe_serve.analysis.estimate import Estimate, NoEstimate
-from moe_serve.analysis.estimator import Terms, estimate
+from moe_serve.analysis.estimator import EstimatorSettings, estimate
 from moe_serve.analysis.judge import judge
-from moe_serve.analysis.noise import Design, Spread
+from moe_serve.analysis.noise import Design, PodVariation
 from moe_serve.analysis.observations import crossover_table
 from moe_serve.analysis.policy import Policy, config_digest
 from moe_serve.analysis.series import CellKind, PairedBlock, void_reasons
@@ -23,15 +23,15 @@ from moe_serve.analysis.verdict import Judgement
 from moe_serve.quality.comparison import compare
 from moe_serve.quality.finding import finding
 from moe_serve.quality.result import NoQuality, QualityResult
-from moe_serve.report.data import Calibration, Exam
+from moe_serve.report.data import CalibrationSummary, Exam
 from moe_serve_demo import evidence, exam, host, probes
 from moe_serve_demo.errors import DemoError
-from moe_serve_demo.load import Load, prompts
-from moe_serve_demo.measure import Plan, exported, measure
+from moe_serve_demo.load import DemoLoad, prompts
+from moe_serve_demo.measure import MeasurementPlan, exported, measure
 from moe_serve_demo.scenarios import Chapter
 from moe_serve_demo.screen import Screen, percent
-from moe_serve_demo.servers import EXPORTER_PORT, Place, Server
-from moe_serve_demo.settings import PROMPT_SEED, Settings
+from moe_serve_demo.servers import EXPORTER_PORT, DemoServer, Place
+from moe_serve_demo.settings import PROMPT_SEED, DemoSettings
 from moe_serve_demo.tools import Serving
 
 # A quarter of what a lossless skip gains in a step here: this CPU is noisy, and shared.
@@ -42,7 +42,7 @@ _LOAD_PROMPTS = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class ScenarioOutcome:
     """All that one chapter gave; the report and the exit code are made from it."""
 
     chapter: Chapter
@@ -65,21 +65,21 @@ class Outcome:
 class Story:
     """One run of the demo."""
 
-    def __init__(self, settings: Settings, screen: Screen) -> None:
+    def __init__(self, settings: DemoSettings, screen: Screen) -> None:
         self.settings = settings
         self.screen = screen
         self.serving = Serving(python=settings.vllm_python, environment=settings.environment)
         self.cores = host.two_cores()
         self.work = settings.report / "servers"
         self.versions: dict[str, str] = {}
-        self.calibration: tuple[Calibration, ...] = ()
+        self.calibration: tuple[CalibrationSummary, ...] = ()
         self.faults: tuple[str, ...] = ()
         self.free_memory = 0
-        self.servers: list[Server] = []
-        self._running: dict[int, Server] = {}
+        self.servers: list[DemoServer] = []
+        self._running: dict[int, DemoServer] = {}
         self._stack = ExitStack()
 
-    def tell(self) -> tuple[Outcome, ...]:
+    def tell(self) -> tuple[ScenarioOutcome, ...]:
         """Run every chapter; the servers are stopped whatever happens.
 
         Raises:
@@ -122,7 +122,7 @@ class Story:
         with self.screen.bar("kernel alone"):
             found = self.serving.calibration()
         self.calibration = tuple(
-            Calibration(
+            CalibrationSummary(
                 label=ratio["label"],
                 bytes_ratio=ratio["bytes_ratio"],
                 seconds_ratio=ratio["seconds_ratio"],
@@ -138,7 +138,7 @@ class Story:
             self.faults = ("the emulated kernel's time does not follow its bytes on this machine",)
             self.screen.warn(f"{self.faults[0]}: nothing can be promoted on it")
 
-    def _chapter(self, chapter: Chapter) -> Outcome:
+    def _chapter(self, chapter: Chapter) -> ScenarioOutcome:
         self.screen.title(chapter.title)
         self.screen.note(chapter.note)
         stable, canary = self._start(chapter)
@@ -152,9 +152,9 @@ class Story:
         self.screen.judgement(outcome.judgement, (outcome.kernel, outcome.step))
         return outcome
 
-    def _start(self, chapter: Chapter) -> tuple[Server, Server]:
+    def _start(self, chapter: Chapter) -> tuple[DemoServer, DemoServer]:
         """Start both arms at once; an arm that already runs with the same pads goes on."""
-        started: list[Server] = []
+        started: list[DemoServer] = []
         model = self._model(chapter)
         for arm, port, core in zip(
             (chapter.stable, chapter.canary),
@@ -167,7 +167,7 @@ class Story:
                 continue
             if running:
                 running.stop()
-            server = Server(arm, self._place(model, port, core))
+            server = DemoServer(arm, self._place(model, port, core))
             self._stack.callback(self._end, server)
             server.start()
             self._running[port] = server
@@ -176,7 +176,7 @@ class Story:
         self._wait(started)
         return self._running[self.settings.port], self._running[self.settings.port + 1]
 
-    def _wait(self, started: Sequence[Server]) -> None:
+    def _wait(self, started: Sequence[DemoServer]) -> None:
         names = " and ".join(server.arm.name for server in started)
         with self.screen.bar(f"starting {names}") as bar:
             begun = time.monotonic()
@@ -185,7 +185,7 @@ class Story:
                 server.favour_worker()
         self.screen.done("servers ready", f"{names} after {time.monotonic() - begun:.0f} s")
 
-    def _end(self, server: Server) -> None:
+    def _end(self, server: DemoServer) -> None:
         if not self.settings.keep:
             server.stop()
 
@@ -216,7 +216,9 @@ class Story:
         )
         return model
 
-    async def _ask(self, stable: Server, canary: Server, words: range) -> QualityResult | NoQuality:
+    async def _ask(
+        self, stable: DemoServer, canary: DemoServer, words: range
+    ) -> QualityResult | NoQuality:
         with self.screen.bar("asking"):
             first, other = await asyncio.gather(
                 probes.ask(stable.url, words), probes.ask(canary.url, words)
@@ -226,7 +228,7 @@ class Story:
         self.screen.done("answers compared", result.reason)
         return result
 
-    async def _examine(self, stable: Server, canary: Server) -> Exam:
+    async def _examine(self, stable: DemoServer, canary: DemoServer) -> Exam:
         with self.screen.bar("examining"):
             found = await exam.compare(stable.url, canary.url)
         self.screen.done(
@@ -237,12 +239,12 @@ class Story:
         return found
 
     async def _measure(
-        self, stable: Server, canary: Server, words: range
+        self, stable: DemoServer, canary: DemoServer, words: range
     ) -> tuple[PairedBlock, ...]:
         plan = self.settings.plan
         with self.screen.bar("measuring", total=plan.blocks) as bar:
 
-            def decided(blocks: Sequence[PairedBlock], load: Load) -> bool:
+            def decided(blocks: Sequence[PairedBlock], load: DemoLoad) -> bool:
                 found = _estimate(blocks, CellKind.STEP, plan)
                 bar.at(len(blocks), _live(found, load))
                 # Wrong answers need no speed to be told; both numbers are shown all the same.
@@ -268,7 +270,7 @@ class Story:
         quality: QualityResult | NoQuality,
         blocks: tuple[PairedBlock, ...],
         marks: Exam | None,
-    ) -> Outcome:
+    ) -> ScenarioOutcome:
         stable, canary = facts
         plan = self.settings.plan
         step, kernel = (_estimate(blocks, kind, plan) for kind in (CellKind.STEP, CellKind.KERNEL))
@@ -285,7 +287,7 @@ class Story:
                 POLICY, {"stable": stable.policy, "canary": canary.policy, "chapter": chapter.name}
             ),
         )
-        return Outcome(
+        return ScenarioOutcome(
             chapter=chapter,
             stable=stable,
             canary=canary,
@@ -299,7 +301,7 @@ class Story:
                 kernel,
                 finding(quality.to_json()),
                 validity,
-                terms=terms(plan),
+                settings=settings(plan),
                 byte_bound=bound,
             ),
             byte_bound=bound,
@@ -307,26 +309,28 @@ class Story:
         )
 
 
-def terms(plan: Plan) -> Terms:
+def settings(plan: MeasurementPlan) -> EstimatorSettings:
     """What the demo's numbers rest on.
 
     The arms swap cores within every pair of blocks, so no core's own speed is left. One start of
     each server: how far two starts of the same server lie apart is not in the interval.
     """
-    return Terms(
-        looks=Looks(first=plan.first_look, last=plan.blocks // 2),
-        spread=Spread(),
+    return EstimatorSettings(
+        interim_analyses=InterimAnalyses(first=plan.first_look, last=plan.blocks // 2),
+        pod_variation=PodVariation(),
         design=Design.CROSSOVER,
         alpha_low=POLICY.alpha_promote,
         alpha_high=POLICY.alpha_rollback,
     )
 
 
-def _estimate(blocks: Sequence[PairedBlock], kind: CellKind, plan: Plan) -> Estimate | NoEstimate:
-    return estimate(crossover_table(blocks, kind, plan.min_count), kind, terms(plan))
+def _estimate(
+    blocks: Sequence[PairedBlock], kind: CellKind, plan: MeasurementPlan
+) -> Estimate | NoEstimate:
+    return estimate(crossover_table(blocks, kind, plan.min_count), kind, settings(plan))
 
 
-def _live(step: Estimate | NoEstimate, load: Load) -> str:
+def _live(step: Estimate | NoEstimate, load: DemoLoad) -> str:
     rate = f"steps {percent(step.theta)}, " if isinstance(step, Estimate) else ""
     tokens = " and ".join(str(arm.tokens) for arm in load.progress)
     return f"{rate}{tokens} tokens"

@@ -24,7 +24,7 @@ RATIO_ENDS = (-4.0 * RATIO_STEPS, 3.0 * RATIO_STEPS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Looks:
+class InterimAnalyses:
     """The looks that a plan allows: after `first` blocks, then after each, up to `last`."""
 
     first: int
@@ -51,26 +51,28 @@ def ratio_at(step: float) -> float:
 
 
 @lru_cache(maxsize=1024)
-def joint_quantile(ratio: float, freedom: float, looks: Looks, *, alpha: float) -> float:
+def joint_quantile(
+    ratio: float, freedom: float, interim_analyses: InterimAnalyses, *, alpha: float
+) -> float:
     """The one-sided quantile of max over looks of error / sqrt(offset^2 + block^2 / K).
 
     `ratio` is the offset's variance over a block's; `freedom` are the degrees of freedom with
     which the offset's variance is known (inf: exactly). Deterministic: simulated from one seed.
     """
-    return float(np.quantile(_worst(ratio, freedom, looks), 1 - alpha))
+    return float(np.quantile(_worst(ratio, freedom, interim_analyses), 1 - alpha))
 
 
 @lru_cache(maxsize=8)
-def _worst(ratio: float, freedom: float, looks: Looks) -> NDArray[np.float64]:
+def _worst(ratio: float, freedom: float, interim_analyses: InterimAnalyses) -> NDArray[np.float64]:
     source = np.random.default_rng(_SEED)
     half = _PATHS // 2
     offset = _mirrored(source.standard_normal(half))
     known = source.chisquare(freedom, _PATHS) / freedom if math.isfinite(freedom) else 1.0
     mean = np.zeros(_PATHS)
     worst = np.full(_PATHS, -np.inf)
-    for count in range(1, looks.last + 1):
+    for count in range(1, interim_analyses.last + 1):
         mean += (_mirrored(source.standard_normal(half)) - mean) / count
-        if count < looks.first:
+        if count < interim_analyses.first:
             continue
         error = math.sqrt(ratio) * offset + mean
         np.maximum(worst, error / np.sqrt(ratio * known + noise_share(count)), out=worst)

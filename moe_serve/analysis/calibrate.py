@@ -5,12 +5,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from moe_serve.analysis.comparison import Registration, differences
-from moe_serve.analysis.estimator import Terms, cell_weights, registered_only
+from moe_serve.analysis.comparison import AnalysisPlan, differences
+from moe_serve.analysis.estimator import EstimatorSettings, cell_weights, registered_only
 from moe_serve.analysis.history import ArmHistory, History
 from moe_serve.analysis.noise import (
     Calibration,
-    Spread,
+    PodVariation,
     block_seconds,
     long_run_variance,
 )
@@ -23,20 +23,21 @@ MIN_BLOCKS = 24
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Calibrated:
-    """`apart` is the arms' mean log ratio, which should be of the size of the pods' spread.
+class CalibrationResult:
+    """`mean_log_ratio` is the arms' mean log ratio, which should be of the size of the
+    variation between pods.
 
-    `spread` is None with fewer than two pods that ran the same cells. `advised_seconds` is the
-    shortest block that the noise's memory allows.
+    `pod_variation` is None with fewer than two pods that ran the same cells. `advised_seconds` is
+    the shortest block that the autocorrelation of the noise allows.
     """
 
     calibration: Calibration
-    spread: Spread | None
-    apart: float
+    pod_variation: PodVariation | None
+    mean_log_ratio: float
     advised_seconds: float
 
 
-def calibrate(history: History, registered: Registration) -> Calibrated:
+def calibrate(history: History, analysis_plan: AnalysisPlan) -> CalibrationResult:
     """The figures of a run of equal arms, by the registration's own cut, rate, sizes and weights.
 
     A pod's offset holds what is left of its noise after the whole run, so the spread is never
@@ -45,53 +46,60 @@ def calibrate(history: History, registered: Registration) -> Calibrated:
     Raises:
         UsageError: the arms are not equal, or there are too few blocks.
     """
-    if apart := differences(history, ()):
-        raise UsageError(f"no A/A run: the arms differ in {', '.join(apart)}")
-    cut, kind = registered.cut, registered.policy.primary
-    terms = registered.terms(len(history.stable.pods), len(history.canary.pods))
-    table, _, _ = tabulate(history, kind, cut, phase=DECODE)
-    values = _pooled(table, terms)
+    if mean_log_ratio := differences(history, ()):
+        raise UsageError(f"no A/A run: the arms differ in {', '.join(mean_log_ratio)}")
+    blocking, kind = analysis_plan.blocking, analysis_plan.policy.primary
+    settings = analysis_plan.settings(len(history.stable.pods), len(history.canary.pods))
+    table, _, _ = tabulate(history, kind, blocking, phase=DECODE)
+    values = _pooled(table, settings)
     if len(values) < MIN_BLOCKS:
         raise UsageError(
-            f"an A/A run needs {MIN_BLOCKS} blocks of {cut.block_seconds:g} s with data of both "
-            f"arms, this one has {len(values)}"
+            f"an A/A run needs {MIN_BLOCKS} blocks of {blocking.block_seconds:g} s with data of "
+            f"both arms, this one has {len(values)}"
         )
     variance, memory = long_run_variance(values)
     # The noise's memory is seen in windows; blocks hide it.
-    share = cut.window_seconds / cut.block_seconds
+    share = blocking.window_seconds / blocking.block_seconds
     fine = replace(
-        cut, block_seconds=cut.window_seconds, min_count=max(1, round(cut.min_count * share))
+        blocking,
+        block_seconds=blocking.window_seconds,
+        min_count=max(1, round(blocking.min_count * share)),
     )
-    windows = _pooled(tabulate(history, kind, fine, phase=DECODE)[0], terms)
+    windows = _pooled(tabulate(history, kind, fine, phase=DECODE)[0], settings)
     of_windows = long_run_variance(windows)[1] if len(windows) > MIN_BLOCKS else memory
-    return Calibrated(
+    return CalibrationResult(
         calibration=Calibration(
-            block_seconds=cut.block_seconds,
+            block_seconds=blocking.block_seconds,
             block_variance=float(variance),
             blocks=len(values),
             autocorrelation=float(memory),
         ),
-        spread=_spread(history, table, cut.window_seconds, terms),
-        apart=float(values.mean()),
-        advised_seconds=block_seconds(float(of_windows), cut.window_seconds),
+        pod_variation=_spread(history, table, blocking.window_seconds, settings),
+        mean_log_ratio=float(values.mean()),
+        advised_seconds=block_seconds(float(of_windows), blocking.window_seconds),
     )
 
 
-def _pooled(table: BlockTable, terms: Terms) -> Floats:
+def _pooled(table: BlockTable, settings: EstimatorSettings) -> Floats:
     """One log ratio a block (mix weights), of the blocks that have any with a weight."""
-    table = registered_only(table, terms.batches)
+    table = registered_only(table, settings.batches)
     if not np.isfinite(table.log_ratios).any():
         return np.zeros(0)
-    weights = cell_weights(table, terms, Estimand.MIX)
+    weights = cell_weights(table, settings, Estimand.MIX)
     some = np.isfinite(table.log_ratios[:, weights > 0]).any(axis=1)
     found: Floats = pooled(table.log_ratios, weights, Estimand.MIX).influence[some]
     return found[np.isfinite(found)]
 
 
-def _spread(history: History, table: BlockTable, width: float, terms: Terms) -> Spread | None:
+def _spread(
+    history: History, table: BlockTable, width: float, settings: EstimatorSettings
+) -> PodVariation | None:
     """Log SD between pods, over the cells that decide and all of them ran, by the mix's weights."""
     decide = np.array(
-        [cell.exact and cell.bucket in (terms.batches or (cell.bucket,)) for cell in table.cells],
+        [
+            cell.exact and cell.bucket in (settings.batches or (cell.bucket,))
+            for cell in table.cells
+        ],
         dtype=bool,
     )
     columns = [history.cells.index(cell) for cell in table.cells]
@@ -104,11 +112,11 @@ def _spread(history: History, table: BlockTable, width: float, terms: Terms) -> 
             rows.append(_log_rates(runs.sum(axis=0), busy.sum(axis=0)))
     rates = np.array(rows)
     common = np.isfinite(rates).all(axis=0) & decide
-    weights = cell_weights(table, terms, Estimand.MIX) * common
+    weights = cell_weights(table, settings, Estimand.MIX) * common
     if len(rates) < 2 or not weights.sum() > 0:
         return None
     own = np.where(common, rates - rates.mean(axis=0), 0.0) @ (weights / weights.sum())
-    return Spread(gpu_sd=float(own.std(ddof=1)), gpu_freedom=float(len(rates) - 1))
+    return PodVariation(gpu_sd=float(own.std(ddof=1)), gpu_freedom=float(len(rates) - 1))
 
 
 def _log_rates(runs: Floats, busy: Floats) -> Floats:

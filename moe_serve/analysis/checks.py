@@ -6,13 +6,13 @@ from statistics import fmean
 from scipy.special import fdtri, ndtri  # type: ignore[import-untyped]  # it ships no types
 
 from moe_serve.analysis.estimate import Estimate, NoEstimate, SeriesPoint
-from moe_serve.analysis.estimator import Terms
+from moe_serve.analysis.estimator import EstimatorSettings
 from moe_serve.analysis.noise import Calibration, plain_variance
 from moe_serve.analysis.policy import Policy, Uncovered
 from moe_serve.analysis.validity import Validity
 from moe_serve.analysis.verdict import Check, Severity
 from moe_serve.quality.finding import QualityFinding
-from moe_serve.quality.result import NoQuality, Outcome
+from moe_serve.quality.result import NoQuality, QualityOutcome
 
 ABOVE_BOUND = "within_byte_bound"
 # The chance that noise alone trips a check of validity at one look.
@@ -137,15 +137,15 @@ def _drift_check(primary: Estimate | NoEstimate) -> Check:
             severity=Severity.WARNING,
         )
     half = len(values) // 2
-    apart = fmean(values[-half:]) - fmean(values[:half])
+    mean_log_ratio = fmean(values[-half:]) - fmean(values[:half])
     error = primary.block_sd * math.sqrt(2 / half)
-    found = abs(apart) / error if error > 0 else 0.0
+    found = abs(mean_log_ratio) / error if error > 0 else 0.0
     return Check(
         name=name,
         number=found,
         threshold=threshold,
         passed=found <= threshold,
-        detail=f"one arm drifts: its second half differs from its first by {apart:+.2%}"
+        detail=f"one arm drifts: its second half differs from its first by {mean_log_ratio:+.2%}"
         if found > threshold
         else "how far the run's halves lie apart, in standard errors",
     )
@@ -182,7 +182,7 @@ def quality_check(quality: QualityFinding | NoQuality) -> Check:
         name="same_answers",
         number=quality.number,
         threshold=quality.allowed,
-        passed=quality.outcome is Outcome.PASSED,
+        passed=quality.outcome is QualityOutcome.PASSED,
         detail=quality.reason,
     )
 
@@ -220,7 +220,7 @@ def speed_checks(policy: Policy, primary: Estimate | NoEstimate) -> tuple[Check,
 
 def lower_end(policy: Policy, found: Estimate) -> float:
     """What must exceed the margin."""
-    return found.lo if policy.uncovered is Uncovered.AS_COVERED else found.whole_lo
+    return found.lo if policy.uncovered is Uncovered.AS_COVERED else found.lower_bound_all_traffic
 
 
 def undecided(policy: Policy, found: Estimate) -> bool:
@@ -235,17 +235,19 @@ def _gain_detail(policy: Policy, found: Estimate | None, name: str) -> str:
     return f"{told}, must exceed the margin"
 
 
-def registered_check(terms: Terms, primary: Estimate | NoEstimate) -> tuple[Check, ...]:
+def registered_check(
+    settings: EstimatorSettings, primary: Estimate | NoEstimate
+) -> tuple[Check, ...]:
     """Whether every batch size that was registered has been seen often enough in both arms."""
-    if terms.batches is None:
+    if settings.batches is None:
         return ()
     cells = primary.cells if isinstance(primary, Estimate) else ()
-    lacking = sorted(set(terms.batches) - {cell.cell.bucket for cell in cells})
+    lacking = sorted(set(settings.batches) - {cell.cell.bucket for cell in cells})
     return (
         Check(
             name="registered_batches",
-            number=float(len(terms.batches) - len(lacking)),
-            threshold=float(len(terms.batches)),
+            number=float(len(settings.batches) - len(lacking)),
+            threshold=float(len(settings.batches)),
             passed=not lacking,
             detail=f"registered and not covered: batch {', '.join(map(str, lacking))}"
             if lacking

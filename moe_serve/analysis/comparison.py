@@ -4,10 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from moe_serve.analysis.asked import Query, behind
-from moe_serve.analysis.boundary import Looks
+from moe_serve.analysis.boundary import InterimAnalyses
 from moe_serve.analysis.estimate import Estimate, NoEstimate
-from moe_serve.analysis.estimator import Terms, estimate
+from moe_serve.analysis.estimator import EstimatorSettings, estimate
 from moe_serve.analysis.guards import (
     Guard,
     GuardBlocks,
@@ -21,17 +20,18 @@ from moe_serve.analysis.noise import (
     FIRST_LOOK_WITHOUT_CALIBRATION,
     Calibration,
     Design,
-    Spread,
+    PodVariation,
 )
 from moe_serve.analysis.policy import Policy, config_digest
+from moe_serve.analysis.provenance import Query, behind
 from moe_serve.analysis.series import DECODE, MIXED, Cell, CellKind
 from moe_serve.analysis.table import BlockTable, Estimand, amdahl, moe_share
-from moe_serve.analysis.validity import Requests, Validity
+from moe_serve.analysis.validity import RequestCounts, Validity
 from moe_serve.analysis.verdict import Judgement
-from moe_serve.analysis.windows import Cut, Windows, tabulate
+from moe_serve.analysis.windows import BlockingScheme, Windows, tabulate
 from moe_serve.errors import UsageError
 from moe_serve.metrics.labels import CONFIG_DIGEST, UNKNOWN
-from moe_serve.quality.finding import QualityFinding, about, bound
+from moe_serve.quality.finding import QualityFinding, accept_if_bound, accept_if_same_pods
 from moe_serve.quality.result import NoQuality
 
 # No series tells which GPU a pod had, so nothing shows that any was swapped.
@@ -41,7 +41,7 @@ _NAMES = ("pod", "instance")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Registration:
+class AnalysisPlan:
     """All that is fixed before a comparison starts; its digest is written down with the start.
 
     `under_test` names the facts in which the arms may differ. `canary_share` is which share of
@@ -51,10 +51,10 @@ class Registration:
     """
 
     policy: Policy = field(default_factory=Policy)
-    cut: Cut = field(default_factory=Cut)
+    blocking: BlockingScheme = field(default_factory=BlockingScheme)
     deadline_seconds: float = 12 * 3600.0
     design: Design = Design.PARALLEL
-    spread: Spread = field(default_factory=Spread)
+    pod_variation: PodVariation = field(default_factory=PodVariation)
     calibration: Calibration | None = None
     under_test: tuple[str, ...] = ()
     canary_share: float | None = None
@@ -65,30 +65,33 @@ class Registration:
     def __post_init__(self) -> None:
         """Refuse what could not be judged."""
         known = self.calibration
-        if known is not None and known.block_seconds != self.cut.block_seconds:
+        if known is not None and known.block_seconds != self.blocking.block_seconds:
             raise UsageError(
                 f"the A/A run was taken with blocks of {known.block_seconds:g} s, the comparison "
-                f"has blocks of {self.cut.block_seconds:g} s: make them equal"
+                f"has blocks of {self.blocking.block_seconds:g} s: make them equal"
             )
-        if not self.looks.possible:
+        if not self.interim_analyses.possible:
             raise UsageError(
-                f"cannot be decided: {self.looks.first} blocks of {self.cut.block_seconds:g} s are "
-                f"needed before the first look, the deadline allows {self.looks.last}"
+                f"cannot be decided: {self.interim_analyses.first} blocks of "
+                f"{self.blocking.block_seconds:g} s are needed before the first interim analysis, "
+                f"the deadline allows {self.interim_analyses.last}"
             )
         if self.canary_share is not None and not 0 < self.canary_share < 1:
             raise UsageError(f"canary_share is {self.canary_share}; allowed: 0 < x < 1")
 
     @property
-    def looks(self) -> Looks:
+    def interim_analyses(self) -> InterimAnalyses:
         """After a few blocks, then after each, up to the deadline."""
         first = FIRST_LOOK if self.calibration else FIRST_LOOK_WITHOUT_CALIBRATION
-        return Looks(first=first, last=int(self.deadline_seconds // self.cut.block_seconds))
+        return InterimAnalyses(
+            first=first, last=int(self.deadline_seconds // self.blocking.block_seconds)
+        )
 
-    def terms(self, stable_pods: int, canary_pods: int) -> Terms:
+    def settings(self, stable_pods: int, canary_pods: int) -> EstimatorSettings:
         """What the numbers rest on, for arms of so many pods."""
-        return Terms(
-            looks=self.looks,
-            spread=self.spread,
+        return EstimatorSettings(
+            interim_analyses=self.interim_analyses,
+            pod_variation=self.pod_variation,
             design=self.design,
             stable_pods=max(1, stable_pods),
             canary_pods=max(1, canary_pods),
@@ -111,14 +114,14 @@ class Findings:
     """
 
     judgement: Judgement
-    terms: Terms
+    settings: EstimatorSettings
     step: Estimate | NoEstimate
     kernel: Estimate | NoEstimate
     equal: Estimate | NoEstimate
     mixed: Estimate | NoEstimate
-    observed: "Observed"
+    observed: "Observations"
     quality: QualityFinding | NoQuality
-    registered: Registration
+    analysis_plan: AnalysisPlan
 
     @property
     def blocks(self) -> int:
@@ -154,7 +157,7 @@ class Findings:
 
     def behind(self, query: Query) -> tuple[str, ...]:
         """The names of the checks whose number rests on a query's samples."""
-        return behind(query, self.judgement.checks, self.registered.policy.primary)
+        return behind(query, self.judgement.checks, self.analysis_plan.policy.primary)
 
     def _queries(self) -> list[dict[str, object]]:
         return [query.to_json(self.behind(query)) for query in self.observed.queries]
@@ -167,7 +170,7 @@ def _ends(found: Estimate | NoEstimate) -> dict[str, float | None]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Observed:
+class Observations:
     """What is left of a history once it is cut into blocks: all that a verdict rests on, beside
     the registration and the answers' comparison.
 
@@ -195,37 +198,37 @@ class Observed:
 
 
 def examine(
-    history: History, registered: Registration, quality: QualityFinding | NoQuality
+    history: History, analysis_plan: AnalysisPlan, quality: QualityFinding | NoQuality
 ) -> Findings:
     """Judge what a history shows. Pure: equal inputs give equal findings."""
     # Not where an audit is replayed: what it holds was bound, or is older than the question.
-    return conclude(observe(history, registered), registered, bound(quality))
+    return conclude(observe(history, analysis_plan), analysis_plan, accept_if_bound(quality))
 
 
-def observe(history: History, registered: Registration) -> Observed:
-    """Cut a history into blocks, and gather what tells whether they can be trusted."""
-    cut, policy = registered.cut, registered.policy
-    tables = {kind: tabulate(history, kind, cut, phase=DECODE) for kind in CellKind}
+def observe(history: History, analysis_plan: AnalysisPlan) -> Observations:
+    """BlockingScheme a history into blocks, and gather what tells whether they can be trusted."""
+    blocking, policy = analysis_plan.blocking, analysis_plan.policy
+    tables = {kind: tabulate(history, kind, blocking, phase=DECODE) for kind in CellKind}
     table, stable, canary = tables[policy.primary]
-    begun = _begun(history, registered)
+    begun = _begun(history, analysis_plan)
     validity = Validity(
-        deadline_blocks=registered.looks.last,
+        deadline_blocks=analysis_plan.interim_analyses.last,
         seen_blocks=len(table.starts),
-        block_seconds=cut.block_seconds,
+        block_seconds=blocking.block_seconds,
         void_share=_void_share(stable, canary) if begun else None,
         void_reasons=_void_reasons(("stable", stable), ("canary", canary)),
-        config_differences=differences(history, registered.under_test),
+        config_differences=differences(history, analysis_plan.under_test),
         config_unknown=_unknown(history),
-        declared=_DECLARED if registered.design is Design.CROSSOVER else (),
+        declared=_DECLARED if analysis_plan.design is Design.CROSSOVER else (),
         dead_arms=_silent(history) if begun else (),
-        requests=_requests(history, registered.canary_share),
+        requests=_requests(history, analysis_plan.canary_share),
         blind_seconds=_blind(history, stable, canary),
         older_seconds=_older(history),
-        config_digest=config_digest(policy, _registered(registered)),
+        config_digest=config_digest(policy, _plan_json(analysis_plan)),
     )
-    return Observed(
+    return Observations(
         tables={kind: tables[kind][0] for kind in CellKind},
-        mixed=tabulate(history, policy.primary, cut, phase=MIXED)[0],
+        mixed=tabulate(history, policy.primary, blocking, phase=MIXED)[0],
         moe_share=moe_share(
             tables[CellKind.KERNEL][0], tables[CellKind.STEP][0], history.stable.moe_layers
         ),
@@ -236,10 +239,10 @@ def observe(history: History, registered: Registration) -> Observed:
                 history.stable.service,
                 history.canary.service,
                 start=history.start,
-                seconds=cut.block_seconds,
+                seconds=blocking.block_seconds,
                 blocks=len(table.starts),
             )
-            for guard in registered.guards
+            for guard in analysis_plan.guards
         ),
         stable=stable,
         canary=canary,
@@ -250,27 +253,29 @@ def observe(history: History, registered: Registration) -> Observed:
         start=history.start,
         end=history.end,
         origin=history.origin,
-        queries=history.asked.queries(history.start, history.end) if history.asked else (),
+        queries=history.provenance.queries(history.start, history.end)
+        if history.provenance
+        else (),
     )
 
 
 def conclude(
-    seen: Observed, registered: Registration, quality: QualityFinding | NoQuality
+    seen: Observations, analysis_plan: AnalysisPlan, quality: QualityFinding | NoQuality
 ) -> Findings:
     """The verdict on what was observed, with the estimates beside it."""
-    policy, quality = registered.policy, about(quality, seen.facts)
-    terms = registered.terms(seen.stable_pods, seen.canary_pods)
+    policy, quality = analysis_plan.policy, accept_if_same_pods(quality, seen.facts)
+    settings = analysis_plan.settings(seen.stable_pods, seen.canary_pods)
     step, kernel = (
         # Registered weights are of the primary kind's cells; the other has its own mix.
         estimate(
             seen.tables[kind],
             kind,
-            terms if kind is policy.primary else replace(terms, weights=None),
+            settings if kind is policy.primary else replace(settings, weights=None),
         )
         for kind in (CellKind.STEP, CellKind.KERNEL)
     )
     table = seen.tables[policy.primary]
-    mixed = estimate(seen.mixed, policy.primary, replace(terms, weights=None, batches=None))
+    mixed = estimate(seen.mixed, policy.primary, replace(settings, weights=None, batches=None))
     return Findings(
         judgement=judge(
             policy,
@@ -278,30 +283,30 @@ def conclude(
             kernel,
             quality,
             seen.validity,
-            terms=terms,
+            settings=settings,
             mixed=mixed,
-            guards=[conclude_guard(guard, terms) for guard in seen.guards],
+            guards=[conclude_guard(guard, settings) for guard in seen.guards],
             neurons=seen.canary_neurons,
         ),
-        terms=terms,
+        settings=settings,
         step=step,
         kernel=kernel,
-        equal=estimate(table, policy.primary, terms, estimand=Estimand.EQUAL),
+        equal=estimate(table, policy.primary, settings, estimand=Estimand.EQUAL),
         mixed=mixed,
         observed=seen,
         quality=quality,
-        registered=registered,
+        analysis_plan=analysis_plan,
     )
 
 
-def _begun(history: History, registered: Registration) -> bool:
+def _begun(history: History, analysis_plan: AnalysisPlan) -> bool:
     """Whether data may be asked for: the first window, before which no pod may have been scraped,
     would not by itself be too much of what is void. At the first look it is, whatever the share.
     """
-    share, cut = registered.policy.max_void_share, registered.cut
+    share, blocking = analysis_plan.policy.max_void_share, analysis_plan.blocking
     passed = history.end - history.start
-    first_look = registered.looks.first * cut.block_seconds
-    return share == 0 or passed // cut.window_seconds * share >= 1 or passed >= first_look
+    first_look = analysis_plan.interim_analyses.first * blocking.block_seconds
+    return share == 0 or passed // blocking.window_seconds * share >= 1 or passed >= first_look
 
 
 def _void_share(*arms: Windows) -> float | None:
@@ -346,11 +351,11 @@ def _silent(history: History) -> tuple[str, ...]:
     )
 
 
-def _requests(history: History, canary_share: float | None) -> Requests | None:
+def _requests(history: History, canary_share: float | None) -> RequestCounts | None:
     stable, canary = history.stable.requests, history.canary.requests
     if canary_share is None or stable is None or canary is None:
         return None
-    return Requests(stable=stable, canary=canary, canary_share=canary_share)
+    return RequestCounts(stable=stable, canary=canary, canary_share=canary_share)
 
 
 def _blind(history: History, *arms: Windows) -> float | None:
@@ -363,24 +368,24 @@ def _older(history: History) -> float | None:
     return None if stable is None or canary is None else canary - stable
 
 
-def _registered(registered: Registration) -> dict[str, Any]:
+def _plan_json(analysis_plan: AnalysisPlan) -> dict[str, Any]:
     """The registration by its names, in JSON's own types."""
-    known, cut = registered.calibration, registered.cut
-    spread = registered.spread
+    known, blocking = analysis_plan.calibration, analysis_plan.blocking
+    pod_variation = analysis_plan.pod_variation
     return {
-        "cut": [cut.block_seconds, cut.window_seconds, cut.min_count],
-        "deadline_seconds": registered.deadline_seconds,
-        "design": registered.design.value,
+        "cut": [blocking.block_seconds, blocking.window_seconds, blocking.min_count],
+        "deadline_seconds": analysis_plan.deadline_seconds,
+        "design": analysis_plan.design.value,
         "spread": [
-            spread.gpu_sd,
-            str(spread.gpu_freedom),
-            spread.start_sd,
-            str(spread.start_freedom),
+            pod_variation.gpu_sd,
+            str(pod_variation.gpu_freedom),
+            pod_variation.start_sd,
+            str(pod_variation.start_freedom),
         ],
         "calibration": known.to_json() if known else None,
-        "under_test": list(registered.under_test),
-        "canary_share": registered.canary_share,
-        "guards": [[guard.name, guard.margin] for guard in registered.guards],
-        "weights": {str(cell): share for cell, share in (registered.weights or {}).items()},
-        **({} if registered.batches is None else {"batches": list(registered.batches)}),
+        "under_test": list(analysis_plan.under_test),
+        "canary_share": analysis_plan.canary_share,
+        "guards": [[guard.name, guard.margin] for guard in analysis_plan.guards],
+        "weights": {str(cell): share for cell, share in (analysis_plan.weights or {}).items()},
+        **({} if analysis_plan.batches is None else {"batches": list(analysis_plan.batches)}),
     }

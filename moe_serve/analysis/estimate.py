@@ -110,7 +110,7 @@ class Estimate:
         return math.exp(self.theta)
 
     @property
-    def whole_lo(self) -> float:
+    def lower_bound_all_traffic(self) -> float:
         """The lower end for all of the weight, what is not covered taken as no gain."""
         if not self.uncovered or self.estimand is not Estimand.MIX:
             return self.lo

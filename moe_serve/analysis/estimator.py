@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from moe_serve.analysis.boundary import Looks
+from moe_serve.analysis.boundary import InterimAnalyses
 from moe_serve.analysis.estimate import (
     CellEstimate,
     Estimate,
@@ -16,8 +16,8 @@ from moe_serve.analysis.estimate import (
     SeriesPoint,
     UncoveredCell,
 )
-from moe_serve.analysis.noise import Calibration, Design, Spread
-from moe_serve.analysis.running import Rule, Running, running
+from moe_serve.analysis.noise import Calibration, Design, PodVariation
+from moe_serve.analysis.running import IntervalRule, RunningEstimate, running
 from moe_serve.analysis.series import Cell, CellKind
 from moe_serve.analysis.table import (
     MIN_BLOCKS,
@@ -31,7 +31,7 @@ from moe_serve.errors import UsageError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Terms:
+class EstimatorSettings:
     """What a comparison's numbers rest on, fixed before its start.
 
     `weights` are shares of the stable arm's busy time by cell (None: this run's own); one without
@@ -40,8 +40,8 @@ class Terms:
     is the chance of ever promoting at the margin, `alpha_high` that of ever calling a gain absent.
     """
 
-    looks: Looks
-    spread: Spread
+    interim_analyses: InterimAnalyses
+    pod_variation: PodVariation
     design: Design = Design.PARALLEL
     stable_pods: int = 1
     canary_pods: int = 1
@@ -53,10 +53,11 @@ class Terms:
 
     def __post_init__(self) -> None:
         """Refuse terms under which nothing could be decided."""
-        if not self.looks.possible:
+        if not self.interim_analyses.possible:
             raise UsageError(
-                f"cannot be decided: the first look comes after {self.looks.first} blocks, the "
-                f"deadline after {self.looks.last}; allow more time or shorter blocks"
+                f"cannot be decided: the first interim analysis comes after "
+                f"{self.interim_analyses.first} blocks, the deadline after "
+                f"{self.interim_analyses.last}; allow more time or shorter blocks"
             )
         if min(self.stable_pods, self.canary_pods) < 1:
             raise UsageError("each arm needs at least one pod")
@@ -66,14 +67,16 @@ class Terms:
     @property
     def offset_sd(self) -> float:
         """How far equal arms lie apart for good: log SD of their difference."""
-        return math.sqrt(self.spread.offset(self.design, self.stable_pods, self.canary_pods)[0])
+        return math.sqrt(
+            self.pod_variation.offset(self.design, self.stable_pods, self.canary_pods)[0]
+        )
 
     @property
-    def rule(self) -> Rule:
+    def rule(self) -> IntervalRule:
         """The interval's rule."""
-        offset, freedom = self.spread.offset(self.design, self.stable_pods, self.canary_pods)
-        return Rule(
-            looks=self.looks,
+        offset, freedom = self.pod_variation.offset(self.design, self.stable_pods, self.canary_pods)
+        return IntervalRule(
+            interim_analyses=self.interim_analyses,
             offset=offset,
             freedom=freedom,
             calibrated=self.calibration.block_variance if self.calibration else None,
@@ -83,7 +86,11 @@ class Terms:
 
 
 def estimate(
-    table: BlockTable, kind: CellKind, terms: Terms, *, estimand: Estimand = Estimand.MIX
+    table: BlockTable,
+    kind: CellKind,
+    settings: EstimatorSettings,
+    *,
+    estimand: Estimand = Estimand.MIX,
 ) -> Estimate | NoEstimate:
     """The speed-up over the covered cells, at the latest look that the terms allow.
 
@@ -91,17 +98,17 @@ def estimate(
     is reported, not handed out. At given weights of the `equal` estimand, swapping the arms
     negates theta and mirrors the ends exactly; of `mix` it does so up to the weights' own swap.
     """
-    whole, table = table, registered_only(table, terms.batches)
-    weights = cell_weights(table, terms, estimand)
+    whole, table = table, registered_only(table, settings.batches)
+    weights = cell_weights(table, settings, estimand)
     seen = (~np.isnan(table.log_ratios)).sum(axis=0)
     covered = np.where(seen >= MIN_BLOCKS, weights, 0.0)
     blocks = len(table.starts)
     lacking = NoEstimate(
-        kind=kind, blocks=blocks, reason=_lack(blocks, int(covered.any()), kind, terms)
+        kind=kind, blocks=blocks, reason=_lack(blocks, int(covered.any()), kind, settings)
     )
     if not covered.any():
         return lacking
-    looked = running(table.log_ratios, weights, terms.rule, estimand=estimand)
+    looked = running(table.log_ratios, weights, settings.rule, estimand=estimand)
     if not looked.at or math.isnan(looked.theta[-1]):
         return lacking
     # A size that is not to decide is still looked at: clearly slower, it forbids a promotion.
@@ -113,17 +120,17 @@ def estimate(
         theta=float(looked.theta[-1]),
         lo=float(looked.lo[-1]),
         hi=float(looked.hi[-1]),
-        alpha_low=terms.alpha_low,
-        alpha_high=terms.alpha_high,
+        alpha_low=settings.alpha_low,
+        alpha_high=settings.alpha_high,
         blocks=looked.at[-1],
         in_run_sd=math.sqrt(looked.in_run[-1]),
         block_sd=math.sqrt(looked.used[-1]),
         autocorrelation=float(looked.autocorrelation[-1]),
-        offset_sd=terms.offset_sd,
-        offset_freedom=terms.rule.freedom,
+        offset_sd=settings.offset_sd,
+        offset_freedom=settings.rule.freedom,
         covered_weight=float(covered.sum()),
-        cells=_estimates(whole, weights, own, terms, estimand),
-        buckets=_estimates(whole, weights, _by_bucket(whole.cells, ran), terms, estimand),
+        cells=_estimates(whole, weights, own, settings, estimand),
+        buckets=_estimates(whole, weights, _by_bucket(whole.cells, ran), settings, estimand),
         uncovered=(
             *(
                 UncoveredCell(cell=cell, weight=float(weight), blocks=int(count))
@@ -132,7 +139,7 @@ def estimate(
             ),
             *(
                 UncoveredCell(cell=cell, weight=weight, blocks=0)
-                for cell, weight in _given(table, terms, estimand).items()
+                for cell, weight in _given(table, settings, estimand).items()
                 if weight > 0 and cell not in table.cells
             ),
         ),
@@ -148,15 +155,15 @@ def registered_only(table: BlockTable, batches: tuple[int, ...] | None) -> Block
     return replace(table, log_ratios=np.where(own, table.log_ratios, math.nan))
 
 
-def cell_weights(table: BlockTable, terms: Terms, estimand: Estimand) -> Floats:
+def cell_weights(table: BlockTable, settings: EstimatorSettings, estimand: Estimand) -> Floats:
     """In the order of the table's cells; what lacks to 1 is of cells that it does not have."""
-    return as_array(table.cells, _given(table, terms, estimand))
+    return as_array(table.cells, _given(table, settings, estimand))
 
 
-def _given(table: BlockTable, terms: Terms, estimand: Estimand) -> dict[Cell, float]:
+def _given(table: BlockTable, settings: EstimatorSettings, estimand: Estimand) -> dict[Cell, float]:
     """Shares that sum to 1 over the table's cells and those that are in the weights alone."""
     shares = table.shares()
-    given = dict(shares if terms.weights is None else _by_mode(terms.weights, shares))
+    given = dict(shares if settings.weights is None else _by_mode(settings.weights, shares))
     if estimand is Estimand.EQUAL:
         given = dict.fromkeys(given, 1.0)
     whole = math.fsum(given.values())
@@ -184,27 +191,27 @@ def _estimates(
     table: BlockTable,
     weights: Floats,
     groups: Iterable[Sequence[int]],
-    terms: Terms,
+    settings: EstimatorSettings,
     estimand: Estimand,
 ) -> tuple[CellEstimate, ...]:
     listed = list(groups)
     # The A/A run's variance is that of the whole; a cell's own noise is known from this run alone.
     share = max(1, len(listed))
     rule = replace(
-        terms.rule,
+        settings.rule,
         calibrated=None,
-        alpha_low=terms.alpha_low / share,
-        alpha_high=terms.alpha_low / share,
+        alpha_low=settings.alpha_low / share,
+        alpha_high=settings.alpha_low / share,
     )
     made: list[CellEstimate] = []
     for group in listed:
         columns = table.log_ratios[:, group]
         columns = columns[(~np.isnan(columns)).any(axis=1)]
-        count = min(len(columns), terms.looks.last)
+        count = min(len(columns), settings.interim_analyses.last)
         own = weights[group] / weights[group].sum()
         found = running(columns, own, rule, estimand=estimand, at=[count])
         first = table.cells[group[0]]
-        wide = count < max(terms.looks.first, MIN_BLOCKS + 1)
+        wide = count < max(settings.interim_analyses.first, MIN_BLOCKS + 1)
         made.append(
             CellEstimate(
                 cell=first if len(group) == 1 else replace(first, layer=None),
@@ -219,7 +226,7 @@ def _estimates(
 
 
 def _series(
-    table: BlockTable, weights: Floats, looked: Running, estimand: Estimand
+    table: BlockTable, weights: Floats, looked: RunningEstimate, estimand: Estimand
 ) -> tuple[SeriesPoint, ...]:
     last = looked.at[-1]
     values = pooled(table.log_ratios[:last], weights, estimand).influence
@@ -242,11 +249,11 @@ def _series(
     )
 
 
-def _lack(blocks: int, covered: int, kind: CellKind, terms: Terms) -> str:
+def _lack(blocks: int, covered: int, kind: CellKind, settings: EstimatorSettings) -> str:
     if not blocks:
         return f"no block in which both arms ran, so no {kind.value} rate"
-    if blocks < terms.looks.first:
-        return f"{blocks} blocks, the first look comes after {terms.looks.first}"
+    if blocks < settings.interim_analyses.first:
+        return f"{blocks} blocks, the first look comes after {settings.interim_analyses.first}"
     if not covered:
         return f"no {kind.value} cell ran often enough in {MIN_BLOCKS} blocks of both arms"
     return f"no {kind.value} rate"

@@ -13,7 +13,7 @@ from enum import StrEnum
 import numpy as np
 
 from moe_serve.analysis.estimate import NoEstimate
-from moe_serve.analysis.estimator import Terms, estimate
+from moe_serve.analysis.estimator import EstimatorSettings, estimate
 from moe_serve.analysis.noise import FIRST_LOOK_WITHOUT_CALIBRATION
 from moe_serve.analysis.series import Cell, CellKind
 from moe_serve.analysis.service import CounterSeries, Measure, grown, quantile
@@ -135,13 +135,13 @@ def _events(
     return tuple(zip(events.tolist(), requests.tolist(), strict=True))
 
 
-def conclude_guard(found: GuardBlocks, terms: Terms) -> GuardFinding:
+def conclude_guard(found: GuardBlocks, settings: EstimatorSettings) -> GuardFinding:
     """Whether the margin holds: shown at `alpha_low`, refuted at `alpha_high`, over all looks."""
     kind = found.guard.kind
     if not found.stable or not found.canary:
         arms = [n for n, arm in (("stable", found.stable), ("canary", found.canary)) if not arm]
         return _nothing(found.guard, f"{' and '.join(arms)}: no such metric of vLLM was found")
-    return _latency(found, terms) if kind.is_latency else _rate(found, terms)
+    return _latency(found, settings) if kind.is_latency else _rate(found, settings)
 
 
 def _nothing(guard: Guard, reason: str) -> GuardFinding:
@@ -156,7 +156,7 @@ def _nothing(guard: Guard, reason: str) -> GuardFinding:
     return GuardFinding(failed=False, check=check)
 
 
-def _latency(found: GuardBlocks, terms: Terms) -> GuardFinding:
+def _latency(found: GuardBlocks, settings: EstimatorSettings) -> GuardFinding:
     guard, threshold = found.guard, math.log1p(found.guard.margin)
     better = [
         math.log(stable / canary) if stable and canary else math.nan
@@ -169,9 +169,15 @@ def _latency(found: GuardBlocks, terms: Terms) -> GuardFinding:
         log_ratios=np.array(better, dtype=np.float64).reshape(-1, 1),
         busy=np.ones(1),
     )
-    first = min(max(terms.looks.first, FIRST_LOOK_WITHOUT_CALIBRATION), terms.looks.last)
+    first = min(
+        max(settings.interim_analyses.first, FIRST_LOOK_WITHOUT_CALIBRATION),
+        settings.interim_analyses.last,
+    )
     own = replace(
-        terms, calibration=None, weights=None, looks=replace(terms.looks, first=first)
+        settings,
+        calibration=None,
+        weights=None,
+        interim_analyses=replace(settings.interim_analyses, first=first),
     )  # the A/A run's variance is that of the speed
     shown = estimate(table, CellKind.STEP, own, estimand=Estimand.EQUAL)
     if isinstance(shown, NoEstimate) or not any(math.isfinite(b) for b in better):
@@ -188,7 +194,7 @@ def _latency(found: GuardBlocks, terms: Terms) -> GuardFinding:
     )
 
 
-def _rate(found: GuardBlocks, terms: Terms) -> GuardFinding:
+def _rate(found: GuardBlocks, settings: EstimatorSettings) -> GuardFinding:
     guard = found.guard
     (stable, canary) = (_total(found.stable), _total(found.canary))
     if min(stable[1], canary[1]) < _MIN_REQUESTS:
@@ -204,7 +210,7 @@ def _rate(found: GuardBlocks, terms: Terms) -> GuardFinding:
     ]
     pass_ends, fail_ends = (
         [rate_ends(*arm, alpha=alpha / 2, prior_mean=guard.margin) for arm in thinned]
-        for alpha in (terms.alpha_low, terms.alpha_high)
+        for alpha in (settings.alpha_low, settings.alpha_high)
     )
     high, low = pass_ends[1][1] - pass_ends[0][0], fail_ends[1][0] - fail_ends[0][1]
     return _finding(

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from moe_serve.analysis.asked import Asked
+from moe_serve.analysis.provenance import Provenance
 from moe_serve.analysis.series import Cell
 from moe_serve.analysis.service import CounterSeries, Measure
 from moe_serve.errors import UsageError
@@ -17,21 +17,22 @@ Floats = NDArray[np.float64]
 class PodSeries:
     """One pod's cumulative counters.
 
-    `times` (scrapes,) are seconds since the epoch and grow; `lives` (scrapes,) tell processes
-    apart: any change between two scrapes is a restart. `counts` and `busy` (scrapes, cells) are
-    runs and busy seconds since the process started, NaN where the scrape did not have the cell.
+    `times` (scrapes,) are seconds since the epoch and grow. `counter_generation` (scrapes,) changes
+    with each restart of a process and each re-capture of its graphs. `counts` and `busy` (scrapes,
+    cells) are runs and busy seconds since the process started, NaN where the scrape did not have
+    the cell.
     """
 
     pod: str
     times: Floats
-    lives: Floats
+    counter_generation: Floats
     counts: Floats
     busy: Floats
 
     def __post_init__(self) -> None:
         """Refuse parts that do not belong together."""
         scrapes = len(self.times)
-        if self.lives.shape != (scrapes,) or len(self.counts) != scrapes:
+        if self.counter_generation.shape != (scrapes,) or len(self.counts) != scrapes:
             raise UsageError(f"{self.pod}: times, lives and counters are of different lengths")
         if self.counts.shape != self.busy.shape:
             raise UsageError(f"{self.pod}: runs and busy seconds have different shapes")
@@ -75,7 +76,7 @@ class History:
 
     `start` and `end` are seconds since the epoch: what was asked for, covered or not. `origin` is
     where it comes from, in words and without credentials (it is shown, and written to the audit);
-    `asked` how it was asked for, None where no source was.
+    `provenance` how it was asked for, None where no source was.
     """
 
     cells: tuple[Cell, ...]
@@ -84,7 +85,7 @@ class History:
     start: float
     end: float
     origin: str
-    asked: Asked | None = None
+    provenance: Provenance | None = None
 
     def __post_init__(self) -> None:
         """Refuse columns that do not fit."""
@@ -113,7 +114,7 @@ def _arm_until(arm: ArmHistory, end: float) -> ArmHistory:
             PodSeries(
                 pod=pod.pod,
                 times=pod.times[:count],
-                lives=pod.lives[:count],
+                counter_generation=pod.counter_generation[:count],
                 counts=pod.counts[:count],
                 busy=pod.busy[:count],
             )

@@ -18,14 +18,14 @@ from moe_serve.analysis.checks import (
     validity_checks,
 )
 from moe_serve.analysis.estimate import Estimate, NoEstimate
-from moe_serve.analysis.estimator import Terms
+from moe_serve.analysis.estimator import EstimatorSettings
 from moe_serve.analysis.guards import GuardFinding
 from moe_serve.analysis.policy import OnNoGain, Policy
 from moe_serve.analysis.series import CellKind
 from moe_serve.analysis.validity import Validity
 from moe_serve.analysis.verdict import Check, Judgement, Verdict
-from moe_serve.quality.finding import QualityFinding, under
-from moe_serve.quality.result import NoQuality, Outcome
+from moe_serve.quality.finding import QualityFinding, accept_if_policy
+from moe_serve.quality.result import NoQuality, QualityOutcome
 
 
 def judge(
@@ -35,7 +35,7 @@ def judge(
     quality: QualityFinding | NoQuality,
     validity: Validity,
     *,
-    terms: Terms,
+    settings: EstimatorSettings,
     mixed: Estimate | NoEstimate | None = None,
     byte_bound: float | None = None,
     guards: Sequence[GuardFinding] = (),
@@ -43,21 +43,21 @@ def judge(
 ) -> Judgement:
     """What to do with the canary, with every check behind it.
 
-    `terms` are those that the estimates were made under. `mixed` is the primary rate of batches
+    `settings` are those that the estimates were made under. `mixed` is the primary rate of batches
     with prefill (None: nobody asked). `neurons` are the canary's lost and live ones. `byte_bound`
     is log(bytes fetched by stable / by canary): the most that the kernel can gain.
     """
-    quality = under(policy.question, quality)
+    quality = accept_if_policy(policy.quality_policy, quality)
     primary = step if policy.primary is CellKind.STEP else kernel
-    valid = validity_checks(policy, validity, primary, terms.calibration)
+    valid = validity_checks(policy, validity, primary, settings.calibration)
     speed = (
         *speed_checks(policy, primary),
-        *registered_check(terms, primary),
+        *registered_check(settings, primary),
         *mixed_check(policy, mixed),
         known_check(validity),
     )
     same, bound = quality_check(quality), bound_check(kernel, byte_bound)
-    verdict, reason = _decide(policy, terms, primary, quality, validity, valid, speed, guards)
+    verdict, reason = _decide(policy, settings, primary, quality, validity, valid, speed, guards)
     if neurons is not None and neurons[0] > 0:
         reason = f"{reason}; the canary loses {neurons[0]} of {neurons[1]} neurons"
     if not bound.passed:
@@ -95,7 +95,7 @@ def judge(
 
 def _decide(
     policy: Policy,
-    terms: Terms,
+    settings: EstimatorSettings,
     primary: Estimate | NoEstimate,
     quality: QualityFinding | NoQuality,
     validity: Validity,
@@ -103,7 +103,7 @@ def _decide(
     speed: tuple[Check, ...],
     guards: Sequence[GuardFinding],
 ) -> tuple[Verdict, str]:
-    failed = isinstance(quality, QualityFinding) and quality.outcome is Outcome.FAILED
+    failed = isinstance(quality, QualityFinding) and quality.outcome is QualityOutcome.FAILED
     answers = f"the answers differ: {quality.reason}" if failed else ""
     faults = [check.detail for check in valid if not check.passed]
     if validity.deadline_reached and isinstance(primary, NoEstimate):
@@ -120,7 +120,7 @@ def _decide(
     verdict, reason = _on_speed(policy, primary, quality, speed, held=held)
     if verdict is Verdict.KEEP_GOING:
         left = "the deadline is reached: a person decides" if validity.deadline_reached else ""
-        wanting = _wanting(policy, terms, validity, primary, quality, speed)
+        wanting = _wanting(policy, settings, validity, primary, quality, speed)
         wanting += [
             f"not shown to be within its guard: {guard.check.detail}"
             for guard in guards
@@ -148,7 +148,7 @@ def _on_speed(
                 return Verdict.ROLLBACK, reason
             case OnNoGain.KEEP_GOING:
                 return Verdict.KEEP_GOING, f"{reason}; the policy leaves this to a person"
-    same = isinstance(quality, QualityFinding) and quality.outcome is Outcome.PASSED
+    same = isinstance(quality, QualityFinding) and quality.outcome is QualityOutcome.PASSED
     if same and held and all(check.passed for check in speed):
         return Verdict.PROMOTE, f"faster and the same answers: {shown}"
     return Verdict.KEEP_GOING, shown
@@ -156,7 +156,7 @@ def _on_speed(
 
 def _wanting(
     policy: Policy,
-    terms: Terms,
+    settings: EstimatorSettings,
     validity: Validity,
     primary: Estimate,
     quality: QualityFinding | NoQuality,
@@ -167,7 +167,7 @@ def _wanting(
     if primary.hi < policy.log_margin:
         pass
     elif primary.lo <= policy.log_margin:
-        wanting.append(_time_left(policy, terms, validity, primary))
+        wanting.append(_time_left(policy, settings, validity, primary))
     elif lower_end(policy, primary) <= policy.log_margin:
         wanting.append(
             "the margin is exceeded where there is data, and not once the rest is taken as no "
@@ -181,19 +181,21 @@ def _wanting(
         wanting += [check.detail for check in speed if check.name == "coverage"]
     own = ("every_cell", "registered_batches", "mixed_no_harm", "configuration_known")
     wanting += [check.detail for check in speed if check.name in own and not check.passed]
-    if not (isinstance(quality, QualityFinding) and quality.outcome is Outcome.PASSED):
+    if not (isinstance(quality, QualityFinding) and quality.outcome is QualityOutcome.PASSED):
         wanting.append(f"the answers are not shown to be the same: {quality.reason}")
     return wanting
 
 
-def _time_left(policy: Policy, terms: Terms, validity: Validity, primary: Estimate) -> str:
+def _time_left(
+    policy: Policy, settings: EstimatorSettings, validity: Validity, primary: Estimate
+) -> str:
     """How much more time decides it, were the estimate and the noise to stay as they are."""
     text = f"the margin of {policy.margin:+.1%} lies within the interval"
     gap = primary.theta - policy.log_margin
     quantile = (primary.theta - primary.lo if gap > 0 else primary.hi - primary.theta) / math.sqrt(
-        terms.offset_sd**2 + primary.block_sd**2 / primary.blocks
+        settings.offset_sd**2 + primary.block_sd**2 / primary.blocks
     )
-    noise = (gap / quantile) ** 2 - terms.offset_sd**2
+    noise = (gap / quantile) ** 2 - settings.offset_sd**2
     if noise <= 0:
         return f"{text}, and no time decides it: it takes more pods an arm, or a crossover"
     blocks = math.ceil(primary.block_sd**2 / noise)

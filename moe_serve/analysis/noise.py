@@ -27,7 +27,7 @@ class Design(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Spread:
+class PodVariation:
     """How far equal arms lie apart for good: log SD between GPUs and between process starts.
 
     `*_freedom` are the degrees of freedom of each figure; inf says that it is declared, not
@@ -92,9 +92,9 @@ def long_run_variance(values: Floats) -> tuple[Floats, Floats]:
     to [0, 0.9]; a negative one never narrows. Shape (..., K) gives two of shape (...).
     """
     count = values.shape[-1]
-    spread = values - values.mean(axis=-1, keepdims=True)
-    squares = (spread**2).sum(axis=-1)
-    products = (spread[..., :-1] * spread[..., 1:]).sum(axis=-1)
+    pod_variation = values - values.mean(axis=-1, keepdims=True)
+    squares = (pod_variation**2).sum(axis=-1)
+    products = (pod_variation[..., :-1] * pod_variation[..., 1:]).sum(axis=-1)
     plain = np.divide(products, squares, out=np.zeros_like(products), where=squares > 0)
     r = np.clip(plain + (1 + 3 * plain) / count, 0, MAX_AUTOCORRELATION)
     return squares / (count - 1) * (1 + r) / (1 - r), r

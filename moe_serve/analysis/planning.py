@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from statistics import NormalDist
 
 from moe_serve.analysis.boundary import joint_quantile, noise_share
-from moe_serve.analysis.comparison import Registration
+from moe_serve.analysis.comparison import AnalysisPlan
 from moe_serve.analysis.noise import SAFETY, SAFETY_WITHOUT_CALIBRATION
 
 
@@ -25,7 +25,7 @@ class Outlook:
 
 
 def outlook(
-    registered: Registration,
+    analysis_plan: AnalysisPlan,
     *,
     block_variance: float,
     gain: float,
@@ -36,12 +36,12 @@ def outlook(
 
     `block_variance` is one block's, of the pooled log ratio; `gain` the expected log gain.
     """
-    looks, policy = registered.looks, registered.policy
-    offset, freedom = registered.spread.offset(registered.design, pods, pods)
-    safety = SAFETY if registered.calibration else SAFETY_WITHOUT_CALIBRATION
+    interim_analyses, policy = analysis_plan.interim_analyses, analysis_plan.policy
+    offset, freedom = analysis_plan.pod_variation.offset(analysis_plan.design, pods, pods)
+    safety = SAFETY if analysis_plan.calibration else SAFETY_WITHOUT_CALIBRATION
     used = safety * block_variance
     quantile = joint_quantile(
-        offset / used if used else math.inf, freedom, looks, alpha=policy.alpha_promote
+        offset / used if used else math.inf, freedom, interim_analyses, alpha=policy.alpha_promote
     )
 
     def needed(blocks: int) -> float:
@@ -50,12 +50,12 @@ def outlook(
     def error(blocks: int) -> float:
         return math.sqrt(offset + block_variance / blocks)
 
-    last = looks.last
-    half = next((k for k in range(looks.first, last + 1) if gain >= needed(k)), None)
+    last = interim_analyses.last
+    half = next((k for k in range(interim_analyses.first, last + 1) if gain >= needed(k)), None)
     normal = NormalDist()
     return Outlook(
         pods=pods,
         power=normal.cdf((gain - needed(last)) / error(last)),
-        hours=None if half is None else half * registered.cut.block_seconds / 3600,
+        hours=None if half is None else half * analysis_plan.blocking.block_seconds / 3600,
         smallest_gain=needed(last) + normal.inv_cdf(wanted_power) * error(last),
     )

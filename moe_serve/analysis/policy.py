@@ -10,7 +10,7 @@ from enum import StrEnum
 
 from moe_serve.analysis.series import CellKind
 from moe_serve.errors import UsageError
-from moe_serve.quality.finding import Mode, Question
+from moe_serve.quality.finding import QualityMode, QualityPolicy
 
 _ABOVE_0, _LARGEST = math.ulp(0), sys.float_info.max
 _BELOW_HALF, _BELOW_1 = math.nextafter(0.5, 0), math.nextafter(1, 0)
@@ -62,7 +62,7 @@ class Policy:
     cell_harm: float = 0.03
     blind_seconds: float = 900.0
     split_evidence: float = 1000.0
-    quality_mode: Mode = Mode.IDENTICAL
+    quality_mode: QualityMode = QualityMode.IDENTICAL
     quality_epsilon_nats: float = 0.005
     quality_margin: float = 0.02
     quality_items: int | None = None
@@ -98,13 +98,13 @@ class Policy:
     @property
     def quality_allowed(self) -> float:
         """What the answers may lose: nats a token, or a share of a task's items."""
-        identical = self.quality_mode is Mode.IDENTICAL
+        identical = self.quality_mode is QualityMode.IDENTICAL
         return self.quality_epsilon_nats if identical else self.quality_margin
 
     @property
-    def question(self) -> Question:
+    def quality_policy(self) -> QualityPolicy:
         """What a comparison of answers must have asked."""
-        return Question(
+        return QualityPolicy(
             mode=self.quality_mode,
             allowed=self.quality_allowed,
             items=self.quality_items,

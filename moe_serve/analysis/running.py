@@ -8,7 +8,7 @@ import numpy as np
 from moe_serve.analysis.boundary import (
     RATIO_ENDS,
     RATIO_STEPS,
-    Looks,
+    InterimAnalyses,
     joint_quantile,
     noise_share,
     ratio_at,
@@ -18,7 +18,7 @@ from moe_serve.analysis.table import MIN_BLOCKS, Estimand, Floats, pooled
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rule:
+class IntervalRule:
     """What is fixed before the start, for one estimand.
 
     `offset` is the variance of the arms' own offset, with its degrees of freedom; `calibrated` a
@@ -26,7 +26,7 @@ class Rule:
     are the chances that the lower end ever lies above, or the upper below, the truth.
     """
 
-    looks: Looks
+    interim_analyses: InterimAnalyses
     offset: Floats | float
     freedom: float
     calibrated: Floats | float | None
@@ -35,7 +35,7 @@ class Rule:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Running:
+class RunningEstimate:
     """Arrays of the shape (..., looks); `in_run` is this run's own block variance, `used` the
     interval's. All NaN where no cell is covered.
     """
@@ -53,18 +53,22 @@ class Running:
 def running(
     log_ratios: Floats,
     weights: Floats,
-    rule: Rule,
+    rule: IntervalRule,
     *,
     estimand: Estimand = Estimand.MIX,
     at: Sequence[int] | None = None,
     min_blocks: int = MIN_BLOCKS,
-) -> Running:
+) -> RunningEstimate:
     """The estimate after each count of blocks in `at` (default: every look so far).
 
     `log_ratios` (..., blocks, cells), leading axes being independent runs.
     """
     blocks = log_ratios.shape[-2]
-    counts = range(rule.looks.first, min(blocks, rule.looks.last) + 1) if at is None else at
+    counts = (
+        range(rule.interim_analyses.first, min(blocks, rule.interim_analyses.last) + 1)
+        if at is None
+        else at
+    )
     columns: list[tuple[Floats, ...]] = []
     for count in counts:
         found = pooled(log_ratios[..., :count, :], weights, estimand, min_blocks=min_blocks)
@@ -89,7 +93,7 @@ def running(
         if columns
         else (np.empty(shape) for _ in range(7))
     )
-    return Running(
+    return RunningEstimate(
         at=tuple(counts),
         theta=theta,
         lo=lo,
@@ -101,7 +105,7 @@ def running(
     )
 
 
-def _quantiles(rule: Rule, used: Floats, alpha: float) -> Floats:
+def _quantiles(rule: IntervalRule, used: Floats, alpha: float) -> Floats:
     """The joint quantile of each run, computed once for runs whose variances hardly differ."""
     offset = np.broadcast_to(rule.offset, used.shape)
     ratio = np.divide(offset, used, out=np.full(used.shape, np.inf), where=used > 0)
@@ -111,7 +115,7 @@ def _quantiles(rule: Rule, used: Floats, alpha: float) -> Floats:
     below = np.floor(place)
     steps = np.unique(np.concatenate([below.ravel(), np.minimum(below + 1, RATIO_ENDS[1]).ravel()]))
     known = [
-        joint_quantile(ratio_at(step), rule.freedom, rule.looks, alpha=alpha)
+        joint_quantile(ratio_at(step), rule.freedom, rule.interim_analyses, alpha=alpha)
         for step in steps.tolist()
     ]
     found: Floats = np.interp(place, steps, known)

@@ -88,7 +88,7 @@ class CellTotal:
     seconds: float
 
 
-class Reading(Protocol):
+class CounterReading(Protocol):
     """One arm's cumulative totals at a moment; a new process has a new generation."""
 
     @property
@@ -121,7 +121,7 @@ class Void:
     reason: str
 
 
-def delta(before: Reading, after: Reading) -> ArmBlock | Void:
+def delta(before: CounterReading, after: CounterReading) -> ArmBlock | Void:
     """What happened between two readings of one arm; void if the counters did not simply grow.
 
     A cell that is new in `after` started from zero. Anything else than growth (another process, a

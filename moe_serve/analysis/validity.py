@@ -13,7 +13,7 @@ _TOGETHER_SECONDS = 2 * 3600.0
 _RATIO_PRIOR = 100.0
 
 
-class Evidence(StrEnum):
+class EvidenceGrade(StrEnum):
     """Where the rates come from, best first."""
 
     COUNTERS = "A"
@@ -25,21 +25,21 @@ class Evidence(StrEnum):
     def meaning(self) -> str:
         """The grade in words."""
         return {
-            Evidence.COUNTERS: "counters in the worker, at exact batch sizes",
-            Evidence.PROBE: "closed-loop probes at fixed concurrency",
-            Evidence.STOCK_METRICS: "vLLM's own metrics, modelled on load",
-            Evidence.SINGLE_RUNS: "one run each, unpaired: how far a run would repeat is unknown",
+            EvidenceGrade.COUNTERS: "counters in the worker, at exact batch sizes",
+            EvidenceGrade.PROBE: "closed-loop probes at fixed concurrency",
+            EvidenceGrade.STOCK_METRICS: "vLLM's own metrics, modelled on load",
+            EvidenceGrade.SINGLE_RUNS: "one unpaired run per arm: repeatability is unknown",
         }[self]
 
     @property
-    def below(self) -> "Evidence":
+    def below(self) -> "EvidenceGrade":
         """The next grade below."""
-        grades = list(Evidence)
+        grades = list(EvidenceGrade)
         return grades[min(grades.index(self) + 1, len(grades) - 1)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Requests:
+class RequestCounts:
     """How many requests each arm got, and which share of both the canary was to get."""
 
     stable: int
@@ -87,10 +87,10 @@ class Validity:
     config_unknown: tuple[str, ...] = ()
     declared: tuple[str, ...] = ()
     dead_arms: tuple[str, ...] = ()
-    requests: Requests | None = None
+    requests: RequestCounts | None = None
     blind_seconds: float | None = None
     older_seconds: float | None = None
-    evidence: Evidence = Evidence.COUNTERS
+    evidence: EvidenceGrade = EvidenceGrade.COUNTERS
     config_digest: str = ""
 
     def __post_init__(self) -> None:
@@ -108,7 +108,7 @@ class Validity:
         return self.older_seconds is None or abs(self.older_seconds) <= _TOGETHER_SECONDS
 
     @property
-    def grade(self) -> Evidence:
+    def grade(self) -> EvidenceGrade:
         """Of the evidence: one lower without a fresh baseline, since pods change with their age."""
         return self.evidence if self.together else self.evidence.below
 

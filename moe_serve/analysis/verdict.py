@@ -7,7 +7,7 @@ from enum import Enum, StrEnum
 from typing import assert_never
 
 from moe_serve.analysis.estimate import CellEstimate
-from moe_serve.analysis.validity import Evidence
+from moe_serve.analysis.validity import EvidenceGrade
 
 
 class Verdict(Enum):
@@ -84,8 +84,8 @@ class Judgement:
     covered_weight: float | None
     strata: tuple[CellEstimate, ...]
     quality: Mapping[str, object]
-    evidence: Evidence
-    source: Evidence
+    evidence: EvidenceGrade
+    source: EvidenceGrade
     comparator: str
     config_digest: str
     checks: tuple[Check, ...]

@@ -18,7 +18,7 @@ _TINY = 1e-12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Cut:
+class BlockingScheme:
     """How time is cut: windows, in which the arms are paired, and blocks of whole windows.
 
     `min_count` runs of a cell are needed from each arm in a block.
@@ -56,7 +56,7 @@ class Windows:
 
 
 def tabulate(
-    history: History, kind: CellKind, cut: Cut, *, phase: str = DECODE
+    history: History, kind: CellKind, blocking: BlockingScheme, *, phase: str = DECODE
 ) -> tuple[BlockTable, Windows, Windows]:
     """The blocks of one kind of cell, with what was left out of each arm.
 
@@ -72,12 +72,12 @@ def tabulate(
         if cell.kind is kind and (cell.phase == MIXED) is (phase == MIXED)
     ]
     comparable = _comparable([history.cells[number] for number in columns])
-    per_block = max(1, round(cut.block_seconds / cut.window_seconds))
+    per_block = max(1, round(blocking.block_seconds / blocking.window_seconds))
     # A scrape interval past the end, the last block is as whole as it will be.
-    blocks = int((history.end - history.start + _TINY) // (per_block * cut.window_seconds))
+    blocks = int((history.end - history.start + _TINY) // (per_block * blocking.window_seconds))
     count = blocks * per_block
     arms = [
-        arm_windows(arm, columns, history.start, cut.window_seconds, count)
+        arm_windows(arm, columns, history.start, blocking.window_seconds, count)
         for arm in (history.stable, history.canary)
     ]
     (stable_runs, stable_busy, stable_void), (canary_runs, canary_busy, canary_void) = arms
@@ -90,14 +90,15 @@ def tabulate(
 
     runs = summed(stable_runs), summed(canary_runs)
     busy = summed(stable_busy), summed(canary_busy)
-    enough = (np.minimum(*runs) >= max(1, cut.min_count)) & comparable
+    enough = (np.minimum(*runs) >= max(1, blocking.min_count)) & comparable
     logs = [
         np.log(np.divide(r, b, out=np.ones_like(r), where=enough))
         for r, b in zip(runs, busy, strict=True)
     ]
     table = BlockTable(
         cells=tuple(history.cells[number] for number in columns),
-        starts=history.start + cut.window_seconds * per_block * np.arange(blocks, dtype=np.float64),
+        starts=history.start
+        + blocking.window_seconds * per_block * np.arange(blocks, dtype=np.float64),
         log_ratios=np.where(enough, logs[1] - logs[0], math.nan),
         busy=stable_busy.sum(axis=0),
     )
@@ -151,14 +152,14 @@ def _growth_faults(pod: PodSeries) -> dict[str, NDArray[np.bool_]]:
     values = np.concatenate([pod.counts, pod.busy], axis=1)
     infinite = np.isinf(values)
     values[infinite] = math.nan
-    highest = _highest(values, pod.lives)
+    highest = _highest(values, pod.counter_generation)
     # A cell that was there and is gone is a counter lost; one that is new began at zero. What
     # comes back is no growth either: nobody knows what happened to it in between.
     gone = np.isnan(values) & ~np.isnan(highest) & ~infinite
     faults: dict[str, NDArray[np.bool_]] = {}
     taken = np.zeros(len(gaps), dtype=bool)
     for reason, at in (
-        ("process restarted", np.diff(pod.lives) != 0),
+        ("process restarted", np.diff(pod.counter_generation) != 0),
         ("value not finite", _either_end(infinite)),
         ("counter went backwards", _either_end(values < highest)),
         ("counter disappeared", _either_end(gone)),
@@ -169,9 +170,13 @@ def _growth_faults(pod: PodSeries) -> dict[str, NDArray[np.bool_]]:
     return {reason: at for reason, at in faults.items() if at.any()}
 
 
-def _highest(values: Floats, lives: Floats) -> Floats:
+def _highest(values: Floats, counter_generation: Floats) -> Floats:
     """The largest value so far of each counter within its process; NaN before it was there."""
-    edges = [0, *(np.flatnonzero(np.diff(lives)) + 1).tolist(), len(lives)]
+    edges = [
+        0,
+        *(np.flatnonzero(np.diff(counter_generation)) + 1).tolist(),
+        len(counter_generation),
+    ]
     parts = [
         np.fmax.accumulate(values[first:last], axis=0) for first, last in itertools.pairwise(edges)
     ]

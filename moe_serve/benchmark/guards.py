@@ -7,15 +7,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from moe_serve.analysis.verdict import Check, Severity
-from moe_serve.benchmark.pairing import Floats, Paired
+from moe_serve.benchmark.pairing import Floats, PairedRuns
 from moe_serve.benchmark.protocol import Rules, spread
-from moe_serve.benchmark.results import Arm, BenchmarkRun
+from moe_serve.benchmark.results import BenchmarkArm, BenchmarkRun
 
 _Value = Callable[[BenchmarkRun], float | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Guard:
+class BenchmarkGuard:
     """A check that may do more than withhold a promotion.
 
     `harm` rolls back, `now` even before all pairs are there; `invalid` says that the comparison
@@ -28,16 +28,16 @@ class Guard:
     invalid: bool = False
 
 
-def failed_requests(layout: Paired) -> tuple[Guard, ...]:
+def failed_requests(layout: PairedRuns) -> tuple[BenchmarkGuard, ...]:
     """One guard an arm: no request may fail.
 
     A rate over the requests that were left is no rate of the same work, so a failing stable arm
     makes the comparison invalid; a canary that fails where the stable arm does not is harm.
     """
-    failed = {arm: _sum_failed(layout, arm) for arm in Arm}
-    stable_failed = bool(failed[Arm.STABLE][0])
+    failed = {arm: _sum_failed(layout, arm) for arm in BenchmarkArm}
+    stable_failed = bool(failed[BenchmarkArm.STABLE][0])
     return tuple(
-        Guard(
+        BenchmarkGuard(
             check=Check(
                 name=f"failed_requests_{arm.value}",
                 number=None if unknown else float(count),
@@ -45,7 +45,7 @@ def failed_requests(layout: Paired) -> tuple[Guard, ...]:
                 passed=count == 0 and not unknown,
                 detail=_failed_text(arm, count, unknown),
             ),
-            harm=arm is Arm.CANARY and count > 0,
+            harm=arm is BenchmarkArm.CANARY and count > 0,
             now=True,
             invalid=count > 0 and stable_failed,
         )
@@ -53,13 +53,13 @@ def failed_requests(layout: Paired) -> tuple[Guard, ...]:
     )
 
 
-def _sum_failed(layout: Paired, arm: Arm) -> tuple[int, int]:
+def _sum_failed(layout: PairedRuns, arm: BenchmarkArm) -> tuple[int, int]:
     """Failed requests of an arm, and the runs that do not tell."""
     runs = [run for (of, _, _), run in layout.runs.items() if of is arm]
     return sum(run.failed or 0 for run in runs), sum(run.failed is None for run in runs)
 
 
-def _failed_text(arm: Arm, count: int, unknown: int) -> str:
+def _failed_text(arm: BenchmarkArm, count: int, unknown: int) -> str:
     if count:
         return f"{count} requests of the {arm.value} arm failed"
     if unknown:
@@ -73,7 +73,7 @@ _ITL: tuple[str, _Value] = ("itl_p99", lambda run: run.latencies.itl_p99)
 _TPOT: tuple[str, _Value] = ("tpot_p99", lambda run: run.latencies.tpot_p99)
 
 
-def latencies(layout: Paired, rules: Rules) -> tuple[Guard, ...]:
+def latencies(layout: PairedRuns, rules: Rules) -> tuple[BenchmarkGuard, ...]:
     """p99 of the first token and between tokens: at most the limit worse, as a geomean over cells.
 
     Non-inferiority: only an upper end below the limit passes; a lower end above it is harm.
@@ -84,13 +84,13 @@ def latencies(layout: Paired, rules: Rules) -> tuple[Guard, ...]:
     )
 
 
-def _latency(name: str, ratios: Floats | None, rules: Rules) -> Guard:
+def _latency(name: str, ratios: Floats | None, rules: Rules) -> BenchmarkGuard:
     limit = math.log1p(rules.latency_harm)
     if ratios is None:
         check = Check(
             name=name, number=None, threshold=limit, passed=False, detail=f"no {name} in some run"
         )
-        return Guard(check=check)
+        return BenchmarkGuard(check=check)
     found = spread([float(row) for row in ratios.mean(axis=1)], rules.side)
     low, high = found.low(rules.rollback_side), found.hi
     passed = high is not None and high <= limit
@@ -101,13 +101,13 @@ def _latency(name: str, ratios: Floats | None, rules: Rules) -> Guard:
         text = f"{name} is at most {allowed} worse ({measured})"
     if harm:
         text = f"harm: {name} is more than {allowed} worse ({measured})"
-    return Guard(
+    return BenchmarkGuard(
         check=Check(name=name, number=high, threshold=limit, passed=passed, detail=text),
         harm=harm,
     )
 
 
-def order(layout: Paired) -> Check:
+def order(layout: PairedRuns) -> Check:
     """Each arm must begin as many pairs as the other, or what comes second always looks alike."""
     first = layout.first_arms()
     if first is None:
@@ -116,18 +116,18 @@ def order(layout: Paired) -> Check:
             detail="the results do not say when each run took place, so it is unknown whether the "
             "arms took turns",
         )  # fmt: skip
-    uneven = abs(2 * first.count(Arm.STABLE) - len(first))
+    uneven = abs(2 * first.count(BenchmarkArm.STABLE) - len(first))
     return Check(
         name="order",
         number=float(uneven),
         threshold=1.0,
         passed=uneven <= 1,
-        detail=f"the stable arm began {first.count(Arm.STABLE)} of {len(first)} pairs"
+        detail=f"the stable arm began {first.count(BenchmarkArm.STABLE)} of {len(first)} pairs"
         + ("" if uneven <= 1 else ": alternate which arm begins"),
     )
 
 
-def client_pace(layout: Paired, rules: Rules) -> Check:
+def client_pace(layout: PairedRuns, rules: Rules) -> Check:
     """A client that uses up its core measures itself."""
     shares = [run.client_busy for run in layout.runs.values() if run.client_busy is not None]
     worst = max(shares, default=None)
@@ -148,7 +148,7 @@ def client_pace(layout: Paired, rules: Rules) -> Check:
     )
 
 
-def cells_not_worse(layout: Paired, ratios: Floats, rules: Rules) -> Check:
+def cells_not_worse(layout: PairedRuns, ratios: Floats, rules: Rules) -> Check:
     """No single cell is clearly slower; the level is split over the cells (Bonferroni)."""
     limit = math.log1p(-rules.policy.cell_harm)
     side = rules.rollback_side / len(layout.cells)

@@ -4,21 +4,21 @@ from collections.abc import Sequence
 
 from moe_serve.analysis.checks import quality_check
 from moe_serve.analysis.policy import OnNoGain
-from moe_serve.analysis.validity import Evidence
+from moe_serve.analysis.validity import EvidenceGrade
 from moe_serve.analysis.verdict import Check, Verdict
 from moe_serve.benchmark import guards
 from moe_serve.benchmark.judgement import (
+    BenchmarkCellResult,
     BenchmarkJudgement,
-    CellResult,
     ShapeResult,
     Speed,
     claim_of,
 )
-from moe_serve.benchmark.pairing import Floats, Paired, Unpaired, paired
-from moe_serve.benchmark.protocol import PAIRS, Rules, Spread, spread
+from moe_serve.benchmark.pairing import Floats, PairedRuns, Unpaired, paired
+from moe_serve.benchmark.protocol import PAIRS, Rules, RunVariation, spread
 from moe_serve.benchmark.results import BenchmarkRun
-from moe_serve.quality.finding import QualityFinding, bound, under
-from moe_serve.quality.result import NoQuality, Outcome
+from moe_serve.quality.finding import QualityFinding, accept_if_bound, accept_if_policy
+from moe_serve.quality.result import NoQuality, QualityOutcome
 
 
 def judge_pairs(
@@ -29,7 +29,7 @@ def judge_pairs(
     Per pair, the log ratios of all cells are averaged (equal weights, as published claims do);
     the interval is Student's t over pairs. Swapping the arms negates theta exactly.
     """
-    quality = under(rules.policy.question, bound(quality))
+    quality = accept_if_policy(rules.policy.quality_policy, accept_if_bound(quality))
     layout = paired(runs)
     planned = _planned(runs, rules)
     if isinstance(layout, Unpaired):
@@ -42,7 +42,7 @@ def judge_pairs(
             speed=None,
             claim=claim_of(rules.claim, None),
             planned_pairs=planned,
-            evidence=Evidence.SINGLE_RUNS,
+            evidence=EvidenceGrade.SINGLE_RUNS,
             quality=quality.to_json(),
             checks=(_layout_check(layout.faults),),
         )
@@ -63,7 +63,7 @@ def judge_pairs(
         speed=speed,
         claim=claim_of(rules.claim, speed),
         planned_pairs=planned,
-        evidence=Evidence.PROBE if speed.overall.count > 1 else Evidence.SINGLE_RUNS,
+        evidence=EvidenceGrade.PROBE if speed.overall.count > 1 else EvidenceGrade.SINGLE_RUNS,
         quality=quality.to_json(),
         checks=(
             _layout_check(()),
@@ -90,8 +90,8 @@ def _layout_check(faults: tuple[str, ...]) -> Check:
     )
 
 
-def _speed(layout: Paired, ratios: Floats, rules: Rules) -> Speed:
-    def over(found: Floats) -> Spread:
+def _speed(layout: PairedRuns, ratios: Floats, rules: Rules) -> Speed:
+    def over(found: Floats) -> RunVariation:
         return spread([float(value) for value in found], rules.side)
 
     shapes = sorted({cell.shape for cell in layout.cells})
@@ -105,7 +105,7 @@ def _speed(layout: Paired, ratios: Floats, rules: Rules) -> Speed:
             for shape in shapes
         ),
         cells=tuple(
-            CellResult(cell=cell, spread=over(ratios[:, at]))
+            BenchmarkCellResult(cell=cell, spread=over(ratios[:, at]))
             for at, cell in enumerate(layout.cells)
         ),
         across_cells=over(ratios.mean(axis=0)),
@@ -162,7 +162,7 @@ def _decide(
     speed: Speed,
     rules: Rules,
     quality: QualityFinding | NoQuality,
-    held: tuple[guards.Guard, ...],
+    held: tuple[guards.BenchmarkGuard, ...],
     checks: tuple[Check, ...],
 ) -> tuple[Verdict, str]:
     shown = speed.text()
@@ -184,7 +184,7 @@ def _on_speed(
     speed: Speed,
     rules: Rules,
     quality: QualityFinding | NoQuality,
-    held: tuple[guards.Guard, ...],
+    held: tuple[guards.BenchmarkGuard, ...],
     checks: tuple[Check, ...],
 ) -> tuple[Verdict, str]:
     shown, policy = speed.text(), rules.policy
@@ -206,10 +206,10 @@ def _on_speed(
 
 
 def _failed(quality: QualityFinding | NoQuality) -> bool:
-    return isinstance(quality, QualityFinding) and quality.outcome is Outcome.FAILED
+    return isinstance(quality, QualityFinding) and quality.outcome is QualityOutcome.FAILED
 
 
 def _answers_wanting(quality: QualityFinding | NoQuality) -> list[str]:
-    if isinstance(quality, QualityFinding) and quality.outcome is Outcome.PASSED:
+    if isinstance(quality, QualityFinding) and quality.outcome is QualityOutcome.PASSED:
         return []
     return [f"the answers are not shown to be the same: {quality.reason}"]

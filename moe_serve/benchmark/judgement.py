@@ -4,10 +4,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from moe_serve.analysis.validity import Evidence
+from moe_serve.analysis.validity import EvidenceGrade
 from moe_serve.analysis.verdict import Check, Severity, Verdict
-from moe_serve.benchmark.protocol import Spread
-from moe_serve.benchmark.results import Cell, Shape
+from moe_serve.benchmark.protocol import RunVariation
+from moe_serve.benchmark.results import BenchmarkCell, Shape
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,15 +15,15 @@ class ShapeResult:
     """The geomean over one shape's concurrencies."""
 
     shape: Shape
-    spread: Spread
+    spread: RunVariation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CellResult:
+class BenchmarkCellResult:
     """One cell over all pairs."""
 
-    cell: Cell
-    spread: Spread
+    cell: BenchmarkCell
+    spread: RunVariation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,13 +35,13 @@ class Speed:
     with one number a cell allows.
     """
 
-    overall: Spread
+    overall: RunVariation
     shapes: tuple[ShapeResult, ...]
-    cells: tuple[CellResult, ...]
-    across_cells: Spread
+    cells: tuple[BenchmarkCellResult, ...]
+    across_cells: RunVariation
 
     @property
-    def shown(self) -> Spread:
+    def shown(self) -> RunVariation:
         """What a reader is shown: over the pairs, else, with one run each, over the cells."""
         return self.across_cells if self.overall.lo is None else self.overall
 
@@ -72,7 +72,7 @@ class Speed:
         }
 
 
-def _cell_json(result: CellResult) -> dict[str, object]:
+def _cell_json(result: BenchmarkCellResult) -> dict[str, object]:
     cell = result.cell
     return {
         "isl": cell.shape.input_tokens,
@@ -117,7 +117,7 @@ class BenchmarkJudgement:
     speed: Speed | None
     claim: Claim
     planned_pairs: int
-    evidence: Evidence
+    evidence: EvidenceGrade
     quality: Mapping[str, object]
     checks: tuple[Check, ...]
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from moe_serve.benchmark.fields import optional_int
-from moe_serve.benchmark.results import Arm, Cell, Shape
+from moe_serve.benchmark.results import BenchmarkArm, BenchmarkCell, Shape
 from moe_serve.errors import UsageError
 
 _SHAPE = re.compile(r"(\d+)(k)(\d+)(k)|(\d+)(k?)x(\d+)(k?)")
@@ -21,20 +21,20 @@ _KEYS = {"c": "conc", "conc": "conc", "tp": "tp", "p": "pair", "pair": "pair"}
 class ArmNames:
     """How the results name the two arms."""
 
-    stable: str = Arm.STABLE.value
-    canary: str = Arm.CANARY.value
+    stable: str = BenchmarkArm.STABLE.value
+    canary: str = BenchmarkArm.CANARY.value
 
     def __post_init__(self) -> None:
         """Refuse one name for two arms."""
         if self.stable == self.canary:
             raise UsageError(f"--stable and --canary are both {self.stable!r}; name two arms")
 
-    def arm(self, name: str, source: str) -> Arm:
+    def arm(self, name: str, source: str) -> BenchmarkArm:
         """The arm of that name."""
         if name == self.stable:
-            return Arm.STABLE
+            return BenchmarkArm.STABLE
         if name == self.canary:
-            return Arm.CANARY
+            return BenchmarkArm.CANARY
         raise UsageError(
             f"{source}: arm {name!r} is neither {self.stable!r} nor {self.canary!r}; name the "
             "arms with --stable and --canary"
@@ -45,8 +45,8 @@ class ArmNames:
 class Labels:
     """What identifies one run, and over how many GPUs its tokens are divided."""
 
-    arm: Arm
-    cell: Cell
+    arm: BenchmarkArm
+    cell: BenchmarkCell
     pair: int | None
     gpus: int
 
@@ -83,7 +83,7 @@ def labels(
         raise UsageError(_missing(source, "arm", "arm=canary", f"{names.canary}-..."))
     return Labels(
         arm=names.arm(arm, source),
-        cell=Cell(
+        cell=BenchmarkCell(
             shape=Shape(input_tokens=found["isl"], output_tokens=found["osl"]),
             concurrency=found["conc"],
         ),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from moe_serve.benchmark.results import Arm, BenchmarkRun, Cell, Latencies
+from moe_serve.benchmark.results import BenchmarkArm, BenchmarkCell, BenchmarkRun, Latencies
 
 Floats = NDArray[np.float64]
 # Clients that count tokens by tokenizing the text again come out a little different.
@@ -15,52 +15,53 @@ TOKENS_TOLERANCE = 0.01
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Paired:
+class PairedRuns:
     """Both arms in every cell of every pair; `runs` is keyed by (arm, cell, pair).
 
     `labelled` is False for single runs that no pair holds together, as a published table has.
     """
 
-    cells: tuple[Cell, ...]
+    cells: tuple[BenchmarkCell, ...]
     pairs: tuple[int, ...]
-    runs: Mapping[tuple[Arm, Cell, int], BenchmarkRun]
+    runs: Mapping[tuple[BenchmarkArm, BenchmarkCell, int], BenchmarkRun]
     labelled: bool
 
-    def first_arms(self) -> tuple[Arm, ...] | None:
+    def first_arms(self) -> tuple[BenchmarkArm, ...] | None:
         """Which arm began each pair; None if the runs do not tell when they ran."""
-        found: list[Arm] = []
+        found: list[BenchmarkArm] = []
         for pair in self.pairs:
             times = {
-                arm: [self.runs[arm, cell, pair].started for cell in self.cells] for arm in Arm
+                arm: [self.runs[arm, cell, pair].started for cell in self.cells]
+                for arm in BenchmarkArm
             }
             if any(time is None for row in times.values() for time in row):
                 return None
             first = {arm: min(t for t in row if t is not None) for arm, row in times.items()}
-            found.append(min(Arm, key=lambda arm: first[arm]))
+            found.append(min(BenchmarkArm, key=lambda arm: first[arm]))
         return tuple(found)
 
     def one_arm_at_a_time(self) -> bool:
         """Whether all runs of one arm came before all of the other, over two pairs or more."""
-        ended: dict[Arm, list[float]] = {
+        ended: dict[BenchmarkArm, list[float]] = {
             arm: [run.started for (of, _, _), run in self.runs.items() if of is arm and run.started]
-            for arm in Arm
+            for arm in BenchmarkArm
         }
-        stable, canary = ended[Arm.STABLE], ended[Arm.CANARY]
+        stable, canary = ended[BenchmarkArm.STABLE], ended[BenchmarkArm.CANARY]
         if len(self.pairs) < 2 or not (stable and canary):
             return False
         return max(stable) < min(canary) or max(canary) < min(stable)
 
     def log_ratios(self, value: Callable[[BenchmarkRun], float | None]) -> Floats | None:
         """log(canary / stable), shape (pairs, cells); None if any run lacks the value."""
-        found: dict[Arm, list[list[float]]] = {}
-        for arm in Arm:
+        found: dict[BenchmarkArm, list[list[float]]] = {}
+        for arm in BenchmarkArm:
             rows = [[value(self.runs[arm, c, p]) for c in self.cells] for p in self.pairs]
             known = [[number for number in row if number is not None] for row in rows]
             if any(len(row) != len(self.cells) for row in known):
                 return None
             found[arm] = known
-        ratio: Floats = np.log(np.asarray(found[Arm.CANARY])) - np.log(
-            np.asarray(found[Arm.STABLE])
+        ratio: Floats = np.log(np.asarray(found[BenchmarkArm.CANARY])) - np.log(
+            np.asarray(found[BenchmarkArm.STABLE])
         )
         return ratio
 
@@ -72,10 +73,10 @@ class Unpaired:
     faults: tuple[str, ...]
 
 
-def paired(runs: Sequence[BenchmarkRun]) -> Paired | Unpaired:
+def paired(runs: Sequence[BenchmarkRun]) -> PairedRuns | Unpaired:
     """Lay out the runs; every cell must be there once for each arm and pair."""
     arms = {run.arm for run in runs}
-    if missing := [arm.value for arm in Arm if arm not in arms]:
+    if missing := [arm.value for arm in BenchmarkArm if arm not in arms]:
         return Unpaired(faults=(f"no run of arm {' and '.join(missing)}",))
     labelled = {run.pair is not None for run in runs}
     if len(labelled) > 1:
@@ -85,7 +86,7 @@ def paired(runs: Sequence[BenchmarkRun]) -> Paired | Unpaired:
         )
     numbered = [(run, run.pair or 1) for run in runs]
     counted = Counter((run.arm, run.cell, pair) for run, pair in numbered)
-    found = Paired(
+    found = PairedRuns(
         cells=tuple(sorted({run.cell for run in runs})),
         pairs=tuple(sorted({pair for _, pair in numbered})),
         runs={(run.arm, run.cell, pair): run for run, pair in numbered},
@@ -97,7 +98,7 @@ def paired(runs: Sequence[BenchmarkRun]) -> Paired | Unpaired:
     return Unpaired(faults=faults) if faults else found
 
 
-def _apart(found: Paired) -> tuple[str, ...]:
+def _apart(found: PairedRuns) -> tuple[str, ...]:
     if not found.one_arm_at_a_time():
         return ()
     return (
@@ -106,14 +107,14 @@ def _apart(found: Paired) -> tuple[str, ...]:
     )
 
 
-def _twice(counted: Mapping[tuple[Arm, Cell, int], int]) -> tuple[str, ...]:
+def _twice(counted: Mapping[tuple[BenchmarkArm, BenchmarkCell, int], int]) -> tuple[str, ...]:
     many = [f"{a.value} {c} pair {p}" for (a, c, p), count in counted.items() if count > 1]
     return (f"more than one run of {_listed(many)}",) if many else ()
 
 
 def _copies(runs: Sequence[BenchmarkRun]) -> tuple[str, ...]:
     """Two runs never agree in every figure: what does is one run, and no evidence of another."""
-    seen: dict[tuple[Arm, Cell, float, Latencies], str] = {}
+    seen: dict[tuple[BenchmarkArm, BenchmarkCell, float, Latencies], str] = {}
     found: list[str] = []
     for run in runs:
         key = (run.arm, run.cell, run.tput_per_gpu, run.latencies)
@@ -123,23 +124,23 @@ def _copies(runs: Sequence[BenchmarkRun]) -> tuple[str, ...]:
     return (f"the same figures twice: {_listed(found)}; remove the copies",) if found else ()
 
 
-def _holes(found: Paired) -> tuple[str, ...]:
+def _holes(found: PairedRuns) -> tuple[str, ...]:
     holes = [
         f"{arm.value} {cell} pair {pair}"
         for pair in found.pairs
         for cell in found.cells
-        for arm in Arm
+        for arm in BenchmarkArm
         if (arm, cell, pair) not in found.runs
     ]
     return (f"unequal cells: no run of {_listed(holes)}",) if holes else ()
 
 
-def _other_work(found: Paired) -> tuple[str, ...]:
+def _other_work(found: PairedRuns) -> tuple[str, ...]:
     """Rates of unequal work say nothing: the answers must be as long in both arms."""
     faults: list[str] = []
     for pair in found.pairs:
         for cell in found.cells:
-            runs = [found.runs[arm, cell, pair] for arm in Arm]
+            runs = [found.runs[arm, cell, pair] for arm in BenchmarkArm]
             stable, canary = (run.output_tokens for run in runs)
             # Failed requests lack tokens too; they have a guard of their own.
             if any(run.failed for run in runs):

@@ -52,7 +52,7 @@ class Rules:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Spread:
+class RunVariation:
     """A mean log ratio of n values; a single value has no spread, so it has no ends.
 
     `error` is the mean's standard error. The ends are Student's t with n - 1 degrees of freedom.
@@ -106,7 +106,7 @@ class Spread:
         }
 
 
-def spread(values: Sequence[float], side: float) -> Spread:
+def spread(values: Sequence[float], side: float) -> RunVariation:
     """The mean of values that are taken as independent.
 
     Pairs are: a drift of the machine moves both arms of a pair alike, and the ratio drops it.
@@ -115,7 +115,7 @@ def spread(values: Sequence[float], side: float) -> Spread:
     count = len(values)
     mean = math.fsum(values) / count
     if count < 2:
-        return Spread(count=count, theta=mean, error=None, side=side)
+        return RunVariation(count=count, theta=mean, error=None, side=side)
     squares = math.fsum((value - mean) ** 2 for value in values)
     error = math.sqrt(squares / (count - 1) / count)
-    return Spread(count=count, theta=mean, error=error, side=side)
+    return RunVariation(count=count, theta=mean, error=error, side=side)

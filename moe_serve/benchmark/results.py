@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 
-class Arm(StrEnum):
+class BenchmarkArm(StrEnum):
     """The two sides of a comparison; they differ in one thing only."""
 
     STABLE = "stable"
@@ -26,7 +26,7 @@ class Shape:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
-class Cell:
+class BenchmarkCell:
     """A shape at a fixed number of requests in flight."""
 
     shape: Shape
@@ -62,8 +62,8 @@ class BenchmarkRun:
     (the client's processor seconds a second: near 1 the client sets the pace).
     """
 
-    arm: Arm
-    cell: Cell
+    arm: BenchmarkArm
+    cell: BenchmarkCell
     pair: int | None
     tput_per_gpu: float
     latencies: Latencies

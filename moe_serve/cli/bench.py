@@ -14,8 +14,8 @@ from moe_serve.cli.parsing import add_output, at_least
 from moe_serve.errors import UsageError
 
 if TYPE_CHECKING:
-    from moe_serve.benchmark.load.run import Bench
-    from moe_serve.benchmark.results import Cell
+    from moe_serve.benchmark.load.run import BenchmarkRunner
+    from moe_serve.benchmark.results import BenchmarkCell
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -106,17 +106,20 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _bench(args: argparse.Namespace) -> "Bench":
+def _bench(args: argparse.Namespace) -> "BenchmarkRunner":
     from moe_serve.benchmark.load.client import Endpoint
     from moe_serve.benchmark.load.plan import Workload
-    from moe_serve.benchmark.load.run import Bench
-    from moe_serve.benchmark.results import Arm
+    from moe_serve.benchmark.load.run import BenchmarkRunner
+    from moe_serve.benchmark.results import BenchmarkArm
 
     key = _api_key(args.api_key_file)
-    urls = {Arm.STABLE: _url("--stable", args.stable), Arm.CANARY: _url("--canary", args.canary)}
-    return Bench(
+    urls = {
+        BenchmarkArm.STABLE: _url("--stable", args.stable),
+        BenchmarkArm.CANARY: _url("--canary", args.canary),
+    }
+    return BenchmarkRunner(
         endpoints={arm: Endpoint(url=url, api_key=key) for arm, url in urls.items()},
-        images={Arm.STABLE: args.stable_image, Arm.CANARY: args.canary_image},
+        images={BenchmarkArm.STABLE: args.stable_image, BenchmarkArm.CANARY: args.canary_image},
         load=Workload(
             cells=_cells(args.shapes, args.concurrency),
             pairs=args.pairs,
@@ -155,9 +158,9 @@ def _api_key(path: Path | None) -> str | None:
     return key
 
 
-def _cells(shapes: str, concurrency: str) -> "tuple[Cell, ...]":
+def _cells(shapes: str, concurrency: str) -> "tuple[BenchmarkCell, ...]":
     from moe_serve.benchmark.labels import shape_of
-    from moe_serve.benchmark.results import Cell
+    from moe_serve.benchmark.results import BenchmarkCell
 
     found = {text: shape_of(text) for text in shapes.split(",")}
     for text, shape in found.items():
@@ -170,7 +173,7 @@ def _cells(shapes: str, concurrency: str) -> "tuple[Cell, ...]":
     return tuple(
         sorted(
             {
-                Cell(shape=shape, concurrency=int(slot))
+                BenchmarkCell(shape=shape, concurrency=int(slot))
                 for shape in found.values()
                 if shape is not None
                 for slot in slots

@@ -14,7 +14,7 @@ from moe_serve.cli.canary_inputs import (
     policy_flag,
     quality,
     quality_flag,
-    registration,
+    read_analysis_plan,
     source,
     source_flags,
     window,
@@ -47,7 +47,9 @@ def add_verbs(parser: argparse.ArgumentParser) -> None:
     _run(plan, _plan)
 
     calibrate = verbs.add_parser("calibrate", help="the policy's noise figures, from an A/A run")
-    calibrate.description = "Prints the parts `calibration` and `spread` of a policy, as YAML."
+    calibrate.description = (
+        "Prints the parts `calibration` and `pod_variation` of a policy, as YAML."
+    )
     policy_flag(calibrate)
     source_flags(calibrate)
     window_flags(calibrate)
@@ -144,8 +146,8 @@ def _calibrate(args: argparse.Namespace) -> int:
 
     past = source(args)
     start, end = window(args, past)
-    found = calibrate(past.history(start, end), registration(args))
-    known, spread = found.calibration, found.spread
+    found = calibrate(past.history(start, end), read_analysis_plan(args))
+    known, pod_variation = found.calibration, found.pod_variation
     parts: dict[str, dict[str, float]] = {
         "calibration": {
             "block_variance": float(f"{known.block_variance:.4g}"),
@@ -153,20 +155,27 @@ def _calibrate(args: argparse.Namespace) -> int:
             "autocorrelation": round(known.autocorrelation, 3),
         }
     }
-    if spread is not None:
+    if pod_variation is not None:
         parts["spread"] = {
-            "gpu_sd": float(f"{spread.gpu_sd:.3g}"),
-            "gpu_freedom": spread.gpu_freedom,
+            "gpu_sd": float(f"{pod_variation.gpu_sd:.3g}"),
+            "gpu_freedom": pod_variation.gpu_freedom,
         }
     if args.output == "json":
-        _print_json({**parts, "apart": found.apart, "advised_seconds": found.advised_seconds})
+        _print_json(
+            {
+                **parts,
+                "mean_log_ratio": found.mean_log_ratio,
+                "advised_seconds": found.advised_seconds,
+            }
+        )
         return 0
     lines = [
-        f"# A/A over {known.hours:.1f} h: the arms lay {math.expm1(found.apart):+.2%} apart, "
-        f"a block's noise is {math.sqrt(known.block_variance):.2%}",
+        f"# A/A over {known.hours:.1f} h: the arms differ by "
+        f"{math.expm1(found.mean_log_ratio):+.2%}, the standard deviation per block is "
+        f"{math.sqrt(known.block_variance):.2%}",
         *(f"{name}: {json.dumps(part)}" for name, part in parts.items()),
     ]
-    if spread is None:
+    if pod_variation is None:
         lines.append("# spread: it takes two pods or more that ran the same batch sizes")
     if found.advised_seconds > known.block_seconds:
         lines.append(
@@ -182,7 +191,7 @@ def _found(args: argparse.Namespace) -> "Findings":
 
     past = source(args)
     start, end = window(args, past)
-    return examine(past.history(start, end), registration(args), quality(args)())
+    return examine(past.history(start, end), read_analysis_plan(args), quality(args)())
 
 
 def _judge(args: argparse.Namespace) -> int:
@@ -217,7 +226,7 @@ def _report(args: argparse.Namespace) -> int:
     past = source(args)
     start, end = window(args, past)
     history = past.history(start, end)
-    found = examine(history, registration(args), quality(args)())
+    found = examine(history, read_analysis_plan(args), quality(args)())
     created = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
     data = comparison_report(history, found, created=created)
     try:
@@ -243,13 +252,13 @@ def _replay(args: argparse.Namespace) -> int:
     from moe_serve.analysis.comparison import examine
     from moe_serve.analysis.verdict import Verdict
 
-    past, registered, answers = source(args), registration(args), quality(args)()
+    past, analysis_plan, answers = source(args), read_analysis_plan(args), quality(args)()
     start, end = window(args, past)
     history = past.history(start, end)
-    length = registered.cut.block_seconds
+    length = analysis_plan.blocking.block_seconds
     code = Verdict.KEEP_GOING.exit_code
     for blocks in range(1, int((end - start) // length) + 1):
-        found = examine(history.until(start + blocks * length), registered, answers)
+        found = examine(history.until(start + blocks * length), analysis_plan, answers)
         judgement = found.judgement
         if args.output == "json":
             _print_json(found.to_json())
@@ -303,8 +312,8 @@ def _check_audit(args: argparse.Namespace) -> int:
 def _plan(args: argparse.Namespace) -> int:
     from moe_serve.analysis.planning import outlook
 
-    registered = registration(args)
-    known = registered.calibration
+    analysis_plan = read_analysis_plan(args)
+    known = analysis_plan.calibration
     if args.block_noise is None and known is None:
         raise UsageError(
             "--block-noise: how noisy is a block? Take it from an A/A run, or put the run's "
@@ -314,7 +323,7 @@ def _plan(args: argparse.Namespace) -> int:
     if known is not None and args.block_noise is None:
         variance = known.block_variance
     rows = [
-        outlook(registered, block_variance=variance, gain=math.log(args.gain), pods=pods)
+        outlook(analysis_plan, block_variance=variance, gain=math.log(args.gain), pods=pods)
         for pods in _PODS
     ]
     if args.output == "json":
@@ -322,9 +331,9 @@ def _plan(args: argparse.Namespace) -> int:
 
         _print_json({"pods": [asdict(row) for row in rows]})
         return 0
-    hours = registered.deadline_seconds / 3600
+    hours = analysis_plan.deadline_seconds / 3600
     sys.stdout.write(
-        f"a true gain of {args.gain - 1:+.1%}, a margin of {registered.policy.margin:+.1%}, "
+        f"a true gain of {args.gain - 1:+.1%}, a margin of {analysis_plan.policy.margin:+.1%}, "
         f"{hours:g} h at most\n\n"
         "pods an arm   promoted   half of them after   smallest gain promoted at 80 %\n"
     )
@@ -345,7 +354,7 @@ def _serve(args: argparse.Namespace) -> int:
     return serve(
         source=None if exporters else source(args),
         exporters=tuple(exporters or ()),
-        registered=registration(args),
+        analysis_plan=read_analysis_plan(args),
         quality=quality(args),
         started=time.time() if args.start is None else moment("--start", args.start),
         host=host.strip("[]"),

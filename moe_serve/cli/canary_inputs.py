@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from moe_serve.errors import UsageError
 
 if TYPE_CHECKING:
-    from moe_serve.analysis.comparison import Registration
-    from moe_serve.judge.watch import Source
+    from moe_serve.analysis.comparison import AnalysisPlan
+    from moe_serve.judge.watch import HistorySource
     from moe_serve.quality.finding import QualityFinding
     from moe_serve.quality.result import NoQuality
 
@@ -68,7 +68,7 @@ def quality_flag(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def registration(args: argparse.Namespace) -> "Registration":
+def read_analysis_plan(args: argparse.Namespace) -> "AnalysisPlan":
     """The rules in the policy file, or the built-in ones."""
     from moe_serve.config import policy_file as registration_file
 
@@ -120,12 +120,12 @@ def with_policy(args: argparse.Namespace) -> argparse.Namespace:
     return found
 
 
-def source(args: argparse.Namespace) -> "Source":
+def source(args: argparse.Namespace) -> "HistorySource":
     """The source that has a past."""
-    from moe_serve.sources.assemble import Arms
+    from moe_serve.sources.assemble import ArmSelector
 
     args = with_policy(args)
-    arms = Arms(label=args.arm_label, stable=args.stable, canary=args.canary)
+    arms = ArmSelector(label=args.arm_label, stable=args.stable, canary=args.canary)
     if args.history is not None:
         from moe_serve.sources.recorded import RecordedFile
 
@@ -152,7 +152,7 @@ def source(args: argparse.Namespace) -> "Source":
     )
 
 
-def window(args: argparse.Namespace, found: "Source") -> tuple[float, float]:
+def window(args: argparse.Namespace, found: "HistorySource") -> tuple[float, float]:
     """The asked-for window; of a recorded file its own span is the default."""
     from moe_serve.sources.recorded import RecordedFile
 

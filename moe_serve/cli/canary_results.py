@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from moe_serve.cli.canary_inputs import quality, registration, with_policy
+from moe_serve.cli.canary_inputs import quality, read_analysis_plan, with_policy
 from moe_serve.cli.parsing import at_least
 from moe_serve.errors import UsageError
 
@@ -55,19 +55,27 @@ def rules(args: argparse.Namespace) -> "Rules":
     from moe_serve.analysis.series import CellKind
     from moe_serve.benchmark.protocol import Rules
 
-    registered = registration(args)
+    analysis_plan = read_analysis_plan(args)
     for key, rule, fault in (
-        ("strata", registered.batches, "do not tell batch sizes"),
-        ("weights", registered.weights, "do not tell batch sizes"),
-        ("guards", registered.guards, "have a rule of their own for p99 latencies, and no other"),
-        ("speed.primary", registered.policy.primary is CellKind.KERNEL, "do not tell kernel times"),
+        ("strata", analysis_plan.batches, "do not tell batch sizes"),
+        ("weights", analysis_plan.weights, "do not tell batch sizes"),
+        (
+            "guards",
+            analysis_plan.guards,
+            "have a rule of their own for p99 latencies, and no other",
+        ),
+        (
+            "speed.primary",
+            analysis_plan.policy.primary is CellKind.KERNEL,
+            "do not tell kernel times",
+        ),
     ):
         if rule:
             raise UsageError(
                 f"--policy {args.policy}: {key}: benchmark results {fault}; leave it out to judge "
                 "them"
             )
-    return Rules(policy=registered.policy, claim=args.claim, pairs=args.pairs)
+    return Rules(policy=analysis_plan.policy, claim=args.claim, pairs=args.pairs)
 
 
 def judge_results(args: argparse.Namespace) -> int:

@@ -17,7 +17,7 @@ from moe_serve.cli.canary_inputs import (
     policy_flag,
     quality,
     quality_flag,
-    registration,
+    read_analysis_plan,
     source,
     source_flags,
     with_policy,
@@ -26,14 +26,14 @@ from moe_serve.cli.parsing import Verb, at_least
 from moe_serve.errors import UsageError
 
 if TYPE_CHECKING:
-    from moe_serve.analysis.comparison import Findings, Registration
+    from moe_serve.analysis.comparison import AnalysisPlan, Findings
     from moe_serve.cli.controller_assembly import JudgeThread
-    from moe_serve.controller.load import Measured
+    from moe_serve.controller.load import PrometheusLoad
     from moe_serve.controller.run import Thread
     from moe_serve.kubernetes.api import Api
     from moe_serve.kubernetes.store import Store
-    from moe_serve.rollout.plan import Plan
-    from moe_serve.rollout.state import State
+    from moe_serve.rollout.plan import RolloutPlan
+    from moe_serve.rollout.state import RolloutState
 
 _ROUNDING = 1e-6
 
@@ -107,10 +107,10 @@ def _abort_flags(abort: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from moe_serve.cli.controller_assembly import Wanted, assemble
+    from moe_serve.cli.controller_assembly import ControllerSettings, assemble
     from moe_serve.config import rollout_file as plan_file
     from moe_serve.controller import failpoints
-    from moe_serve.controller.listeners import Audited, hook
+    from moe_serve.controller.notifiers import AuditNotifier, hook
     from moe_serve.judge.audit import Audit
     from moe_serve.kubernetes.api import connect
 
@@ -124,19 +124,19 @@ def _run(args: argparse.Namespace) -> int:
         )
         if path is not None
     ]
-    audited = [Audited(log)] if log else []
-    wanted = Wanted(
+    audited = [AuditNotifier(log)] if log else []
+    settings = ControllerSettings(
         plan=plan,
         active=args.active,
         every=float(args.every),
-        me=args.identity or socket.gethostname(),
+        identity=args.identity or socket.gethostname(),
         failpoint=failpoints.parse(os.environ.get("MOE_SERVE_FAILPOINT", "")),
     )
     judge = _judge(args, plan, log.append if log else None)
     load = _load(args)
     api = connect(args.namespace, args.context, os.environ.get("KUBECONFIG"))
     beside: list[Thread] = [*hooks, *([load] if load else [])]
-    runner, threads = assemble(api, wanted, judge, [*audited, *hooks], beside, load)
+    runner, threads = assemble(api, settings, judge, [*audited, *hooks], beside, load)
     logging.basicConfig(
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s"
     )
@@ -148,11 +148,11 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _judge(
-    args: argparse.Namespace, plan: "Plan", log: "Callable[[Findings, float], None] | None"
+    args: argparse.Namespace, plan: "RolloutPlan", log: "Callable[[Findings, float], None] | None"
 ) -> "Callable[[Callable[[], None]], JudgeThread]":
     from moe_serve.config.policy_file import load_declared
     from moe_serve.controller.judges import Asked, Judging
-    from moe_serve.rollout.weights import Arm
+    from moe_serve.rollout.weights import Track
 
     if args.judge is not None:
         if "://" not in args.judge:
@@ -161,13 +161,13 @@ def _judge(
             url=args.judge,
             every=min(float(args.every), 10.0),
             fresh_seconds=plan.patience.blind_seconds,
-            on_word=wake,
+            on_result=wake,
         )
     told = with_policy(args)
     if told.exporter:
         raise UsageError("exporters have no past to replay: use --prometheus, or --judge URL")
     if plan.baseline:
-        of_baseline = {"baseline", plan.arms[Arm.BASELINE].label}
+        of_baseline = {"baseline", plan.arms[Track.BASELINE].label}
         named = args.stable or (args.policy and "stable" in load_declared(args.policy).arms)
         if named and told.stable not in of_baseline:
             raise UsageError(
@@ -176,7 +176,7 @@ def _judge(
                 f"value ({', '.join(sorted(of_baseline))})"
             )
         args.stable = told.stable if named else "baseline"
-    found, rules, answers = source(args), registration(args), quality(args)
+    found, rules, answers = source(args), read_analysis_plan(args), quality(args)
     _shares_agree(plan, rules)
 
     def audited(findings: "Findings") -> None:
@@ -185,31 +185,31 @@ def _judge(
 
     return lambda wake: Judging(
         source=found,
-        registered=rules,
+        analysis_plan=rules,
         quality=answers,
         every=float(args.judge_every),
-        on_word=wake,
+        on_result=wake,
         on_judged=audited,
     )
 
 
-def _shares_agree(plan: "Plan", rules: "Registration") -> None:
+def _shares_agree(plan: "RolloutPlan", rules: "AnalysisPlan") -> None:
     """What the judge expects of the requests' split is what the plan's steps make of it."""
     planned = {
         step.weights.canary / (step.weights.canary + (step.weights.baseline or step.weights.stable))
         for step in plan.steps
     }
-    wanted = rules.canary_share
-    if wanted is not None and any(abs(share - wanted) > _ROUNDING for share in planned):
+    settings = rules.canary_share
+    if settings is not None and any(abs(share - settings) > _ROUNDING for share in planned):
         shares = ", ".join(f"{share:.3g}" for share in sorted(planned))
         raise UsageError(
-            f"--policy: validity.canary_share is {wanted:g}, the plan's steps give the canary "
+            f"--policy: validity.canary_share is {settings:g}, the plan's steps give the canary "
             f"{shares} of the compared arms' requests; make them agree, or leave it out"
         )
 
 
-def _load(args: argparse.Namespace) -> "Measured | None":
-    from moe_serve.controller.load import Measured
+def _load(args: argparse.Namespace) -> "PrometheusLoad | None":
+    from moe_serve.controller.load import PrometheusLoad
     from moe_serve.sources.prometheus import Prometheus
 
     query = args.load_query
@@ -218,7 +218,7 @@ def _load(args: argparse.Namespace) -> "Measured | None":
     found = source(args) if with_policy(args).prometheus else None
     if not isinstance(found, Prometheus):
         raise UsageError("--load-query: it is asked of --prometheus URL, which is not given")
-    return Measured(ask=lambda: found.number(query), every=float(args.every))
+    return PrometheusLoad(ask=lambda: found.number(query), every=float(args.every))
 
 
 def _address(text: str) -> tuple[str, int]:
@@ -228,7 +228,7 @@ def _address(text: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
-def _kept(args: argparse.Namespace) -> "tuple[Plan, Store, State, str]":
+def _kept(args: argparse.Namespace) -> "tuple[RolloutPlan, Store, RolloutState, str]":
     """The last is what a look failed for: a state that cannot be written does not say that."""
     from moe_serve.cli.controller_assembly import state_name
     from moe_serve.config import rollout_file as plan_file
@@ -255,8 +255,8 @@ def _kept(args: argparse.Namespace) -> "tuple[Plan, Store, State, str]":
 
 def _status(args: argparse.Namespace) -> int:
     from moe_serve.config import rollout_file as plan_file
-    from moe_serve.controller.asking import ask
-    from moe_serve.controller.screen import screen, to_json
+    from moe_serve.controller.state_client import ask
+    from moe_serve.controller.status_text import screen, to_json
 
     if args.controller:
         plan = plan_file.load(args.plan)
@@ -274,11 +274,11 @@ def _approve(args: argparse.Namespace) -> int:
     from moe_serve.kubernetes.store import APPROVE
 
     _, store, state, _ = _kept(args)
-    if state.hold is None or not state.hold.cause.approvable:
-        why = f"held for {state.hold.cause}" if state.hold else f"in {state.phase}"
+    if state.hold is None or not state.hold.reason.approvable:
+        why = f"held for {state.hold.reason}" if state.hold else f"in {state.phase}"
         raise UsageError(f"nothing to approve: the rollout is {why}")
     store.ask(APPROVE, str(state.hold.revision))
-    return _said(args, state, "approved", str(state.hold.cause))
+    return _said(args, state, "approved", str(state.hold.reason))
 
 
 def _abort(args: argparse.Namespace) -> int:
@@ -291,7 +291,7 @@ def _abort(args: argparse.Namespace) -> int:
     return _said(args, state, "aborted", str(state.phase))
 
 
-def _said(args: argparse.Namespace, state: "State", what: str, of: str) -> int:
+def _said(args: argparse.Namespace, state: "RolloutState", what: str, of: str) -> int:
     if args.output == "json":
         sys.stdout.write(json.dumps({"rollout": state.rollout, what: of}) + "\n")
     else:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from moe_serve.cli.parsing import add_output, at_least
 from moe_serve.errors import UsageError
-from moe_serve.preflight.checks import Check, Outcome, all_pass, skip, to_text
+from moe_serve.preflight.checks import PreflightCheck, PreflightOutcome, all_pass, skip, to_text
 from moe_serve.telemetry.place import DEFAULT_RECORD_DIR, RECORD_DIR
 
 _BEFORE, _PROOF = "before the model", "with --proof"
@@ -87,7 +87,7 @@ def _refuse_mixture(args: argparse.Namespace) -> None:
         raise UsageError(f"{', '.join(given)}: only with --proof, which asks the running workers")
 
 
-def _proof(args: argparse.Namespace) -> Sequence[Check]:
+def _proof(args: argparse.Namespace) -> Sequence[PreflightCheck]:
     from moe_serve.preflight.proof import check_proof
     from moe_serve.telemetry.record import read_records
 
@@ -100,7 +100,7 @@ def _proof(args: argparse.Namespace) -> Sequence[Check]:
     return (*checks, check_health(args.url))
 
 
-def _before(args: argparse.Namespace) -> Iterable[Check]:
+def _before(args: argparse.Namespace) -> Iterable[PreflightCheck]:
     from moe_serve.padding.shapes import Parallelism
     from moe_serve.preflight.models import find_model
     from moe_serve.preflight.pod import Pod, check_pod
@@ -120,7 +120,7 @@ def _before(args: argparse.Namespace) -> Iterable[Check]:
     )
 
 
-def _without(names: Sequence[str], checks: Iterable[Check]) -> Sequence[Check]:
+def _without(names: Sequence[str], checks: Iterable[PreflightCheck]) -> Sequence[PreflightCheck]:
     found = list(checks)
     unknown = set(names) - {check.name for check in found}
     if unknown:
@@ -128,7 +128,7 @@ def _without(names: Sequence[str], checks: Iterable[Check]) -> Sequence[Check]:
         raise UsageError(f"--skip {', '.join(sorted(unknown))}: no such check; there are {known}")
     return [
         skip(check.name, f"--skip; it would say {check.outcome.value}: {check.detail}")
-        if check.name in names and check.outcome is not Outcome.SKIP
+        if check.name in names and check.outcome is not PreflightOutcome.SKIP
         else check
         for check in found
     ]

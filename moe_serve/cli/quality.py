@@ -22,8 +22,8 @@ from moe_serve.cli.quality_inputs import (
 from moe_serve.errors import ProbeError, UsageError
 
 if TYPE_CHECKING:
-    from moe_serve.probe.run import Gate
-    from moe_serve.probe.server import Server
+    from moe_serve.probe.run import GateResult
+    from moe_serve.probe.server import ProbedServer
 
 EXIT_CODES = {"passed": 0, "failed": 10, "undecided": 20}
 _ARMS = ("stable", "canary")
@@ -125,12 +125,12 @@ def _probe(args: argparse.Namespace) -> int:
     return EXIT_CODES[gate.outcome.value]
 
 
-async def _asked(args: argparse.Namespace) -> "Gate":
-    from moe_serve.probe.exporter import Exporter
-    from moe_serve.probe.server import Server
+async def _asked(args: argparse.Namespace) -> "GateResult":
+    from moe_serve.probe.exporter import ExporterClient
+    from moe_serve.probe.server import ProbedServer
 
     named = {
-        arm: Exporter(f"--{arm}-exporter", url)
+        arm: ExporterClient(f"--{arm}-exporter", url)
         if (url := getattr(args, f"{arm}_exporter"))
         else None
         for arm in (*_ARMS, "traffic")
@@ -148,8 +148,8 @@ async def _asked(args: argparse.Namespace) -> "Gate":
         raise UsageError("--traffic-exporter: belongs to `traffic` in --concurrency")
     found = concurrencies(args.concurrency, traffic.batch if traffic else None)
     async with (
-        Server("--stable", args.stable, top=args.top, exporter=named["stable"]) as stable,
-        Server("--canary", args.canary, top=args.top, exporter=named["canary"]) as canary,
+        ProbedServer("--stable", args.stable, top=args.top, exporter=named["stable"]) as stable,
+        ProbedServer("--canary", args.canary, top=args.top, exporter=named["canary"]) as canary,
     ):
         ask = _identical if args.mode == "identical" else _non_inferior
         gate = await ask(args, stable, canary, found)
@@ -159,15 +159,18 @@ async def _asked(args: argparse.Namespace) -> "Gate":
 
 
 async def _identical(
-    args: argparse.Namespace, stable: "Server", canary: "Server", concurrency: Sequence[int]
-) -> "Gate":
+    args: argparse.Namespace,
+    stable: "ProbedServer",
+    canary: "ProbedServer",
+    concurrency: Sequence[int],
+) -> "GateResult":
     from moe_serve.probe import reference, rounds, run
-    from moe_serve.quality.identical import Plan
+    from moe_serve.quality.identical import ProbePlan
 
     return await run.identical(
         stable,
         canary,
-        Plan(
+        ProbePlan(
             cells=rounds.cells(concurrency),
             rounds=args.rounds,
             epsilon_nats=args.epsilon,
@@ -181,8 +184,11 @@ async def _identical(
 
 
 async def _non_inferior(
-    args: argparse.Namespace, stable: "Server", canary: "Server", concurrency: Sequence[int]
-) -> "Gate":
+    args: argparse.Namespace,
+    stable: "ProbedServer",
+    canary: "ProbedServer",
+    concurrency: Sequence[int],
+) -> "GateResult":
     from moe_serve.probe import exams, run
     from moe_serve.quality.noninferior import TaskPlan
 
@@ -219,11 +225,11 @@ def _record(args: argparse.Namespace) -> int:
 
 async def _store(args: argparse.Namespace) -> str:
     from moe_serve.probe import exams, reference, run
-    from moe_serve.probe.server import Server
+    from moe_serve.probe.server import ProbedServer
 
     if args.file.exists():
         raise UsageError(f"--file {args.file}: exists; a reference is made once, name another")
-    async with Server("--server", args.server, top=args.top) as server:
+    async with ProbedServer("--server", args.server, top=args.top) as server:
         if args.mode == "identical":
             made = await run.record(server, texts(args), source=server.url)
             reference.write(args.file, made)

@@ -6,15 +6,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from moe_serve.analysis.comparison import Registration
+from moe_serve.analysis.comparison import AnalysisPlan
 from moe_serve.analysis.guards import Guard, GuardKind
-from moe_serve.analysis.noise import Calibration, Design, Spread
+from moe_serve.analysis.noise import Calibration, Design, PodVariation
 from moe_serve.analysis.policy import OnNoGain, Policy, Uncovered
 from moe_serve.analysis.series import Cell, CellKind
-from moe_serve.analysis.windows import Cut
+from moe_serve.analysis.windows import BlockingScheme
 from moe_serve.config.strict_yaml import first_fault, read
 from moe_serve.errors import UsageError
-from moe_serve.quality.finding import LEVELS, Mode
+from moe_serve.quality.finding import LEVELS, QualityMode
 from moe_serve.sources.declared import ArmsPart, Declared, SourcePart, declared
 
 _ROUNDING = 1e-6
@@ -94,7 +94,7 @@ class _Validity(_Part):
 
 
 class _Quality(_Part):
-    mode: Mode = Field(Mode.IDENTICAL, description="how the answers are compared")
+    mode: QualityMode = Field(QualityMode.IDENTICAL, description="how the answers are compared")
     epsilon_nats: float = Field(
         0.005, gt=0, le=1, description="a token; sameness is shown below it"
     )
@@ -169,7 +169,7 @@ def json_schema() -> dict[str, Any]:
     return _Document.model_json_schema()
 
 
-def load(path: Path) -> Registration:
+def load(path: Path) -> AnalysisPlan:
     """The registration that a policy file states.
 
     Raises:
@@ -200,7 +200,7 @@ def _validated(document: Any, name: str) -> _Document:
         raise UsageError(f"{name}: {first_fault(error, _Document)}") from error
 
 
-def parse(document: Any, name: str) -> Registration:
+def parse(document: Any, name: str) -> AnalysisPlan:
     """The registration in a document as YAML gives it; `name` is for messages.
 
     Raises:
@@ -209,11 +209,13 @@ def parse(document: Any, name: str) -> Registration:
     found = _validated(document, name)
     declared(found.arms, found.source, name, Path())
     spread, known = found.spread, found.calibration
-    if found.quality.items is not None and found.quality.mode is not Mode.NON_INFERIOR:
+    if found.quality.items is not None and found.quality.mode is not QualityMode.NON_INFERIOR:
         raise UsageError(
             f"{name}: quality.items: only a task has items; set quality.mode to non-inferior"
         )
-    other = {Mode.IDENTICAL: "margin", Mode.NON_INFERIOR: "epsilon_nats"}[found.quality.mode]
+    other = {QualityMode.IDENTICAL: "margin", QualityMode.NON_INFERIOR: "epsilon_nats"}[
+        found.quality.mode
+    ]
     # Values files are laid over each other: the other mode's default says nothing new.
     if getattr(found.quality, other) != _Quality.model_fields[other].default:
         raise UsageError(
@@ -225,7 +227,7 @@ def parse(document: Any, name: str) -> Registration:
             f"{name}: spread.start_sd: a crossover takes out the GPUs' part alone; state how far "
             "process starts lie apart (above 0), from an A/A run with restarts"
         )
-    return Registration(
+    return AnalysisPlan(
         policy=Policy(
             **found.speed.model_dump(),
             max_void_share=found.validity.max_void_share,
@@ -237,10 +239,10 @@ def parse(document: Any, name: str) -> Registration:
             quality_items=found.quality.items,
             quality_alpha=found.quality.alpha or LEVELS[found.quality.mode],
         ),
-        cut=_cut(found.blocks, name),
+        blocking=_blocking_scheme(found.blocks, name),
         deadline_seconds=found.deadline_hours * 3600,
         design=found.design,
-        spread=Spread(
+        pod_variation=PodVariation(
             gpu_sd=spread.gpu_sd,
             gpu_freedom=spread.gpu_freedom or math.inf,
             start_sd=spread.start_sd,
@@ -266,9 +268,9 @@ def parse(document: Any, name: str) -> Registration:
     )
 
 
-def _cut(blocks: _Blocks, name: str) -> Cut:
+def _blocking_scheme(blocks: _Blocks, name: str) -> BlockingScheme:
     try:
-        return Cut(
+        return BlockingScheme(
             block_seconds=blocks.seconds,
             window_seconds=blocks.window_seconds,
             min_count=blocks.min_count,

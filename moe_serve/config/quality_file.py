@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from moe_serve.config.strict_json import read as read_json
 from moe_serve.config.strict_yaml import first_fault
 from moe_serve.errors import UsageError
-from moe_serve.quality.finding import Mode, QualityFinding, finding
-from moe_serve.quality.result import NoQuality, Outcome
+from moe_serve.quality.finding import QualityFinding, QualityMode, finding
+from moe_serve.quality.result import NoQuality, QualityOutcome
 
 
 class _Part(BaseModel):
@@ -77,8 +77,8 @@ class _Document(_Part):
 
     at: float = Field(gt=0, description="when it ended, seconds since the epoch")
     arms: _Arms
-    mode: Mode = Field(strict=False)
-    outcome: Outcome = Field(strict=False)
+    mode: QualityMode = Field(strict=False)
+    outcome: QualityOutcome = Field(strict=False)
     reason: str
     at_any_bound: bool = Field(False, description="whether it fails for what no bound allows")
     number: float | None
@@ -118,7 +118,7 @@ def read(path: Path) -> QualityFinding | NoQuality:
             f"{name}: not what `quality probe --output json` writes: "
             f"{first_fault(error, _Document)}"
         ) from error
-    if told.outcome is Outcome.PASSED and (fault := _unshown(told)):
+    if told.outcome is QualityOutcome.PASSED and (fault := _unshown(told)):
         raise UsageError(f"{name}: says passed, and {fault}; probe again")
     try:
         return finding(body)
@@ -128,7 +128,7 @@ def read(path: Path) -> QualityFinding | NoQuality:
 
 def _unshown(told: _Document) -> str | None:
     """What a pass claims and its own figures do not show."""
-    if told.mode is Mode.IDENTICAL:
+    if told.mode is QualityMode.IDENTICAL:
         uppers = [cell.upper for cell in told.cells or ()]
         known = [upper for upper in uppers if upper is not None]
         if not known or len(known) < len(uppers):

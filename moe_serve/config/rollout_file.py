@@ -8,18 +8,18 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from moe_serve.config.strict_yaml import first_fault, read
 from moe_serve.errors import UsageError
 from moe_serve.rollout.plan import (
-    ArmPlan,
     Capacity,
     Gateway,
     Need,
     Owner,
     Patience,
-    Plan,
     Promotion,
+    RolloutPlan,
     RoutePlan,
     Step,
+    TrackPlan,
 )
-from moe_serve.rollout.weights import ALL, Arm, Weights
+from moe_serve.rollout.weights import ALL, Track, Weights
 
 # As Kubernetes names Services; one below its 63 leaves room for suffixes of ours.
 _Name = Annotated[str, Field(pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$", max_length=50)]
@@ -103,7 +103,7 @@ class _Document(_Part):
     patience: _Patience = _Patience()
 
 
-def load(path: Path) -> Plan:
+def load(path: Path) -> RolloutPlan:
     """The plan in a file.
 
     Raises:
@@ -112,7 +112,7 @@ def load(path: Path) -> Plan:
     return parse(read(path, "--plan"), f"--plan {path}")
 
 
-def parse(document: Any, name: str) -> Plan:
+def parse(document: Any, name: str) -> RolloutPlan:
     """The plan in a document as YAML gives it; `name` is for messages.
 
     Raises:
@@ -128,13 +128,13 @@ def parse(document: Any, name: str) -> Plan:
         raise UsageError(f"{name}: {error}") from error
 
 
-def _plan(found: _Document) -> Plan:
-    arms = {Arm(name): part for name, part in found.arms if part is not None}
-    return Plan(
+def _plan(found: _Document) -> RolloutPlan:
+    arms = {Track(name): part for name, part in found.arms if part is not None}
+    return RolloutPlan(
         name=found.name,
         route=_route(found),
         arms={
-            arm: ArmPlan(
+            arm: TrackPlan(
                 service=part.service,
                 label=part.label or part.service,
                 port=part.port,

@@ -22,14 +22,14 @@ METRICS = {
     "arm_info": Metric(
         help="Which arm, by its pods' label, has which role in the plan; 1.", labels=("role", "arm")
     ),
-    "looks_total": Metric(help="Looks at the cluster.", type="counter"),
-    "errors_total": Metric(help="Looks that failed.", type="counter"),
+    "reconciles_total": Metric(help="InterimAnalyses at the cluster.", type="counter"),
+    "errors_total": Metric(help="InterimAnalyses that failed.", type="counter"),
     "last_look_timestamp_seconds": Metric(help="When it looked last."),
     "leader": Metric(help="1: this controller leads."),
-    "trouble": Metric(
+    "reason": Metric(
         help="1 for the trouble that keeps the rollout from going on; `fault` too while looks "
         "fail.",
-        labels=("trouble",),
+        labels=("reason",),
     ),
     "phase": _one_of("phase"),
     "verdict": _one_of("verdict"),

@@ -6,7 +6,16 @@ from dataclasses import dataclass
 
 from moe_serve.errors import UsageError
 
-WRITES = ("state", "route.create", "route.weights", "events", "told", "lease", "audit", "webhook")
+WRITES = (
+    "state",
+    "route.create",
+    "route.weights",
+    "events",
+    "notified",
+    "lease",
+    "audit",
+    "webhook",
+)
 NAMES = tuple(f"{write}.{side}" for write in WRITES for side in ("before", "after"))
 
 

@@ -10,15 +10,20 @@ from typing import Any
 
 import httpx
 
-from moe_serve.analysis.comparison import Findings, Registration
+from moe_serve.analysis.comparison import AnalysisPlan, Findings
 from moe_serve.analysis.verdict import Verdict
-from moe_serve.controller.words import word_of
+from moe_serve.controller.judge_json import judge_result_of
 from moe_serve.errors import MoeServeError
-from moe_serve.judge.watch import Source, Watch
-from moe_serve.quality.finding import QualityFinding, about, bound, under
+from moe_serve.judge.watch import ComparisonWatch, HistorySource
+from moe_serve.quality.finding import (
+    QualityFinding,
+    accept_if_bound,
+    accept_if_policy,
+    accept_if_same_pods,
+)
 from moe_serve.quality.result import NoQuality
-from moe_serve.rollout.observation import NoWord, Word
-from moe_serve.rollout.state import Phase, State
+from moe_serve.rollout.observation import JudgeResult, JudgeUnavailable
+from moe_serve.rollout.state import RolloutPhase, RolloutState
 
 _LOG = logging.getLogger(__name__)
 _ANSWER_SECONDS = 5.0
@@ -33,18 +38,20 @@ class Asked:
     url: str
     every: float
     fresh_seconds: float
-    on_word: Callable[[], None]
+    on_result: Callable[[], None]
     client: httpx.Client = field(
         default_factory=lambda: httpx.Client(timeout=_ANSWER_SECONDS, trust_env=False)
     )
-    _word: Word | NoWord = field(default_factory=lambda: NoWord(reason="not asked yet"))
+    _judge_result: JudgeResult | JudgeUnavailable = field(
+        default_factory=lambda: JudgeUnavailable(reason="not asked yet")
+    )
 
-    def word(self, state: State) -> Word | NoWord:
+    def judge_result(self, state: RolloutState) -> JudgeResult | JudgeUnavailable:
         """What it said last, as long as that is fresh."""
         del state
-        known = self._word
-        if isinstance(known, Word) and time.time() - known.judged_at > self.fresh_seconds:
-            return NoWord(reason="it judged too long ago")
+        known = self._judge_result
+        if isinstance(known, JudgeResult) and time.time() - known.judged_at > self.fresh_seconds:
+            return JudgeUnavailable(reason="it judged too long ago")
         return known
 
     def run(self, stop: threading.Event) -> None:
@@ -55,20 +62,24 @@ class Asked:
 
     def ask(self) -> None:
         """Ask once."""
-        before = self._word
+        before = self._judge_result
         try:
             answer = self.client.get(f"{self.url.rstrip('/')}/v1/verdict")
             answer.raise_for_status()
             body: dict[str, Any] = answer.json()
-            self._word = word_of(body, now=time.time(), fresh_seconds=self.fresh_seconds)
+            self._judge_result = judge_result_of(
+                body, now=time.time(), fresh_seconds=self.fresh_seconds
+            )
         except (httpx.HTTPError, ValueError, AttributeError) as error:
-            self._word = NoWord(reason=f"{self.url} does not answer ({type(error).__name__})")
-        if _differs(before, self._word):
-            self.on_word()
+            self._judge_result = JudgeUnavailable(
+                reason=f"{self.url} does not answer ({type(error).__name__})"
+            )
+        if _differs(before, self._judge_result):
+            self.on_result()
 
 
-def _differs(before: Word | NoWord, after: Word | NoWord) -> bool:
-    if isinstance(before, NoWord) or isinstance(after, NoWord):
+def _differs(before: JudgeResult | JudgeUnavailable, after: JudgeResult | JudgeUnavailable) -> bool:
+    if isinstance(before, JudgeUnavailable) or isinstance(after, JudgeUnavailable):
         return before != after
     return (before.verdict, before.quality) != (after.verdict, after.quality)
 
@@ -82,26 +93,28 @@ class Judging:
     hold, or in it, the pods may have been others.
     """
 
-    source: Source
-    registered: Registration
+    source: HistorySource
+    analysis_plan: AnalysisPlan
     quality: Callable[[], QualityFinding | NoQuality]
     every: float
-    on_word: Callable[[], None]
+    on_result: Callable[[], None]
     on_judged: Callable[[Findings], None] | None = None
     clock: Callable[[], float] = time.time
-    _watch: Watch | None = None
-    _wait: tuple[Phase, float] | None = None
+    _watch: ComparisonWatch | None = None
+    _wait: tuple[RolloutPhase, float] | None = None
     _waits_since: float = math.inf
     _learned: "_Learned | None" = None
     _fault: str | None = None
     _asked: float = -math.inf
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def word(self, state: State) -> Word | NoWord:
+    def judge_result(self, state: RolloutState) -> JudgeResult | JudgeUnavailable:
         """The last look's verdict; before the steps, the comparison of answers alone."""
         began = self._began(state)
         with self._lock:
-            waits = (state.phase, state.phase_since) if state.stage is Phase.QUALITY else None
+            waits = (
+                (state.phase, state.phase_since) if state.stage is RolloutPhase.QUALITY else None
+            )
             if waits != self._wait:
                 self._wait, self._learned, self._fault = waits, None, None
                 self._waits_since = self.clock() if waits else math.inf
@@ -109,17 +122,17 @@ class Judging:
                 self._watch = None
                 return self._answers()
             if self._watch is None or self._watch.started != began:
-                self._watch = Watch(
+                self._watch = ComparisonWatch(
                     source=self.source,
-                    registered=self.registered,
+                    analysis_plan=self.analysis_plan,
                     quality=self.quality,
                     started=began,
                     clock=self.clock,
                     on_judged=self.on_judged,
                 )
             watch = self._watch
-        fresh = self.registered.policy.blind_seconds
-        return word_of(watch.answer().to_json(), now=self.clock(), fresh_seconds=fresh)
+        fresh = self.analysis_plan.policy.blind_seconds
+        return judge_result_of(watch.answer().to_json(), now=self.clock(), fresh_seconds=fresh)
 
     def run(self, stop: threading.Event) -> None:
         """Judge until stopped, once a comparison has begun; no error ends it."""
@@ -128,7 +141,7 @@ class Judging:
                 watch, since = self._watch, self._waits_since
             if watch is not None:
                 watch.judge()
-                self.on_word()
+                self.on_result()
             elif (
                 self.clock() - self._over >= since and time.monotonic() - self._asked >= self.every
             ):
@@ -136,8 +149,8 @@ class Judging:
                 self.learn()
             stop.wait(self.every if watch is not None else min(1.0, self.every))
 
-    def _began(self, state: State) -> float | None:
-        if state.stage in (Phase.PENDING, Phase.QUALITY):
+    def _began(self, state: RolloutState) -> float | None:
+        if state.stage in (RolloutPhase.PENDING, RolloutPhase.QUALITY):
             return None
         if state.comparison_since is not None:
             return state.comparison_since
@@ -146,7 +159,7 @@ class Judging:
 
     @property
     def _over(self) -> float:
-        return max(_LEARN_SECONDS, self.registered.cut.window_seconds)
+        return max(_LEARN_SECONDS, self.analysis_plan.blocking.window_seconds)
 
     def learn(self) -> None:
         """Ask the source what the pods say of their configuration now."""
@@ -164,16 +177,18 @@ class Judging:
             fault = f"{type(error).__name__}: {error}"
         with self._lock:
             self._learned, self._fault = learned, fault
-        self.on_word()
+        self.on_result()
 
-    def _answers(self) -> Word | NoWord:
+    def _answers(self) -> JudgeResult | JudgeUnavailable:
         if self._fault is not None:
-            return NoWord(reason=self._fault)
+            return JudgeUnavailable(reason=self._fault)
         try:
-            found = under(self.registered.policy.question, self._of_these_pods())
+            found = accept_if_policy(
+                self.analysis_plan.policy.quality_policy, self._of_these_pods()
+            )
         except MoeServeError as error:
-            return NoWord(reason=str(error))
-        return Word(
+            return JudgeUnavailable(reason=str(error))
+        return JudgeResult(
             verdict=Verdict.KEEP_GOING,
             reason="the comparison begins with the first step",
             quality=found.outcome if isinstance(found, QualityFinding) else None,
@@ -182,12 +197,12 @@ class Judging:
         )
 
     def _of_these_pods(self) -> QualityFinding | NoQuality:
-        found, learned = bound(self.quality()), self._learned
+        found, learned = accept_if_bound(self.quality()), self._learned
         if isinstance(found, NoQuality):
             return found
         if learned is not None and learned.start >= self._waits_since:
-            if 0 <= self.clock() - learned.at <= self.registered.policy.blind_seconds:
-                return about(found, learned.facts)
+            if 0 <= self.clock() - learned.at <= self.analysis_plan.policy.blind_seconds:
+                return accept_if_same_pods(found, learned.facts)
             lacks = "nobody could be asked for too long"
         else:
             lacks = "nobody was asked yet"

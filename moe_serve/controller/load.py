@@ -11,7 +11,7 @@ _LOG = logging.getLogger(__name__)
 
 
 @dataclass(slots=True, kw_only=True)
-class Measured:
+class PrometheusLoad:
     """A query that gives the whole traffic in pods kept fully busy; `ask` runs it."""
 
     ask: Callable[[], float | None]
@@ -25,10 +25,10 @@ class Measured:
     def run(self, stop: threading.Event) -> None:
         """Ask until stopped."""
         while not stop.is_set():
-            self.look()
+            self.reconcile()
             stop.wait(self.every)
 
-    def look(self) -> None:
+    def reconcile(self) -> None:
         """Ask once."""
         try:
             found = self.ask()

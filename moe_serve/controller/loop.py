@@ -10,55 +10,55 @@ from moe_serve.errors import RolloutError
 from moe_serve.rollout.actions import Action, CreateRoute, Decision, SetWeights
 from moe_serve.rollout.decide import decide
 from moe_serve.rollout.observation import (
-    ArmSeen,
     Observation,
     RouteAbsent,
     RouteForeign,
     RouteSeen,
+    TrackStatus,
 )
-from moe_serve.rollout.plan import Plan
+from moe_serve.rollout.plan import RolloutPlan
 from moe_serve.rollout.ports import (
-    Alarm,
     Arms,
     Judge,
     Leadership,
-    Listener,
-    Load,
+    Notifier,
     Route,
     Store,
-    Stored,
+    StoredRollout,
+    TrafficLoad,
+    WarningSink,
 )
-from moe_serve.rollout.state import State, initial
-from moe_serve.rollout.weights import Arm
+from moe_serve.rollout.state import RolloutState, initial
+from moe_serve.rollout.weights import Track
 
 _LOG = logging.getLogger(__name__)
 _CLOCK_SET_SECONDS = 5.0
-_TOLD_AFTER = 2  # looks that failed in a row
+_WARN_AFTER = 2  # looks that failed in a row
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Looked:
+class ReconcileResult:
     """What came of a look. `again`: something changed, so look at once."""
 
-    leads: bool
-    state: State | None
+    is_leader: bool
+    state: RolloutState | None
     again: bool
     error: str = ""
 
 
 @dataclass(slots=True, kw_only=True)
 class Controller:
-    """Everything that it does, it does in `look`, in one thread."""
+    """Everything that it does, it does in `reconcile`, in one thread."""
 
-    plan: Plan
+    plan: RolloutPlan
     route: Route
     arms: Arms
     store: Store
     leadership: Leadership
     judge: Judge
-    load: Load | None = None
-    listeners: Sequence[Listener] = ()
-    alarm: Alarm | None = None
+    load: TrafficLoad | None = None
+    notifiers: Sequence[Notifier] = ()
+    alarm: WarningSink | None = None
     failpoint: Failpoint = field(default_factory=Failpoint)
     clock: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic
@@ -67,34 +67,34 @@ class Controller:
     _refused: str = ""
     _failures: int = 0
     _error: str = ""
-    _said: str = ""
-    _unsaid: tuple[str, float] | None = None
+    _warned: str = ""
+    _pending_warning: tuple[str, float] | None = None
 
-    def look(self) -> Looked:
+    def reconcile(self) -> ReconcileResult:
         """Look once, and do what follows."""
-        looked = self._looked()
-        over = looked.state is not None and looked.state.phase.final
-        self._cry(looked.error if over or not looked.leads else "")
-        return looked
+        result = self._reconcile()
+        over = result.state is not None and result.state.phase.final
+        self._emit_warning_event(result.error if over or not result.is_leader else "")
+        return result
 
-    def _looked(self) -> Looked:
-        state: State | None = None
+    def _reconcile(self) -> ReconcileResult:
+        state: RolloutState | None = None
         try:
             self.failpoint("lease.before")
-            leads = self.leadership.take()
+            is_leader = self.leadership.take()
             self.failpoint("lease.after")
             kept = self.store.load()
             state = kept.state
-            if not leads:
+            if not is_leader:
                 self._failed = self._refused = ""
-                return Looked(leads=False, state=state, again=False)
+                return ReconcileResult(is_leader=False, state=state, again=False)
             return self._lead(kept)
         except RolloutError as error:
             _LOG.warning("look failed: %s", error)
             self._failed = self._refused = ""
-            return Looked(leads=False, state=state, again=False, error=str(error))
+            return ReconcileResult(is_leader=False, state=state, again=False, error=str(error))
 
-    def _cry(self, error: str) -> None:
+    def _emit_warning_event(self, error: str) -> None:
         """What no history tells, an Event does, once for each cause, when the API server takes it.
 
         A state that cannot be read or written tells of nothing, and one that is final of nothing
@@ -103,37 +103,39 @@ class Controller:
         self._failures = self._failures + 1 if error else 0
         lasts, self._error = error == self._error, error
         if not error:
-            self._said = ""
-        elif self._failures == _TOLD_AFTER or (
-            self._failures > _TOLD_AFTER and lasts and error != self._said
+            self._warned = ""
+        elif self._failures == _WARN_AFTER or (
+            self._failures > _WARN_AFTER and lasts and error != self._warned
         ):
-            self._said, self._unsaid = error, (error, self.clock())
-        if self._unsaid is None or self.alarm is None:
+            self._warned, self._pending_warning = error, (error, self.clock())
+        if self._pending_warning is None or self.alarm is None:
             return
         try:
-            self.alarm.warn(*self._unsaid)
+            self.alarm.warn(*self._pending_warning)
         except RolloutError as refused:
             _LOG.warning("no Event of that: %s", refused)
             if error:
                 return
-        self._unsaid = None
+        self._pending_warning = None
 
-    def _lead(self, kept: Stored) -> Looked:
+    def _lead(self, kept: StoredRollout) -> ReconcileResult:
         state, now = self._current(kept.state), self.clock()
         seen = self._observe(state, kept)
         decision = decide(self.plan, state, seen, now)
         # Of another rollout nothing was told yet, whatever was of the last.
         same = kept.state is not None and kept.state.rollout == decision.state.rollout
-        before = kept.told if same else {}
+        before = kept.notified if same else {}
         if decision.state != kept.state:
             self._log(state, decision.state)
             self._write("state", lambda: self.store.save(decision.state, before))
         failed = self._acted(decision)
-        told = self._tell(decision.state, before)
-        if told != before:
-            self._write("told", lambda: self.store.save(decision.state, told))
+        notified = self._notify(decision.state, before)
+        if notified != before:
+            self._write("notified", lambda: self.store.save(decision.state, notified))
         changed = decision.state != kept.state or bool(decision.actions)
-        return Looked(leads=True, state=decision.state, again=changed and not failed, error=failed)
+        return ReconcileResult(
+            is_leader=True, state=decision.state, again=changed and not failed, error=failed
+        )
 
     def _acted(self, decision: Decision) -> str:
         """Why the route could not be written; empty if it was, or need not be.
@@ -152,15 +154,15 @@ class Controller:
         self._failed, self._refused = failed, failed if self._failed else ""
         return failed
 
-    def _current(self, kept: State | None) -> State:
+    def _current(self, kept: RolloutState | None) -> RolloutState:
         """The state to go on with; a rollout that is over makes room for another plan's."""
         if kept is None or (kept.phase.final and kept.plan != self.plan.digest):
             return initial(self.plan, self.clock())
         return kept
 
-    def _observe(self, state: State, kept: Stored) -> Observation:
+    def _observe(self, state: RolloutState, kept: StoredRollout) -> Observation:
         faults = []
-        arms: Mapping[Arm, ArmSeen] = {}
+        arms: Mapping[Track, TrackStatus] = {}
         route: RouteSeen | RouteAbsent | RouteForeign = RouteForeign(detail="not read")
         try:
             arms = self.arms.seen()
@@ -173,8 +175,8 @@ class Controller:
         return Observation(
             route=route,
             arms=arms,
-            word=self.judge.word(state),
-            person=kept.person,
+            judge_result=self.judge.judge_result(state),
+            human_request=kept.human_request,
             load_pods=self.load.pods() if self.load else None,
             clock_jump_seconds=self._clock_jump(),
             faults=tuple(faults),
@@ -188,7 +190,7 @@ class Controller:
         self._offset = offset
         return jump if abs(jump) > _CLOCK_SET_SECONDS else 0.0
 
-    def _act(self, action: Action, state: State) -> None:
+    def _act(self, action: Action, state: RolloutState) -> None:
         name, write = {
             CreateRoute: ("route.create", self.route.create),
             SetWeights: ("route.weights", self.route.set_weights),
@@ -196,24 +198,24 @@ class Controller:
         self._write(name, lambda: write(action.weights, rollout=state.rollout, stamp=action.stamp))
         _LOG.info("route %s: %s", self.plan.route.name, action.weights)
 
-    def _tell(self, state: State, before: Mapping[str, int]) -> dict[str, int]:
+    def _notify(self, state: RolloutState, before: Mapping[str, int]) -> dict[str, int]:
         """Tell what is new; who cannot be told now is told at a later look."""
-        told = dict(before)
-        for listener in self.listeners:
+        notified = dict(before)
+        for notifier in self.notifiers:
             for entry in state.history:
-                if entry.revision <= told.get(listener.name, 0):
+                if entry.revision <= notified.get(notifier.name, 0):
                     continue
-                self.failpoint(f"{listener.name.partition(':')[0]}.before")
+                self.failpoint(f"{notifier.name.partition(':')[0]}.before")
                 try:
-                    done = listener.tell(state.rollout, entry)
+                    done = notifier.notify(state.rollout, entry)
                 except RolloutError as error:
-                    _LOG.warning("%s not told: %s", listener.name, error)
+                    _LOG.warning("%s not told: %s", notifier.name, error)
                     done = False
-                self.failpoint(f"{listener.name.partition(':')[0]}.after")
+                self.failpoint(f"{notifier.name.partition(':')[0]}.after")
                 if not done:
                     break
-                told[listener.name] = entry.revision
-        return told
+                notified[notifier.name] = entry.revision
+        return notified
 
     def _write(self, name: str, write: Callable[[], None]) -> None:
         """A write, if we still lead for certain."""
@@ -223,7 +225,7 @@ class Controller:
         write()
         self.failpoint(f"{name}.after")
 
-    def _log(self, before: State, after: State) -> None:
+    def _log(self, before: RolloutState, after: RolloutState) -> None:
         for entry in after.history:
             if entry.revision > before.revision:
                 _LOG.info("%s %s: %s", entry.kind, entry.title, entry.detail)

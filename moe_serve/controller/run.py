@@ -57,8 +57,8 @@ class Runner:
 
     def _once(self) -> None:
         self.wake.clear()
-        looked = self.controller.look()
-        self.status.note(looked)
-        if looked.again:
+        result = self.controller.reconcile()
+        self.status.note(result)
+        if result.again:
             return
-        self.wake.wait(_SOON_SECONDS if looked.error else self.every)
+        self.wake.wait(_SOON_SECONDS if result.error else self.every)

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from moe_serve.rollout.observation import Person, RouteAbsent, RouteForeign, RouteSeen
-from moe_serve.rollout.ports import Route, Stored
-from moe_serve.rollout.state import State
+from moe_serve.rollout.observation import HumanRequest, RouteAbsent, RouteForeign, RouteSeen
+from moe_serve.rollout.ports import Route, StoredRollout
+from moe_serve.rollout.state import RolloutState
 from moe_serve.rollout.weights import Weights
 
 
@@ -38,20 +38,22 @@ class ShadowRoute:
 class ShadowStore:
     """A state that ends with the process."""
 
-    kept: Stored = field(default_factory=Stored)
-    person: Callable[[], Person] = Person
+    kept: StoredRollout = field(default_factory=StoredRollout)
+    human_request: Callable[[], HumanRequest] = HumanRequest
 
-    def load(self) -> Stored:
+    def load(self) -> StoredRollout:
         """What was kept."""
-        return Stored(state=self.kept.state, told=self.kept.told, person=self.person())
+        return StoredRollout(
+            state=self.kept.state, notified=self.kept.notified, human_request=self.human_request()
+        )
 
-    def save(self, state: State, told: Mapping[str, int]) -> None:
+    def save(self, state: RolloutState, notified: Mapping[str, int]) -> None:
         """Keep it."""
-        self.kept = Stored(state=state, told=dict(told))
+        self.kept = StoredRollout(state=state, notified=dict(notified))
 
 
 @dataclass(slots=True)
-class Alone:
+class ShadowLeadership:
     """A shadow leads itself; there may be many."""
 
     holds: bool = True

@@ -9,48 +9,48 @@ from typing import Any
 
 from moe_serve.analysis.verdict import Verdict
 from moe_serve.controller.catalogue import METRICS, PREFIX
-from moe_serve.controller.loop import Looked
+from moe_serve.controller.loop import ReconcileResult
 from moe_serve.errors import UsageError
-from moe_serve.rollout.plan import Plan
-from moe_serve.rollout.state import Phase, State, Trouble
-from moe_serve.rollout.stored import to_json as stored_json
-from moe_serve.rollout.weights import Arm
+from moe_serve.rollout.plan import RolloutPlan
+from moe_serve.rollout.state import HoldReason, RolloutPhase, RolloutState
+from moe_serve.rollout.state_json import to_json as stored_json
+from moe_serve.rollout.weights import Track
 
 
 @dataclass(slots=True, kw_only=True)
 class Status:
     """What the last looks gave; written by the loop, read by the web server."""
 
-    plan: Plan
+    plan: RolloutPlan
     active: bool
     stale_seconds: float
     clock: Callable[[], float]
-    looked: Looked | None = None
+    result: ReconcileResult | None = None
     at: float = 0.0
     errors: int = 0
-    looks: int = 0
+    reconciles: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def note(self, looked: Looked) -> None:
+    def note(self, result: ReconcileResult) -> None:
         """Keep what a look gave."""
         with self._lock:
-            self.looked, self.at = looked, self.clock()
-            self.looks += 1
-            self.errors += bool(looked.error)
+            self.result, self.at = result, self.clock()
+            self.reconciles += 1
+            self.errors += bool(result.error)
 
     @property
     def healthy(self) -> bool:
         """The loop turns, whatever it finds."""
-        return self.looked is not None and self.clock() - self.at < self.stale_seconds
+        return self.result is not None and self.clock() - self.at < self.stale_seconds
 
     def seen(self) -> dict[str, Any]:
         """What the last look gave, for `canary status` of a shadow: it writes nothing anywhere."""
         with self._lock:
-            looked = self.looked
-        state = looked.state if looked else None
+            result = self.result
+        state = result.state if result else None
         return {
             "state": stored_json(state) if state else None,
-            "fault": looked.error if looked else "it has not looked yet",
+            "fault": result.error if result else "it has not looked yet",
         }
 
     def metrics(self) -> str:
@@ -63,33 +63,33 @@ def _lines(status: Status) -> Iterator[str]:
     yield from _one("active", int(status.active))
     arms = status.plan.arms.items()
     yield from _samples("arm_info", {(role.value, part.label): 1 for role, part in arms})
-    yield from _one("looks_total", status.looks)
+    yield from _one("reconciles_total", status.reconciles)
     yield from _one("errors_total", status.errors)
     yield from _one("last_look_timestamp_seconds", status.at)
-    looked = status.looked
-    if looked is None:
+    result = status.result
+    if result is None:
         return
-    yield from _one("leader", int(looked.leads))
-    state = looked.state
-    if looked.error:
-        yield from _set("trouble", list(Trouble), Trouble.FAULT)
+    yield from _one("leader", int(result.is_leader))
+    state = result.state
+    if result.error:
+        yield from _set("reason", list(HoldReason), HoldReason.FAULT)
     elif state:
-        found = state.concern.trouble if state.concern else None
-        yield from _set("trouble", list(Trouble), found)
+        found = state.pending_hold.reason if state.pending_hold else None
+        yield from _set("reason", list(HoldReason), found)
     if state is None or state.plan != status.plan.digest:
         return
-    yield from _set("phase", list(Phase), state.phase)
+    yield from _set("phase", list(RolloutPhase), state.phase)
     verdicts = ["none", *(verdict.value for verdict in Verdict)]
     yield from _set("verdict", verdicts, state.verdict)
     weights = state.weights(status.plan)
-    yield from _samples("weight_ratio", {(arm.value,): weights.of(arm) / 100 for arm in Arm})
+    yield from _samples("weight_ratio", {(arm.value,): weights.of(arm) / 100 for arm in Track})
     yield from _one("weights_in_force", int(state.in_force is not None))
     yield from _one("step", _step(state))
     yield from _one("revision", state.revision)
 
 
-def _step(state: State) -> int:
-    return 0 if state.stage in (Phase.PENDING, Phase.QUALITY) else state.step + 1
+def _step(state: RolloutState) -> int:
+    return 0 if state.stage in (RolloutPhase.PENDING, RolloutPhase.QUALITY) else state.step + 1
 
 
 def _one(name: str, value: float) -> Iterator[str]:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from moe_serve import __version__
 from moe_serve.exporter import samples as made
-from moe_serve.exporter.proof import Facts
+from moe_serve.exporter.proof import ProofFacts
 from moe_serve.exporter.samples import Samples
-from moe_serve.exporter.sources import Source, Sources
+from moe_serve.exporter.sources import RecordSource, Sources
 from moe_serve.preflight.proof import check_proof
 from moe_serve.telemetry.record import Record
 
@@ -50,8 +50,8 @@ class Collector:
         samples.put("exporter_scrape_duration_seconds", time.perf_counter() - begun)
         return samples
 
-    def _add(self, samples: Samples, source: Source) -> int:
-        record, facts = source.record, Facts(source.record.proof)
+    def _add(self, samples: Samples, source: RecordSource) -> int:
+        record, facts = source.record, ProofFacts(source.record.proof)
         made.add_source(samples, record, up=record.alive)
         if not source.fresh:
             return made.series_bound(facts)

@@ -11,7 +11,7 @@ _LARGEST, _MOST_TIMES = 2**24, 64
 
 
 @dataclass(slots=True)
-class Facts:
+class ProofFacts:
     """Typed access to a proof by path. `wrong`: paths whose value was not what it must be."""
 
     proof: Mapping[str, Any]
@@ -59,7 +59,7 @@ class Facts:
             return []
         return value
 
-    def parts(self, name: str) -> "list[Facts]":
+    def parts(self, name: str) -> "list[ProofFacts]":
         """A list of objects, each to be read by itself; what is wrong in them is noted here."""
         value = self._at((name,))
         if value is None:
@@ -67,7 +67,7 @@ class Facts:
         if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
             self._reject((name,))
             return []
-        return [Facts(each, self.wrong) for each in value]
+        return [ProofFacts(each, self.wrong) for each in value]
 
     def _at(self, path: tuple[str, ...]) -> Any:
         value: Any = self.proof
@@ -88,7 +88,7 @@ def _is_half(character: str) -> bool:
     return "\ud800" <= character <= "\udfff"
 
 
-def moe_shape(facts: Facts) -> MoeShape | None:
+def moe_shape(facts: ProofFacts) -> MoeShape | None:
     """The shape of a rank's calls; None: it is not known, or there are several."""
     shapes = facts.parts("shapes")
     if len(shapes) != 1:

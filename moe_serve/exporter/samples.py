@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 
-from moe_serve.exporter.proof import Facts, moe_shape
+from moe_serve.exporter.proof import ProofFacts, moe_shape
 from moe_serve.exporter.roofline import MoeShape, dtype_of, floor_seconds, peaks_of, work
 from moe_serve.metrics.catalogue import METRICS, Type
 from moe_serve.telemetry.record import Record
@@ -13,11 +13,11 @@ from moe_serve.telemetry.slots import (
     EAGER_BUCKETS,
     HISTOGRAM_SECONDS,
     OVERFLOW,
-    Kind,
-    Mode,
-    Model,
-    Phase,
+    BatchPhase,
+    GraphMode,
+    ModelRole,
     SlotKey,
+    SlotKind,
     Totals,
 )
 
@@ -68,10 +68,10 @@ class Samples:
 def add_totals(samples: Samples, record: Record) -> None:
     """What was counted; only slots that were hit."""
     rank = record.rank.name
-    groups: dict[tuple[Mode, Phase, int], list[Totals]] = defaultdict(list)
+    groups: dict[tuple[GraphMode, BatchPhase, int], list[Totals]] = defaultdict(list)
     for key, totals in record.totals.items():
         _ADDERS[key.kind](samples, rank, key, totals)
-        if key.kind is Kind.KERNEL and key.model is Model.TARGET and key.layer is not None:
+        if key.kind is SlotKind.KERNEL and key.model is ModelRole.TARGET and key.layer is not None:
             groups[key.mode, key.phase, key.layer].append(totals)
     invalid = sum(totals.invalid for totals in record.totals.values())
     samples.put("invalid_samples_total", invalid, rank, "clock_backwards")
@@ -80,11 +80,11 @@ def add_totals(samples: Samples, record: Record) -> None:
 
 
 def _add_calls(
-    samples: Samples, rank: str, groups: Mapping[tuple[Mode, Phase, int], list[Totals]]
+    samples: Samples, rank: str, groups: Mapping[tuple[GraphMode, BatchPhase, int], list[Totals]]
 ) -> None:
     """What is told of the served model's timed calls whatever their size."""
     first = min((layer for _, _, layer in groups), default=None)
-    modes: dict[tuple[Mode, Phase], list[Totals]] = defaultdict(list)
+    modes: dict[tuple[GraphMode, BatchPhase], list[Totals]] = defaultdict(list)
     longest: dict[int, float] = defaultdict(float)
     for (mode, phase, layer), each in groups.items():
         modes[mode, phase] += each
@@ -128,11 +128,11 @@ def _schedule(samples: Samples, rank: str, key: SlotKey, totals: Totals) -> None
     samples.put("tokens_total", totals.tokens, rank, key.phase, "scheduled")
 
 
-_ADDERS: Mapping[Kind, Callable[[Samples, str, SlotKey, Totals], None]] = {
-    Kind.KERNEL: _kernel,
-    Kind.WINDOW: _window,
-    Kind.STEP: _step,
-    Kind.SCHEDULE: _schedule,
+_ADDERS: Mapping[SlotKind, Callable[[Samples, str, SlotKey, Totals], None]] = {
+    SlotKind.KERNEL: _kernel,
+    SlotKind.WINDOW: _window,
+    SlotKind.STEP: _step,
+    SlotKind.SCHEDULE: _schedule,
 }
 
 
@@ -140,7 +140,7 @@ def _bucket(key: SlotKey) -> str:
     return "+Inf" if key.bucket == OVERFLOW else str(key.bucket)
 
 
-def add_roofline(samples: Samples, record: Record, facts: Facts) -> None:
+def add_roofline(samples: Samples, record: Record, facts: ProofFacts) -> None:
     """Modelled work of the timed calls, where the shape is known, and the device's peaks."""
     rank, shape = record.rank.name, moe_shape(facts)
     if shape is None:
@@ -154,7 +154,7 @@ def add_roofline(samples: Samples, record: Record, facts: Facts) -> None:
         samples.put("peak_memory_bandwidth_bytes_per_second", peaks.bytes, rank, peaks.source)
     calls: dict[float, int] = defaultdict(int)
     for key, totals in record.totals.items():
-        if key.kind is Kind.KERNEL and key.model is Model.TARGET and totals.count:
+        if key.kind is SlotKind.KERNEL and key.model is ModelRole.TARGET and totals.count:
             calls[totals.tokens / totals.count] += totals.count
     for basis, executed in _BASES:
         each = [(work(shape, rows, executed=executed), count) for rows, count in calls.items()]
@@ -170,12 +170,12 @@ def _waste(shape: MoeShape, dim: str) -> float:
     return float(max(0.0, 1 - needed / done))
 
 
-def _dtype(facts: Facts) -> str | None:
+def _dtype(facts: ProofFacts) -> str | None:
     quants = {shape.text("quant") for shape in facts.parts("shapes")}
     return dtype_of(quants.pop()) if len(quants) == 1 else None
 
 
-def add_proof(samples: Samples, record: Record, facts: Facts, *, active: bool) -> None:
+def add_proof(samples: Samples, record: Record, facts: ProofFacts, *, active: bool) -> None:
     """What the worker says of itself."""
     rank, text = record.rank.name, facts.text
     samples.put(
@@ -199,7 +199,7 @@ def add_proof(samples: Samples, record: Record, facts: Facts, *, active: bool) -
     _add_markers(samples, rank, facts, failed=record.telemetry_failed)
 
 
-def _call(facts: Facts, shape: Facts) -> Iterator[str]:
+def _call(facts: ProofFacts, shape: ProofFacts) -> Iterator[str]:
     yield facts.text("policy")
     yield from (shape.text("path"), shape.text("quant"))
     yield from (_number(shape, "hidden"), _number(shape, "live_neurons"))
@@ -208,12 +208,12 @@ def _call(facts: Facts, shape: Facts) -> Iterator[str]:
     yield facts.text("config_digest")
 
 
-def _number(facts: Facts, *path: str) -> str:
+def _number(facts: ProofFacts, *path: str) -> str:
     value = facts.whole(*path)
     return "" if value is None else str(value)
 
 
-def _add_losses(samples: Samples, rank: str, shapes: list[Facts]) -> None:
+def _add_losses(samples: Samples, rank: str, shapes: list[ProofFacts]) -> None:
     lost = [shape.whole("lost_neurons") for shape in shapes]
     ratios = [shape.number("loss_fraction") for shape in shapes]
     known = [ratio for ratio in ratios if ratio is not None]
@@ -225,7 +225,7 @@ def _add_losses(samples: Samples, rank: str, shapes: list[Facts]) -> None:
     samples.put("padding_live_neurons", shapes[0].whole("live_neurons"), rank)
 
 
-def _add_markers(samples: Samples, rank: str, facts: Facts, *, failed: bool) -> None:
+def _add_markers(samples: Samples, rank: str, facts: ProofFacts, *, failed: bool) -> None:
     for name in ("pair_seconds", "bias_seconds", "overhead_ratio", "budget_ratio"):
         samples.put(f"marker_{name}", facts.number("markers", name), rank)
     # The worker's last word on its totals is in the record's header: the proof may be older.
@@ -253,7 +253,7 @@ def add_record(samples: Samples, record: Record) -> None:
     samples.put("torn_slots", record.slots_torn, rank)
 
 
-def series_bound(facts: Facts) -> int:
+def series_bound(facts: ProofFacts) -> int:
     """The most series that a rank with this configuration can have.
 
     Each of `layers` timed layers has two for a captured size and mode, and for an eager bucket and

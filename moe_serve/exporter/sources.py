@@ -18,7 +18,7 @@ _RANK = re.compile(r"dp\d+-pp\d+-tp\d+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
+class RecordSource:
     """A readable record; `fresh`: its worker lives, or has been dead for less than the TTL."""
 
     record: Record
@@ -50,7 +50,7 @@ class Sources:
         self._said: set[str] = set()
         self._readers: dict[Path, RecordReader] = {}
 
-    def read(self) -> list[Source]:
+    def read(self) -> list[RecordSource]:
         """Every readable record, one a rank, by file name; what is wrong is counted and said."""
         self._said, self.faults, self.unreadable = set(self.faults), [], set()
         newest: dict[str, Record] = {}
@@ -62,7 +62,9 @@ class Sources:
             if other is None or _precedence(other) < _precedence(record):
                 newest[record.rank.name] = record
         self.unreadable -= newest.keys()
-        return [Source(record=record, fresh=self._is_fresh(record)) for record in newest.values()]
+        return [
+            RecordSource(record=record, fresh=self._is_fresh(record)) for record in newest.values()
+        ]
 
     def fault(self, reason: str, message: str) -> None:
         """Count an error at every scrape, and say it when it is new."""

@@ -209,7 +209,7 @@ class _Handler(WSGIRequestHandler):
         logger.debug(format, *args)
 
 
-class Server(ThreadingMixIn, WSGIServer):
+class ExporterServer(ThreadingMixIn, WSGIServer):
     """One thread a request; the TLS handshake is in that thread."""
 
     daemon_threads = True
@@ -244,17 +244,17 @@ class Server(ThreadingMixIn, WSGIServer):
         logger.debug("%s: the request failed", client_address, exc_info=True)
 
 
-class _Server6(Server):
+class _Server6(ExporterServer):
     address_family = socket.AF_INET6
 
 
-def make_listener(host: str, port: int, application: Application, web: WebConfig) -> Server:
+def make_listener(host: str, port: int, application: Application, web: WebConfig) -> ExporterServer:
     """Bind.
 
     Raises:
         UsageError: the address cannot be had.
     """
-    kind = _Server6 if ":" in host else Server
+    kind = _Server6 if ":" in host else ExporterServer
     try:
         server = make_server(host, port, application, server_class=kind, handler_class=_Handler)
     except (OSError, OverflowError, UnicodeError) as error:

@@ -8,11 +8,11 @@ from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from pydantic import BaseModel, ConfigDict
 
 from moe_serve import __version__
-from moe_serve.analysis.asked import Subject
+from moe_serve.analysis.provenance import Subject
 from moe_serve.analysis.verdict import Severity, Verdict
 from moe_serve.judge.metrics import exposition
 from moe_serve.judge.page import page
-from moe_serve.judge.watch import Watch
+from moe_serve.judge.watch import ComparisonWatch
 from moe_serve.report.explanation import explain
 
 CONTENT_SECURITY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
@@ -79,7 +79,7 @@ class Health(BaseModel):
     detail: str
 
 
-def make_app(watch: Watch, *, clock: Callable[[], float]) -> FastAPI:
+def make_app(watch: ComparisonWatch, *, clock: Callable[[], float]) -> FastAPI:
     """The service over one watched comparison."""
     app = FastAPI(
         title="moe-serve judge",
@@ -103,14 +103,14 @@ def make_app(watch: Watch, *, clock: Callable[[], float]) -> FastAPI:
     return app
 
 
-def _gate(watch: Watch, response: Response, wanted: Verdict) -> Health:
+def _gate(watch: ComparisonWatch, response: Response, wanted: Verdict) -> Health:
     body = watch.answer().to_json()
     opened = body["verdict"] == wanted.value and body["fault"] is None
     response.status_code = 200 if opened else 409
     return Health(ok=opened, detail=f"{body['verdict']}: {body['reason']}")
 
 
-def _traffic_gate(watch: Watch, response: Response) -> Health:
+def _traffic_gate(watch: ComparisonWatch, response: Response) -> Health:
     """Open once the answers are shown to be the same, as long as nothing speaks against it."""
     body = watch.answer().to_json()
     against = (Verdict.ROLLBACK.value, Verdict.INVALID.value)
@@ -120,7 +120,7 @@ def _traffic_gate(watch: Watch, response: Response) -> Health:
     return Health(ok=opened, detail=f"answers {answers}; {body['verdict']}: {body['reason']}")
 
 
-def _for_engines(app: FastAPI, watch: Watch) -> None:
+def _for_engines(app: FastAPI, watch: ComparisonWatch) -> None:
     @app.get("/v1/verdict", response_model=DetailedBody)
     def verdict(
         detail: Annotated[
@@ -159,7 +159,7 @@ def _for_engines(app: FastAPI, watch: Watch) -> None:
         return _gate(watch, response, Verdict.ROLLBACK)
 
 
-def _for_people(app: FastAPI, watch: Watch, clock: Callable[[], float]) -> None:
+def _for_people(app: FastAPI, watch: ComparisonWatch, clock: Callable[[], float]) -> None:
     @app.get("/healthz", response_model=Health)
     def healthz() -> Health:
         """The process answers."""

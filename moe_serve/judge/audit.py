@@ -19,17 +19,17 @@ from typing import Any
 
 import numpy as np
 
-from moe_serve.analysis.asked import Query, Subject
-from moe_serve.analysis.comparison import Findings, Observed, Registration, conclude
+from moe_serve.analysis.comparison import AnalysisPlan, Findings, Observations, conclude
 from moe_serve.analysis.guards import Guard, GuardBlocks, GuardKind
-from moe_serve.analysis.noise import Calibration, Design, Spread
+from moe_serve.analysis.noise import Calibration, Design, PodVariation
 from moe_serve.analysis.policy import OnNoGain, Policy, Uncovered
+from moe_serve.analysis.provenance import Query, Subject
 from moe_serve.analysis.series import Cell, CellKind
 from moe_serve.analysis.table import BlockTable, Floats
-from moe_serve.analysis.validity import Evidence, Requests, Validity
-from moe_serve.analysis.windows import Cut, Windows
+from moe_serve.analysis.validity import EvidenceGrade, RequestCounts, Validity
+from moe_serve.analysis.windows import BlockingScheme, Windows
 from moe_serve.errors import UsageError
-from moe_serve.quality.finding import Mode, finding
+from moe_serve.quality.finding import QualityMode, finding
 from moe_serve.rollout.state import Entry
 
 _START = "0" * 64
@@ -136,8 +136,8 @@ def reproduce(entry: dict[str, Any]) -> Findings:
     """
     try:
         return conclude(
-            _observed(entry["observed"]),
-            _registration(entry["registered"]),
+            _observations(entry["observed"]),
+            _analysis_plan(entry["registered"]),
             finding(entry["quality"]),
         )
     except (LookupError, TypeError, ValueError, AttributeError) as error:
@@ -148,7 +148,7 @@ def reproduce(entry: dict[str, Any]) -> Findings:
 
 def inputs(found: Findings) -> dict[str, Any]:
     """All that a verdict rests on, in JSON's own types."""
-    seen, registered = found.observed, found.registered
+    seen, analysis_plan = found.observed, found.analysis_plan
     return {
         "observed": {
             "tables": {kind.value: _table_out(table) for kind, table in seen.tables.items()},
@@ -168,8 +168,8 @@ def inputs(found: Findings) -> dict[str, Any]:
             "queries": [asdict(query) for query in seen.queries],
         },
         "registered": {
-            **_plain(asdict(replace(registered, weights=None))),
-            "weights": _weights_out(registered.weights),
+            **_plain(asdict(replace(analysis_plan, weights=None))),
+            "weights": _weights_out(analysis_plan.weights),
         },
         "quality": found.quality.to_json(),
     }
@@ -209,14 +209,14 @@ def _table_in(body: dict[str, Any]) -> BlockTable:
     )
 
 
-def _observed(body: dict[str, Any]) -> Observed:
+def _observations(body: dict[str, Any]) -> Observations:
     validity = dict(body["validity"])
     requests = validity.pop("requests")
     for name in ("void_reasons", "config_differences", "config_unknown", "declared", "dead_arms"):
         validity[name] = tuple(validity[name])
     neurons = body["canary_neurons"]
-    validity["evidence"] = Evidence(validity["evidence"])
-    return Observed(
+    validity["evidence"] = EvidenceGrade(validity["evidence"])
+    return Observations(
         tables={CellKind(kind): _table_in(table) for kind, table in body["tables"].items()},
         mixed=_table_in(body["mixed"]),
         moe_share=body["moe_share"],
@@ -234,7 +234,7 @@ def _observed(body: dict[str, Any]) -> Observed:
         stable_pods=body["stable_pods"],
         canary_pods=body["canary_pods"],
         canary_neurons=None if neurons is None else (neurons[0], neurons[1]),
-        validity=Validity(requests=Requests(**requests) if requests else None, **validity),
+        validity=Validity(requests=RequestCounts(**requests) if requests else None, **validity),
         start=body["start"],
         end=body["end"],
         origin=body["origin"],
@@ -246,11 +246,11 @@ def _observed(body: dict[str, Any]) -> Observed:
     )
 
 
-def _registration(body: dict[str, Any]) -> Registration:
+def _analysis_plan(body: dict[str, Any]) -> AnalysisPlan:
     rules = dict(body)
     policy = dict(rules.pop("policy"))
     known = rules.pop("calibration")
-    return Registration(
+    return AnalysisPlan(
         policy=Policy(
             **{
                 **policy,
@@ -258,13 +258,15 @@ def _registration(body: dict[str, Any]) -> Registration:
                 "uncovered": Uncovered(policy.get("uncovered", "as_covered")),
                 "primary": CellKind(policy["primary"]),
                 "on_no_gain": OnNoGain(policy["on_no_gain"]),
-                "quality_mode": Mode(policy["quality_mode"]),
+                "quality_mode": QualityMode(policy["quality_mode"]),
             }
         ),
-        cut=Cut(**rules["cut"]),
+        blocking=BlockingScheme(**rules["blocking"]),
         deadline_seconds=rules["deadline_seconds"],
         design=Design(rules["design"]),
-        spread=Spread(**{name: float(value) for name, value in rules["spread"].items()}),
+        pod_variation=PodVariation(
+            **{name: float(value) for name, value in rules["pod_variation"].items()}
+        ),
         calibration=Calibration(**known) if known else None,
         under_test=tuple(rules["under_test"]),
         canary_share=rules["canary_share"],

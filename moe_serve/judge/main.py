@@ -9,11 +9,11 @@ from pathlib import Path
 
 import uvicorn
 
-from moe_serve.analysis.comparison import Findings, Registration
+from moe_serve.analysis.comparison import AnalysisPlan, Findings
 from moe_serve.errors import SourceError, UsageError
 from moe_serve.judge.app import make_app
 from moe_serve.judge.audit import Audit
-from moe_serve.judge.watch import Source, Watch
+from moe_serve.judge.watch import ComparisonWatch, HistorySource
 from moe_serve.quality.finding import QualityFinding
 from moe_serve.quality.result import NoQuality
 from moe_serve.sources.addresses import without_secrets
@@ -24,9 +24,9 @@ _SCRAPE_SECONDS = 15.0
 
 def serve(
     *,
-    source: Source | None,
+    source: HistorySource | None,
     exporters: Sequence[str],
-    registered: Registration,
+    analysis_plan: AnalysisPlan,
     quality: Callable[[], QualityFinding | NoQuality],
     started: float,
     host: str,
@@ -47,16 +47,16 @@ def serve(
     stop = threading.Event()
     threads = []
     if scraped is not None:
-        interval = min(_SCRAPE_SECONDS, registered.cut.window_seconds / 4)
+        interval = min(_SCRAPE_SECONDS, analysis_plan.blocking.window_seconds / 4)
         threads.append(threading.Thread(target=scraped.run, args=(interval, stop), daemon=True))
 
     def judged(found: Findings) -> None:
         if log:
             log.append(found, time.time())
 
-    watch = Watch(
+    watch = ComparisonWatch(
         source=source,
-        registered=registered,
+        analysis_plan=analysis_plan,
         quality=quality,
         started=started,
         on_judged=judged,

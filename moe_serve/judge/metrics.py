@@ -5,15 +5,15 @@ from collections.abc import Iterator
 from moe_serve.analysis.comparison import Findings
 from moe_serve.analysis.estimate import Estimate
 from moe_serve.analysis.verdict import Verdict
-from moe_serve.judge.watch import Answer
+from moe_serve.judge.watch import Evaluation
 
 
-def exposition(answer: Answer) -> str:
+def exposition(answer: Evaluation) -> str:
     """Prometheus's text format; what has no data has no series."""
     return "".join(f"{line}\n" for line in _lines(answer))
 
 
-def _lines(answer: Answer) -> Iterator[str]:
+def _lines(answer: Evaluation) -> Iterator[str]:
     verdict = answer.to_json()["verdict"]
     yield from _head("moe_serve_canary_verdict", "1 for the verdict that holds now.")
     for known in Verdict:

@@ -12,7 +12,7 @@ from moe_serve.analysis.comparison import Findings
 from moe_serve.analysis.estimate import Estimate
 from moe_serve.analysis.series import CellKind
 from moe_serve.analysis.verdict import Check, Severity, Verdict
-from moe_serve.judge.watch import Answer
+from moe_serve.judge.watch import Evaluation
 from moe_serve.report.wording import headline
 
 REFRESH_SECONDS = 15
@@ -34,7 +34,7 @@ footer{margin-top:2rem;color:#777;font-size:.85rem}text{font-size:12px;fill:curr
 """
 
 
-def page(answer: Answer, now: float) -> str:
+def page(answer: Evaluation, now: float) -> str:
     """The whole page; `now` is in seconds since the epoch."""
     body = answer.to_json()
     verdict = Verdict(body["verdict"])
@@ -153,7 +153,7 @@ def _excluded(found: Findings) -> str:
 
 def _chart(found: Findings) -> str:
     """The running estimate with its ends, and the margin, as one drawing."""
-    step = found.registered.policy.primary is CellKind.STEP
+    step = found.analysis_plan.policy.primary is CellKind.STEP
     primary = found.step if step else found.kernel
     points = [
         (p.start_seconds, p.running_theta, p.running_lo, p.running_hi)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from moe_serve.analysis.comparison import Findings, Registration, examine
+from moe_serve.analysis.comparison import AnalysisPlan, Findings, examine
 from moe_serve.analysis.history import History
 from moe_serve.analysis.verdict import Verdict
 from moe_serve.errors import MoeServeError
@@ -17,7 +17,7 @@ from moe_serve.quality.result import NoQuality
 _LOG = logging.getLogger(__name__)
 
 
-class Source(Protocol):
+class HistorySource(Protocol):
     """Where histories come from."""
 
     def history(self, start: float, end: float) -> History:
@@ -29,7 +29,7 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class Evaluation:
     """What the service says: findings, or why there are none."""
 
     at: float
@@ -59,36 +59,38 @@ class Answer:
 
 
 @dataclass(slots=True, kw_only=True)
-class Watch:
+class ComparisonWatch:
     """One comparison under watch, from `started` on.
 
     A source that fails leaves the last findings in place and tells its fault beside them; after
     the policy's blind time the verdict is KEEP_GOING for want of data, never one from old data.
     """
 
-    source: Source
-    registered: Registration
+    source: HistorySource
+    analysis_plan: AnalysisPlan
     quality: Callable[[], QualityFinding | NoQuality]
     started: float
     clock: Callable[[], float] = time.time
     on_judged: Callable[[Findings], None] | None = None
-    _answer: Answer | None = None
+    _answer: Evaluation | None = None
     _judged: float = 0.0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def answer(self) -> Answer:
+    def answer(self) -> Evaluation:
         """The latest answer; before the first, that there is none yet."""
         with self._lock:
-            return self._answer or Answer(at=self.clock(), findings=None, fault="not judged yet")
+            return self._answer or Evaluation(
+                at=self.clock(), findings=None, fault="not judged yet"
+            )
 
-    def judge(self) -> Answer:
+    def judge(self) -> Evaluation:
         """Ask the source and judge once; no error ends it."""
         now = self.clock()
         try:
             if now <= self.started:
                 raise MoeServeError("the comparison has not started yet")
             findings = examine(
-                self.source.history(self.started, now), self.registered, self.quality()
+                self.source.history(self.started, now), self.analysis_plan, self.quality()
             )
             if self.on_judged:
                 self.on_judged(findings)
@@ -100,14 +102,14 @@ class Watch:
             return self._keep(now, None, f"{type(error).__name__}: {error}")
         return self._keep(now, findings, None)
 
-    def _keep(self, now: float, findings: Findings | None, fault: str | None) -> Answer:
+    def _keep(self, now: float, findings: Findings | None, fault: str | None) -> Evaluation:
         with self._lock:
             if findings is not None:
                 self._judged = now
             elif self._answer is not None:
-                fresh = now - self._judged <= self.registered.policy.blind_seconds
+                fresh = now - self._judged <= self.analysis_plan.policy.blind_seconds
                 findings = self._answer.findings if fresh else None
-            self._answer = Answer(at=now, findings=findings, fault=fault)
+            self._answer = Evaluation(at=now, findings=findings, fault=fault)
             return self._answer
 
     def run(self, interval: float, stop: threading.Event) -> None:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from moe_serve.kubernetes.api import Api, Json
 from moe_serve.kubernetes.watched import Watched
-from moe_serve.rollout.observation import ArmSeen, Identity, PodSeen
-from moe_serve.rollout.plan import ArmPlan, Plan
-from moe_serve.rollout.weights import Arm
+from moe_serve.rollout.observation import Identity, PodStatus, TrackStatus
+from moe_serve.rollout.plan import RolloutPlan, TrackPlan
+from moe_serve.rollout.weights import Track
 
 ARM_LABEL, SERVICE_LABEL = "moe-serve.io/arm", "kubernetes.io/service-name"
 DIGEST = "moe-serve.io/config-digest"
@@ -19,11 +19,11 @@ DIGEST = "moe-serve.io/config-digest"
 class Arms:
     """Watches the pods and EndpointSlices of a plan's arms."""
 
-    plan: Plan
+    plan: RolloutPlan
     pods: Watched
     slices: Watched
 
-    def seen(self) -> Mapping[Arm, ArmSeen]:
+    def seen(self) -> Mapping[Track, TrackStatus]:
         """Every arm now.
 
         Raises:
@@ -32,7 +32,7 @@ class Arms:
         return arms(self.plan, self.pods.objects(), self.slices.objects())
 
 
-def watch_arms(api: Api, plan: Plan, on_change: Callable[[], None]) -> Arms:
+def watch_arms(api: Api, plan: RolloutPlan, on_change: Callable[[], None]) -> Arms:
     """The watches of a plan's arms, not started yet."""
 
     def watched(path: str, label: str, values: list[str]) -> Watched:
@@ -52,12 +52,14 @@ def watch_arms(api: Api, plan: Plan, on_change: Callable[[], None]) -> Arms:
     )
 
 
-def arms(plan: Plan, pods: Sequence[Json], slices: Sequence[Json]) -> Mapping[Arm, ArmSeen]:
+def arms(
+    plan: RolloutPlan, pods: Sequence[Json], slices: Sequence[Json]
+) -> Mapping[Track, TrackStatus]:
     """PURE. What pods and EndpointSlices say of each arm."""
     return {arm: _arm(part, pods, slices) for arm, part in plan.arms.items()}
 
 
-def _arm(part: ArmPlan, pods: Sequence[Json], slices: Sequence[Json]) -> ArmSeen:
+def _arm(part: TrackPlan, pods: Sequence[Json], slices: Sequence[Json]) -> TrackStatus:
     ours = [s for s in slices if s["metadata"]["labels"].get(SERVICE_LABEL) == part.service]
     ready = {
         endpoint["targetRef"]["name"]
@@ -73,10 +75,10 @@ def _arm(part: ArmPlan, pods: Sequence[Json], slices: Sequence[Json]) -> ArmSeen
     # A Service that selects more than its arm's pods sends requests to what nobody judged.
     unknown = Identity(config_digest="without the arm's label", image_id=None)
     strays = [
-        PodSeen(name=name, ready=True, identity=unknown) for name in sorted(ready - set(labelled))
+        PodStatus(name=name, ready=True, identity=unknown) for name in sorted(ready - set(labelled))
     ]
     found = [
-        PodSeen(
+        PodStatus(
             name=name,
             ready=name in ready,
             identity=identity(pod, part),
@@ -85,10 +87,10 @@ def _arm(part: ArmPlan, pods: Sequence[Json], slices: Sequence[Json]) -> ArmSeen
         for name, pod in sorted(labelled.items())
         if "deletionTimestamp" not in pod["metadata"] and not _over(pod)
     ]
-    return ArmSeen(found=bool(ours), pods=(*found, *strays))
+    return TrackStatus(found=bool(ours), pods=(*found, *strays))
 
 
-def identity(pod: Json, part: ArmPlan) -> Identity:
+def identity(pod: Json, part: TrackPlan) -> Identity:
     """What a pod runs. Without the chart's annotation the digest is taken of its own spec, in
     which the release's name stands for nothing.
     """
@@ -96,7 +98,7 @@ def identity(pod: Json, part: ArmPlan) -> Identity:
     return Identity(config_digest=notes.get(DIGEST) or _digest(pod, part), image_id=_images(pod))
 
 
-def _digest(pod: Json, part: ArmPlan) -> str:
+def _digest(pod: Json, part: TrackPlan) -> str:
     kept = ("name", "image", "command", "args", "env", "envFrom")
     containers = [
         {key: container.get(key) for key in kept}

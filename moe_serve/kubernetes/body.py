@@ -3,8 +3,8 @@
 from typing import Any
 
 from moe_serve.rollout.observation import RouteForeign, RouteSeen
-from moe_serve.rollout.plan import Plan
-from moe_serve.rollout.weights import ALL, Arm, Weights
+from moe_serve.rollout.plan import RolloutPlan
+from moe_serve.rollout.weights import ALL, Track, Weights
 
 MANAGER = "moe-serve-canary"
 LABEL, ROLLOUT, REVISION = (
@@ -15,7 +15,7 @@ LABEL, ROLLOUT, REVISION = (
 _GATEWAY_API = "gateway.networking.k8s.io"
 
 
-def route_body(plan: Plan, weights: Weights, *, rollout: str, stamp: int) -> dict[str, Any]:
+def route_body(plan: RolloutPlan, weights: Weights, *, rollout: str, stamp: int) -> dict[str, Any]:
     """The dedicated route, with every default written out: what comes back is then equal."""
     return {
         "apiVersion": f"{_GATEWAY_API}/v1",
@@ -29,7 +29,7 @@ def route_body(plan: Plan, weights: Weights, *, rollout: str, stamp: int) -> dic
     }
 
 
-def _spec(plan: Plan, weights: Weights) -> dict[str, Any]:
+def _spec(plan: RolloutPlan, weights: Weights) -> dict[str, Any]:
     gateway = plan.route.gateway
     assert gateway is not None, "a plan with a dedicated route has a Gateway"
     parent = {"group": _GATEWAY_API, "kind": "Gateway", "name": gateway.name}
@@ -61,7 +61,7 @@ def _spec(plan: Plan, weights: Weights) -> dict[str, Any]:
     return spec
 
 
-def dedicated(plan: Plan, found: dict[str, Any], rollout: str) -> RouteSeen | RouteForeign:
+def dedicated(plan: RolloutPlan, found: dict[str, Any], rollout: str) -> RouteSeen | RouteForeign:
     """What a route of the dedicated name says."""
     labels = found["metadata"].get("labels") or {}
     if labels.get(LABEL) != MANAGER:
@@ -84,10 +84,10 @@ def dedicated(plan: Plan, found: dict[str, Any], rollout: str) -> RouteSeen | Ro
     )
 
 
-def shares(plan: Plan, backends: list[dict[str, Any]]) -> tuple[Weights | None, str]:
+def shares(plan: RolloutPlan, backends: list[dict[str, Any]]) -> tuple[Weights | None, str]:
     """The arms' percentages, and what cannot be expressed in them."""
     services = {part.service: arm for arm, part in plan.arms.items()}
-    parts: dict[Arm, int] = {}
+    parts: dict[Track, int] = {}
     for backend in backends:
         weight = backend.get("weight", 1)
         arm = services.get(backend["name"])
@@ -101,10 +101,10 @@ def shares(plan: Plan, backends: list[dict[str, Any]]) -> tuple[Weights | None, 
     percent = {arm: part * ALL / whole for arm, part in parts.items()}
     if any(share != int(share) for share in percent.values()):
         return None, f"weights {parts} that are no whole percentages"
-    return Weights(**{**{arm.value: 0 for arm in Arm}, **_whole(percent)}), ""
+    return Weights(**{**{arm.value: 0 for arm in Track}, **_whole(percent)}), ""
 
 
-def _whole(percent: dict[Arm, float]) -> dict[str, int]:
+def _whole(percent: dict[Track, float]) -> dict[str, int]:
     return {arm.value: int(share) for arm, share in percent.items()}
 
 
@@ -126,7 +126,7 @@ def refusal(found: dict[str, Any]) -> str:
     return ""
 
 
-def shared(plan: Plan, found: dict[str, Any]) -> RouteSeen | RouteForeign:
+def shared(plan: RolloutPlan, found: dict[str, Any]) -> RouteSeen | RouteForeign:
     """What our rule of somebody's route says."""
     backends = our_backends(plan, found)
     if isinstance(backends, str):
@@ -135,7 +135,7 @@ def shared(plan: Plan, found: dict[str, Any]) -> RouteSeen | RouteForeign:
     return RouteSeen(weights=weights, stamp=None, altered=other, refused=refusal(found))
 
 
-def our_backends(plan: Plan, found: dict[str, Any]) -> list[dict[str, Any]] | str:
+def our_backends(plan: RolloutPlan, found: dict[str, Any]) -> list[dict[str, Any]] | str:
     """The backends of our rule, or why they are not all there."""
     name, index = plan.route.name, plan.route.rule
     rules = found["spec"].get("rules") or []
@@ -149,7 +149,9 @@ def our_backends(plan: Plan, found: dict[str, Any]) -> list[dict[str, Any]] | st
     return backends
 
 
-def weights_patch(plan: Plan, found: dict[str, Any], weights: Weights) -> list[dict[str, Any]]:
+def weights_patch(
+    plan: RolloutPlan, found: dict[str, Any], weights: Weights
+) -> list[dict[str, Any]]:
     """The change of our weights alone; it fails if anything moved since `found` was read."""
     services = {part.service: arm for arm, part in plan.arms.items()}
     backends = our_backends(plan, found)

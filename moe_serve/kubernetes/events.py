@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from moe_serve.kubernetes.api import Api, ClusterError, Json
 from moe_serve.kubernetes.body import MANAGER
-from moe_serve.rollout.state import Entry, Kind
+from moe_serve.rollout.state import Entry, EntryKind
 
 _WORRYING = ("held", "rollback")
 _LONGEST = 1000
@@ -22,7 +22,7 @@ class Events:
     about: str
     name: str = "events"
 
-    def tell(self, rollout: str, entry: Entry) -> bool:
+    def notify(self, rollout: str, entry: Entry) -> bool:
         """Write one Event; its name is the revision's, so that a second is the same one.
 
         Raises:
@@ -35,7 +35,7 @@ class Events:
             f"{entry.title}: {entry.detail}",
             time,
         )
-        if entry.kind is not Kind.CONCERN and entry.title not in _WORRYING:
+        if entry.kind is not EntryKind.PENDING_HOLD and entry.title not in _WORRYING:
             body["type"] = "Normal"
         self._create(body)
         return True
@@ -60,8 +60,8 @@ class Events:
         """
         about = f"involvedObject.name={self.about},reason={_FAULT}"
         found = self.api.get(self._path, fieldSelector=about)["items"]
-        told = max(((one["lastTimestamp"], one["message"]) for one in found), default=None)
-        return ": ".join(told) if told else ""
+        notified = max(((one["lastTimestamp"], one["message"]) for one in found), default=None)
+        return ": ".join(notified) if notified else ""
 
     def _create(self, body: Json) -> None:
         try:

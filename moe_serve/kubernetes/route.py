@@ -12,7 +12,7 @@ from moe_serve.kubernetes.body import (
     weights_patch,
 )
 from moe_serve.rollout.observation import RouteAbsent, RouteForeign, RouteSeen
-from moe_serve.rollout.plan import Owner, Plan
+from moe_serve.rollout.plan import Owner, RolloutPlan
 from moe_serve.rollout.weights import Weights
 
 
@@ -21,7 +21,7 @@ class Route:
     """One route, which is only ever written as it was read last."""
 
     api: Api
-    plan: Plan
+    plan: RolloutPlan
     _read: dict[str, Any] | None = None
 
     def read(self, rollout: str) -> RouteSeen | RouteAbsent | RouteForeign:

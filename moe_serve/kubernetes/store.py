@@ -8,10 +8,10 @@ from typing import Any
 from moe_serve.errors import RolloutError
 from moe_serve.kubernetes.api import Api, ClusterError, Patch
 from moe_serve.kubernetes.body import LABEL, MANAGER
-from moe_serve.rollout.observation import Person
-from moe_serve.rollout.ports import Stored
-from moe_serve.rollout.state import State
-from moe_serve.rollout.stored import from_json, to_json
+from moe_serve.rollout.observation import HumanRequest
+from moe_serve.rollout.ports import StoredRollout
+from moe_serve.rollout.state import RolloutState
+from moe_serve.rollout.state_json import from_json, to_json
 
 APPROVE, ABORT = "moe-serve.io/approve", "moe-serve.io/abort"
 
@@ -25,7 +25,7 @@ class Store:
     _version: str | None = None
     uid: str = ""
 
-    def load(self) -> Stored:
+    def load(self) -> StoredRollout:
         """What is kept now; nothing if it is not there.
 
         Raises:
@@ -37,11 +37,11 @@ class Store:
             if error.status != 404:
                 raise
             self._version = None
-            return Stored()
+            return StoredRollout()
         self._remember(found)
         data = found.get("data") or {}
         try:
-            state, told = json.loads(data["state"]), json.loads(data["told"])
+            state, notified = json.loads(data["state"]), json.loads(data["notified"])
         except (KeyError, ValueError) as error:
             raise RolloutError(
                 f"ConfigMap {self.name} holds no state that can be read ({error!r}): restore it, "
@@ -49,15 +49,15 @@ class Store:
             ) from error
         notes = found["metadata"].get("annotations") or {}
         approve = notes.get(APPROVE, "")
-        return Stored(
+        return StoredRollout(
             state=from_json(state),
-            told=told,
-            person=Person(
+            notified=notified,
+            human_request=HumanRequest(
                 approve=int(approve) if approve.isdecimal() else None, abort=notes.get(ABORT)
             ),
         )
 
-    def save(self, state: State, told: Mapping[str, int]) -> None:
+    def save(self, state: RolloutState, notified: Mapping[str, int]) -> None:
         """Keep this in the place of what was loaded or saved last.
 
         Raises:
@@ -65,7 +65,7 @@ class Store:
         """
         data = {
             "state": json.dumps(to_json(state), sort_keys=True, allow_nan=False),
-            "told": json.dumps(dict(told), sort_keys=True),
+            "notified": json.dumps(dict(notified), sort_keys=True),
         }
         if self._version is None:
             labels = {LABEL: MANAGER, "app.kubernetes.io/part-of": "moe-serve"}

@@ -157,7 +157,9 @@ METRICS = _all(
     # Can it be trusted.
     _gauge("clock_hertz", "rank", "Ticks per second of the device's clock."),
     _gauge(
-        "marker_pair_seconds", "rank", "Calibrated cost of a pair of markers in a graph of its own."
+        "marker_pair_seconds",
+        "rank",
+        "CalibrationResult cost of a pair of markers in a graph of its own.",
     ),
     _gauge("marker_bias_seconds", "rank", "What a pair measures with nothing in between."),
     _gauge("marker_overhead_ratio", "rank", "Share of a median step that the markers cost."),

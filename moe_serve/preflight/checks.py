@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 
-class Outcome(StrEnum):
+class PreflightOutcome(StrEnum):
     """How a question was answered; a skipped one was not asked, and is no pass."""
 
     OK = "ok"
@@ -14,24 +14,24 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Check:
+class PreflightCheck:
     """One question with its answer.
 
     `detail` of a failed one says what to do, of a skipped one why nobody asked.
     """
 
     name: str
-    outcome: Outcome
+    outcome: PreflightOutcome
     detail: str
 
     @property
     def passed(self) -> bool:
         """Whether it was asked and is well."""
-        return self.outcome is Outcome.OK
+        return self.outcome is PreflightOutcome.OK
 
     def to_json(self) -> dict[str, object]:
         """The form of `preflight --output json`; `passed` is null for what was not asked."""
-        passed = None if self.outcome is Outcome.SKIP else self.passed
+        passed = None if self.outcome is PreflightOutcome.SKIP else self.passed
         return {
             "name": self.name,
             "outcome": self.outcome.value.lower(),
@@ -40,29 +40,29 @@ class Check:
         }
 
 
-def ok(name: str, detail: str) -> Check:
+def ok(name: str, detail: str) -> PreflightCheck:
     """A question that was asked and is well."""
-    return Check(name=name, outcome=Outcome.OK, detail=detail)
+    return PreflightCheck(name=name, outcome=PreflightOutcome.OK, detail=detail)
 
 
-def fail(name: str, detail: str) -> Check:
+def fail(name: str, detail: str) -> PreflightCheck:
     """A question whose answer stops the pod."""
-    return Check(name=name, outcome=Outcome.FAIL, detail=detail)
+    return PreflightCheck(name=name, outcome=PreflightOutcome.FAIL, detail=detail)
 
 
-def skip(name: str, detail: str) -> Check:
+def skip(name: str, detail: str) -> PreflightCheck:
     """A question that was not asked."""
-    return Check(name=name, outcome=Outcome.SKIP, detail=detail)
+    return PreflightCheck(name=name, outcome=PreflightOutcome.SKIP, detail=detail)
 
 
-def all_pass(checks: Sequence[Check]) -> bool:
+def all_pass(checks: Sequence[PreflightCheck]) -> bool:
     """Whether none failed and at least one was asked."""
     return any(check.passed for check in checks) and not any(
-        check.outcome is Outcome.FAIL for check in checks
+        check.outcome is PreflightOutcome.FAIL for check in checks
     )
 
 
-def to_text(checks: Sequence[Check]) -> str:
+def to_text(checks: Sequence[PreflightCheck]) -> str:
     """The table: outcome, name, detail."""
     width = max((len(check.name) for check in checks), default=0)
     return "".join(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from moe_serve.preflight.checks import Check, fail, ok
+from moe_serve.preflight.checks import PreflightCheck, fail, ok
 
 _CGROUP = "the container was not given it; request the GPU's resource (amd.com/gpu) in the pod"
 
@@ -47,7 +47,7 @@ def _probe(path: Path, root: Path, open_file: Callable[[Path], None]) -> DeviceF
     return DeviceFile(path=name, error=0, group=group, mode=mode)
 
 
-def check_devices(files: Sequence[DeviceFile], *, wanted: int, who: str) -> Check:
+def check_devices(files: Sequence[DeviceFile], *, wanted: int, who: str) -> PreflightCheck:
     """Whether the driver and at least `wanted` render nodes can be opened by `who`."""
     name = "devices"
     shut = [file for file in files if file.error]

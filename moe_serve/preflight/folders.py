@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from moe_serve.preflight.checks import Check, fail, ok, skip
+from moe_serve.preflight.checks import PreflightCheck, fail, ok, skip
 from moe_serve.telemetry.place import DEFAULT_RECORD_DIR, RECORD_DIR
 
 CACHES = (
@@ -57,7 +57,9 @@ def _probe(variable: str, path: str | None) -> Folder:
     return Folder(variable=variable, path=path, readable=True)
 
 
-def check_folders(folders: tuple[Folder, ...], environment: Mapping[str, str]) -> Iterator[Check]:
+def check_folders(
+    folders: tuple[Folder, ...], environment: Mapping[str, str]
+) -> Iterator[PreflightCheck]:
     """Whether each can be written to; weights that are here already may be read-only."""
     for folder in folders:
         if folder.path is None:
@@ -74,7 +76,7 @@ def check_folders(folders: tuple[Folder, ...], environment: Mapping[str, str]) -
             )
 
 
-def _unset(variable: str) -> Check:
+def _unset(variable: str) -> PreflightCheck:
     if variable == "HOME":
         return fail(variable, "not set; set HOME to a writable folder")
     return skip(variable, "not set: its library writes below HOME, or beside itself")
@@ -93,7 +95,7 @@ def shm_bytes(path: Path) -> int | None:
     return found.f_frsize * found.f_blocks
 
 
-def check_shm(size: int | None, *, ranks: int) -> Check:
+def check_shm(size: int | None, *, ranks: int) -> PreflightCheck:
     """Whether shared memory holds what `ranks` workers of one pod exchange."""
     needed = _SHM_BYTES_ALONE if ranks == 1 else ranks * _SHM_BYTES_A_RANK
     how = "mount an emptyDir of medium Memory at /dev/shm"

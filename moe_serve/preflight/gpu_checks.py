@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from moe_serve.preflight.checks import Check, fail, ok, skip
+from moe_serve.preflight.checks import PreflightCheck, fail, ok, skip
 from moe_serve.preflight.firmware import BITS
 from moe_serve.preflight.gpus import Gpu
 from moe_serve.preflight.known_bad import GFX
@@ -20,7 +20,7 @@ _ENOUGH: Mapping[str, int] = {GFX: 24, "gfx942": 177}
 
 def check_gpus(
     gpus: Sequence[Gpu], *, wanted: int, firmware: int | None, environment: Mapping[str, str]
-) -> Iterator[Check]:
+) -> Iterator[PreflightCheck]:
     """Every question about the GPUs. `firmware`: what a tool told, for those that /sys hides."""
     if len(gpus) < wanted:
         yield fail(
@@ -38,7 +38,7 @@ def check_gpus(
     yield _firmware(gpus, firmware, environment)
 
 
-def _target(gpus: Sequence[Gpu]) -> Check:
+def _target(gpus: Sequence[Gpu]) -> PreflightCheck:
     others = [f"{gpu.render_node} is {gpu.gfx}" for gpu in gpus if gpu.gfx != GFX]
     if others:
         return fail(
@@ -49,7 +49,7 @@ def _target(gpus: Sequence[Gpu]) -> Check:
     return ok("gpu", f"{len(gpus)} x {GFX}")
 
 
-def _partition(gpus: Sequence[Gpu]) -> Check:
+def _partition(gpus: Sequence[Gpu]) -> PreflightCheck:
     modes = [(gpu, (gpu.compute_partition, gpu.memory_partition)) for gpu in gpus]
     split = [
         f"{gpu.render_node} ({gpu.pci}) is {'/'.join(part or 'unknown' for part in mode)}"
@@ -65,7 +65,7 @@ def _partition(gpus: Sequence[Gpu]) -> Check:
     return ok("partition", "/".join(_WHOLE))
 
 
-def _vram(gpus: Sequence[Gpu]) -> Check:
+def _vram(gpus: Sequence[Gpu]) -> PreflightCheck:
     wrong = [text for text in map(_vram_fault, gpus) if text]
     if wrong:
         return fail("vram", "; ".join(wrong))
@@ -89,7 +89,9 @@ def _vram_fault(gpu: Gpu) -> str | None:
     return None
 
 
-def _firmware(gpus: Sequence[Gpu], from_tool: int | None, environment: Mapping[str, str]) -> Check:
+def _firmware(
+    gpus: Sequence[Gpu], from_tool: int | None, environment: Mapping[str, str]
+) -> PreflightCheck:
     versions = [from_tool if gpu.mec_firmware is None else gpu.mec_firmware & BITS for gpu in gpus]
     known = [version for version in versions if version is not None]
     lowest = min(known) if len(known) == len(versions) else None

@@ -3,13 +3,13 @@
 from urllib.parse import urlsplit
 
 from moe_serve.errors import UsageError
-from moe_serve.preflight.checks import Check, fail, ok
+from moe_serve.preflight.checks import PreflightCheck, fail, ok
 
 _SECONDS = 2.0
 _NAME = "server"
 
 
-def check_health(url: str) -> Check:
+def check_health(url: str) -> PreflightCheck:
     """Ask `url`; only 200 is well, and no redirection is followed.
 
     Raises:

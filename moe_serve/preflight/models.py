@@ -16,7 +16,7 @@ _OWNER = "openai/"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Model:
+class ModelFiles:
     """What is known of a model. `unknown` says why its pads cannot be judged; then `dims` is None.
 
     `quant`: what its configuration calls its quantisation; None: its weights are not quantised.
@@ -29,32 +29,36 @@ class Model:
     unknown: str | None = None
 
 
-def find_model(name: str, environment: Mapping[str, str]) -> Model:
+def find_model(name: str, environment: Mapping[str, str]) -> ModelFiles:
     """What is known here of the model that vLLM would load as `name`."""
     built_in = BUILT_IN.get(name.removeprefix(_OWNER))
     if built_in is not None and not Path(name).exists():
-        return Model(name=name, gpt_oss=True, quant="mxfp4", dims=built_in)
+        return ModelFiles(name=name, gpt_oss=True, quant="mxfp4", dims=built_in)
     path = _config(name, environment)
     if path is None:
-        return Model(name=name, gpt_oss="gpt-oss" in name, unknown=f"no config.json of {name} here")
+        return ModelFiles(
+            name=name, gpt_oss="gpt-oss" in name, unknown=f"no config.json of {name} here"
+        )
     try:
         config = json.loads(path.read_text("utf-8"))
         if not isinstance(config, dict):
             raise UsageError(f"{path}: it does not hold a JSON object")
         return _judged(name, config)
     except (OSError, ValueError, UsageError) as error:
-        return Model(name=name, gpt_oss="gpt-oss" in name, unknown=" ".join(str(error).split()))
+        return ModelFiles(
+            name=name, gpt_oss="gpt-oss" in name, unknown=" ".join(str(error).split())
+        )
 
 
-def _judged(name: str, config: Mapping[str, object]) -> Model:
+def _judged(name: str, config: Mapping[str, object]) -> ModelFiles:
     gpt_oss = config.get("model_type") == "gpt_oss"
     quantization = config.get("quantization_config")
     quant = str(quantization.get("quant_method")) if isinstance(quantization, Mapping) else None
     try:
         dims = dims_from_config(config, source=name)
     except UsageError as error:
-        return Model(name=name, gpt_oss=gpt_oss, quant=quant, unknown=str(error))
-    return Model(name=name, gpt_oss=gpt_oss, quant=quant, dims=dims)
+        return ModelFiles(name=name, gpt_oss=gpt_oss, quant=quant, unknown=str(error))
+    return ModelFiles(name=name, gpt_oss=gpt_oss, quant=quant, dims=dims)
 
 
 def _config(name: str, environment: Mapping[str, str]) -> Path | None:

@@ -11,7 +11,7 @@ from moe_serve.padding.aiter_eras import aiter_era
 from moe_serve.padding.contract import Call, Policy, Report, assess
 from moe_serve.padding.shapes import Parallelism, Quant, shard
 from moe_serve.padding.vllm_eras import vllm_era
-from moe_serve.preflight.models import Model
+from moe_serve.preflight.models import ModelFiles
 from moe_serve.preflight.software import Software
 
 
@@ -23,7 +23,7 @@ class Unjudged:
 
 
 def judge_pads(
-    model: Model,
+    model: ModelFiles,
     parallel: Parallelism,
     software: Software,
     *,

@@ -6,17 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from moe_serve.padding.shapes import Parallelism
-from moe_serve.preflight.checks import Check, skip
+from moe_serve.preflight.checks import PreflightCheck, skip
 from moe_serve.preflight.devices import check_devices, read_device_files
 from moe_serve.preflight.firmware import ask_tools, run_tool
 from moe_serve.preflight.folders import check_folders, check_shm, read_folders, shm_bytes
 from moe_serve.preflight.gpu_checks import NAMES, SCRATCH, check_gpus
 from moe_serve.preflight.gpus import Gpu, read_gpus, target
-from moe_serve.preflight.models import Model
+from moe_serve.preflight.models import ModelFiles
 from moe_serve.preflight.software import Software
 from moe_serve.preflight.software_checks import check_known_bad, check_pads, check_software
 from moe_serve.preflight.vocabulary import check_vocabulary
-from moe_serve.vllm_plugin.settings import Settings
+from moe_serve.vllm_plugin.settings import PluginSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,16 +28,16 @@ class Pod:
 
     gpu: bool
     parallel: Parallelism
-    model: Model | None
+    model: ModelFiles | None
     software: Software
-    settings: Settings
+    settings: PluginSettings
     environment: Mapping[str, str]
     root: Path = Path("/")
     open_file: Callable[[Path], None] | None = None
     run_tool: Callable[[Sequence[str]], str] = run_tool
 
 
-def check_pod(pod: Pod) -> Iterator[Check]:
+def check_pod(pod: Pod) -> Iterator[PreflightCheck]:
     """The whole table."""
     gpus = read_gpus(pod.root) if pod.gpu else ()
     yield from _gpu_checks(pod, gpus)
@@ -49,7 +49,7 @@ def check_pod(pod: Pod) -> Iterator[Check]:
     yield check_shm(shm_bytes(pod.root / "dev/shm"), ranks=pod.parallel.ranks)
 
 
-def _gpu_checks(pod: Pod, gpus: tuple[Gpu, ...]) -> Iterator[Check]:
+def _gpu_checks(pod: Pod, gpus: tuple[Gpu, ...]) -> Iterator[PreflightCheck]:
     if not pod.gpu:
         yield from (skip(name, "--no-gpu") for name in ("devices", *NAMES))
         return
@@ -67,7 +67,7 @@ def _gpu_checks(pod: Pod, gpus: tuple[Gpu, ...]) -> Iterator[Check]:
     )
 
 
-def _vocabulary(pod: Pod) -> Check:
+def _vocabulary(pod: Pod) -> PreflightCheck:
     if pod.model is None:
         return skip("vocabulary", "no --model")
     if not pod.model.gpt_oss:

@@ -7,11 +7,11 @@ wrote, after a real call, proves anything.
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from moe_serve.preflight.checks import Check, fail, ok
+from moe_serve.preflight.checks import PreflightCheck, fail, ok
 from moe_serve.telemetry.record import Record
 
 
-def check_proof(records: Sequence[Record], *, ranks: int, place: str) -> tuple[Check, ...]:
+def check_proof(records: Sequence[Record], *, ranks: int, place: str) -> tuple[PreflightCheck, ...]:
     """Judge the records found in `place` for a deployment of `ranks` workers."""
     living = [record for record in records if record.alive]
     checks = [_presence(records, living, ranks, place)]
@@ -22,7 +22,9 @@ def check_proof(records: Sequence[Record], *, ranks: int, place: str) -> tuple[C
     return tuple(checks)
 
 
-def _presence(records: Sequence[Record], living: Sequence[Record], ranks: int, place: str) -> Check:
+def _presence(
+    records: Sequence[Record], living: Sequence[Record], ranks: int, place: str
+) -> PreflightCheck:
     if len(living) == ranks:
         return ok("workers", f"{ranks} of {ranks} left their proof")
     if not records:
@@ -41,7 +43,7 @@ def _presence(records: Sequence[Record], living: Sequence[Record], ranks: int, p
     return fail("workers", detail)
 
 
-def _of_rank(record: Record) -> Iterator[Check]:
+def _of_rank(record: Record) -> Iterator[PreflightCheck]:
     name, proof = record.path.stem, record.proof
     if proof.get("fault"):
         yield fail(f"{name} plugin", _line(proof["fault"]))
@@ -63,7 +65,7 @@ def _of_rank(record: Record) -> Iterator[Check]:
         yield fail(f"{name} pads", detail)
 
 
-def _of_shape(name: str, shape: Mapping[str, Any]) -> Check:
+def _of_shape(name: str, shape: Mapping[str, Any]) -> PreflightCheck:
     lost = f", {shape['lost_neurons']} of {shape['live_neurons']} neurons lost"
     text = f"pads {_pads(shape['sent'])} of {_pads(shape['raw'])} sent"
     text += lost if shape["lost_neurons"] else ""
@@ -82,7 +84,7 @@ def _line(value: object) -> str:
     return " ".join(str(value).encode(errors="replace").decode().split())
 
 
-def _agreement(living: Sequence[Record]) -> Check:
+def _agreement(living: Sequence[Record]) -> PreflightCheck:
     policies = sorted({_line(record.proof.get("policy")) for record in living})
     if len(policies) == 1:
         return ok("policies", f"all ranks: {policies[0]}")

@@ -4,9 +4,9 @@ from collections.abc import Iterator, Mapping
 
 from moe_serve.errors import UsageError
 from moe_serve.padding.shapes import Parallelism
-from moe_serve.preflight.checks import Check, fail, ok, skip
+from moe_serve.preflight.checks import PreflightCheck, fail, ok, skip
 from moe_serve.preflight.known_bad import Deployment, known_bad
-from moe_serve.preflight.models import Model
+from moe_serve.preflight.models import ModelFiles
 from moe_serve.preflight.pads import Unjudged, describe, judge_pads, reason
 from moe_serve.preflight.software import (
     AITER,
@@ -15,12 +15,12 @@ from moe_serve.preflight.software import (
     emulated,
     plugin_left_out,
 )
-from moe_serve.vllm_plugin.settings import MAX_LOSS, PADDING, Settings
+from moe_serve.vllm_plugin.settings import MAX_LOSS, PADDING, PluginSettings
 
 
 def check_software(
     software: Software, environment: Mapping[str, str], *, gpu: bool
-) -> Iterator[Check]:
+) -> Iterator[PreflightCheck]:
     """vLLM, AITER, whether it is turned on, and whether vLLM will load the plugin."""
     if software.vllm:
         yield ok("vllm", software.vllm)
@@ -31,7 +31,7 @@ def check_software(
     yield _plugin(software, environment)
 
 
-def _aiter(software: Software, *, gpu: bool) -> Check:
+def _aiter(software: Software, *, gpu: bool) -> PreflightCheck:
     if software.aiter:
         return ok("aiter", software.aiter)
     if not gpu:
@@ -39,7 +39,7 @@ def _aiter(software: Software, *, gpu: bool) -> Check:
     return fail("aiter", "amd-aiter is not installed; use AMD's serving image as the base")
 
 
-def _turned_on(environment: Mapping[str, str], *, gpu: bool) -> Check:
+def _turned_on(environment: Mapping[str, str], *, gpu: bool) -> PreflightCheck:
     name, value = "aiter on", environment.get(AITER)
     if not gpu:
         return skip(name, "--no-gpu")
@@ -54,7 +54,7 @@ def _turned_on(environment: Mapping[str, str], *, gpu: bool) -> Check:
     return ok(name, f"{AITER}={value}: the experts are meant to run on vLLM's own kernels")
 
 
-def _plugin(software: Software, environment: Mapping[str, str]) -> Check:
+def _plugin(software: Software, environment: Mapping[str, str]) -> PreflightCheck:
     if environment.get(PADDING) == "off":
         return skip("plugin", f"{PADDING}=off: stock vLLM, without proof")
     if not software.plugin:
@@ -65,13 +65,13 @@ def _plugin(software: Software, environment: Mapping[str, str]) -> Check:
 
 
 def check_known_bad(
-    model: Model | None,
+    model: ModelFiles | None,
     parallel: Parallelism,
     software: Software,
     environment: Mapping[str, str],
     *,
     gfx: str | None,
-) -> Check:
+) -> PreflightCheck:
     """Whether anybody measured wrong answers with this combination."""
     name = "known-bad"
     if not aiter_moe(environment):
@@ -95,12 +95,12 @@ def check_known_bad(
 
 
 def check_pads(
-    model: Model | None,
+    model: ModelFiles | None,
     parallel: Parallelism,
     software: Software,
-    settings: Settings,
+    settings: PluginSettings,
     environment: Mapping[str, str],
-) -> Check:
+) -> PreflightCheck:
     """Whether what the plugin will send loses no more than was declared."""
     name = "pads"
     if model is None:

@@ -8,10 +8,10 @@ from moe_serve.errors import UsageError
 from moe_serve.padding.contract import Report
 from moe_serve.preflight.arguments import EngineArguments
 from moe_serve.preflight.known_bad import Deployment, known_bad
-from moe_serve.preflight.models import Model
+from moe_serve.preflight.models import ModelFiles
 from moe_serve.preflight.pads import Unjudged, describe, judge_pads, reason
 from moe_serve.preflight.software import Software, aiter_moe, emulated, plugin_left_out
-from moe_serve.vllm_plugin.settings import MAX_LOSS, PADDING, Settings
+from moe_serve.vllm_plugin.settings import MAX_LOSS, PADDING, PluginSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,9 +24,9 @@ class Start:
 
 def decide(
     arguments: EngineArguments,
-    model: Model,
+    model: ModelFiles,
     software: Software,
-    settings: Settings,
+    settings: PluginSettings,
     *,
     gfx: str | None,
     environment: Mapping[str, str],
@@ -56,9 +56,9 @@ def decide(
 
 def _pads(
     arguments: EngineArguments,
-    model: Model,
+    model: ModelFiles,
     software: Software,
-    settings: Settings,
+    settings: PluginSettings,
     environment: Mapping[str, str],
     *,
     on_aiter: bool,

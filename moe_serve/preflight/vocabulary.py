@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
-from moe_serve.preflight.checks import Check, fail, ok
+from moe_serve.preflight.checks import PreflightCheck, fail, ok
 
 BASE = "TIKTOKEN_ENCODINGS_BASE"
 FILE = "o200k_base.tiktoken"
@@ -13,7 +13,7 @@ SHA256 = "446a9538cb6c348e3516120d7c08b09f57c36495e2acfffe59a5bf8b0cfb1a2d"
 _NAME = "vocabulary"
 
 
-def check_vocabulary(environment: Mapping[str, str]) -> Check:
+def check_vocabulary(environment: Mapping[str, str]) -> PreflightCheck:
     """Whether the file is where `TIKTOKEN_ENCODINGS_BASE` says, whole."""
     base = environment.get(BASE)
     if not base:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from moe_serve.errors import UsageError
-from moe_serve.probe.server import Server
+from moe_serve.probe.server import ProbedServer
 from moe_serve.probe.together import together
 from moe_serve.quality.noninferior import Answers, TaskPlan, harmed
 from moe_serve.quality.tasks import Item, Task
@@ -16,7 +16,7 @@ _KIND = "moe-serve quality answers"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Marked:
+class MarkedAnswers:
     """One arm's marks in one task; an item without an answer is not among them."""
 
     source: str
@@ -28,15 +28,15 @@ class Marked:
         return sum(self.answers.values()) / len(self.answers) if self.answers else None
 
 
-async def mark(server: Server, task: Task, *, concurrency: int, chat: bool) -> Marked:
+async def mark(server: ProbedServer, task: Task, *, concurrency: int, chat: bool) -> MarkedAnswers:
     """One arm alone on every item."""
     marks = await _marks((server,), task, task.items, concurrency, chat=chat)
-    return Marked(source=f"{server.name} {server.url}", answers=marks[0])
+    return MarkedAnswers(source=f"{server.name} {server.url}", answers=marks[0])
 
 
 async def mark_both(
-    stable: Server,
-    canary: Server,
+    stable: ProbedServer,
+    canary: ProbedServer,
     task: Task,
     plan: TaskPlan,
     *,
@@ -58,7 +58,12 @@ async def mark_both(
 
 
 async def _marks(
-    servers: Sequence[Server], task: Task, items: Sequence[Item], concurrency: int, *, chat: bool
+    servers: Sequence[ProbedServer],
+    task: Task,
+    items: Sequence[Item],
+    concurrency: int,
+    *,
+    chat: bool,
 ) -> list[dict[str, bool]]:
     gate = asyncio.Semaphore(concurrency)
 
@@ -81,7 +86,7 @@ async def _marks(
     ]
 
 
-def write(path: Path, task: Task, marked: Marked) -> None:
+def write(path: Path, task: Task, marked: MarkedAnswers) -> None:
     """Write an arm's marks; an existing file is never overwritten.
 
     Raises:
@@ -103,7 +108,7 @@ def write(path: Path, task: Task, marked: Marked) -> None:
         raise UsageError(f"{path}: {error.strerror}") from error
 
 
-def read(path: Path, task: Task) -> Marked:
+def read(path: Path, task: Task) -> MarkedAnswers:
     """Read marks of exactly this task.
 
     Raises:
@@ -120,4 +125,4 @@ def read(path: Path, task: Task) -> Marked:
         raise UsageError(f"{path}: is not a file of {_KIND}") from error
     if digest != task.digest:
         raise UsageError(f"{path}: answers of other questions than {task.name}'s that are asked")
-    return Marked(source=source, answers=answers)
+    return MarkedAnswers(source=source, answers=answers)

@@ -34,7 +34,7 @@ class Traffic:
         return {"exporter": self.exporter, "batch": self.batch, "busy_share": self.busy_share}
 
 
-class Exporter:
+class ExporterClient:
     """A moe-serve exporter, by its address with or without `/metrics`; `name` is the flag."""
 
     def __init__(self, name: str, url: str, *, timeout: float = 10.0) -> None:

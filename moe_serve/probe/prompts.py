@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from moe_serve.errors import UsageError
-from moe_serve.probe.server import Server
+from moe_serve.probe.server import ProbedServer
 
 Prompts = Mapping[str, str | tuple[int, ...]]
 
@@ -96,7 +96,9 @@ def _prompt(path: Path, number: int, line: str) -> tuple[str, str | tuple[int, .
     return name, made
 
 
-async def tokenized(server: Server, prompts: Prompts, *, chat: bool) -> dict[str, tuple[int, ...]]:
+async def tokenized(
+    server: ProbedServer, prompts: Prompts, *, chat: bool
+) -> dict[str, tuple[int, ...]]:
     """Every prompt as token ids; the server's own tokenizer turns texts into them.
 
     Raises:

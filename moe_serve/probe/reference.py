@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from moe_serve.errors import ProbeError, UsageError
-from moe_serve.probe.server import Server
+from moe_serve.probe.server import ProbedServer
 from moe_serve.probe.together import together
 from moe_serve.quality.divergence import Position, Text
 
@@ -46,7 +46,7 @@ class Reference:
 
 
 async def record(
-    server: Server,
+    server: ProbedServer,
     prompts: Mapping[str, Sequence[int]],
     *,
     source: str,

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 from moe_serve.errors import UsageError
 from moe_serve.probe.reference import Reference, ReferenceText
-from moe_serve.probe.server import Server
+from moe_serve.probe.server import ProbedServer
 from moe_serve.probe.together import together
-from moe_serve.quality.cells import Cell, CellRound, Path, cell_round
+from moe_serve.quality.cells import CellRound, ProbeCell, ProbePath, cell_round
 from moe_serve.quality.divergence import Text
-from moe_serve.quality.identical import IdenticalResult, Plan, decide
-from moe_serve.quality.result import NoQuality, Outcome
+from moe_serve.quality.identical import IdenticalResult, ProbePlan, decide
+from moe_serve.quality.result import NoQuality, QualityOutcome
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,16 +24,16 @@ class Probed:
     requests: int
 
 
-def cells(concurrencies: Sequence[int]) -> tuple[Cell, ...]:
+def cells(concurrencies: Sequence[int]) -> tuple[ProbeCell, ...]:
     """Both paths at every concurrency."""
-    return tuple(Cell(path, number) for path in Path for number in concurrencies)
+    return tuple(ProbeCell(path, number) for path in ProbePath for number in concurrencies)
 
 
 async def probe(
-    stable: Server,
-    canary: Server,
+    stable: ProbedServer,
+    canary: ProbedServer,
     reference: Reference,
-    plan: Plan,
+    plan: ProbePlan,
     *,
     per_round: int,
     after_round: Callable[[IdenticalResult | NoQuality, float], None],
@@ -59,10 +59,10 @@ async def probe(
             result = decide(plan, rounds)
             requests += len(texts)
             # Still one look a cell and round: a failure need not wait for the other cells.
-            if isinstance(result, IdenticalResult) and result.outcome is Outcome.FAILED:
+            if isinstance(result, IdenticalResult) and result.outcome is QualityOutcome.FAILED:
                 break
         after_round(result, time.monotonic() - begun)
-        if isinstance(result, NoQuality) or result.outcome is not Outcome.UNDECIDED:
+        if isinstance(result, NoQuality) or result.outcome is not QualityOutcome.UNDECIDED:
             break
     return Probed(
         result=result,
@@ -77,12 +77,12 @@ def _turn(texts: Sequence[ReferenceText], number: int, count: int) -> list[Refer
 
 
 async def _cell(
-    stable: Server, canary: Server, cell: Cell, texts: Sequence[ReferenceText]
+    stable: ProbedServer, canary: ProbedServer, cell: ProbeCell, texts: Sequence[ReferenceText]
 ) -> CellRound:
     gate = asyncio.Semaphore(cell.concurrency)
 
-    async def ask(server: Server, text: ReferenceText) -> Text | None:
-        if cell.path is Path.PREFILL:
+    async def ask(server: ProbedServer, text: ReferenceText) -> Text | None:
+        if cell.path is ProbePath.PREFILL:
             return await server.score(text.prompt, text.sampled)
         return await server.write(text.prompt, tokens=len(text.greedy))
 
@@ -102,5 +102,5 @@ async def _cell(
     )
 
 
-def _wanted(path: Path, text: ReferenceText) -> Text:
-    return text.sampled if path is Path.PREFILL else text.greedy
+def _wanted(path: ProbePath, text: ReferenceText) -> Text:
+    return text.sampled if path is ProbePath.PREFILL else text.greedy

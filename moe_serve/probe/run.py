@@ -8,20 +8,20 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from moe_serve.probe import exams, reference, rounds
 from moe_serve.probe.prompts import Prompts, tokenized
-from moe_serve.probe.server import Server
+from moe_serve.probe.server import ProbedServer
 from moe_serve.quality.counters import Counters, Drift, Sample, counters, drift, grown
-from moe_serve.quality.finding import Mode
-from moe_serve.quality.identical import IdenticalResult, Plan
+from moe_serve.quality.finding import QualityMode
+from moe_serve.quality.identical import IdenticalResult, ProbePlan
 from moe_serve.quality.noninferior import TaskPlan, TaskResult
 from moe_serve.quality.noninferior import decide as decide_task
-from moe_serve.quality.result import NoQuality, Outcome
+from moe_serve.quality.result import NoQuality, QualityOutcome
 from moe_serve.quality.tasks import Task
 
 Told = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Gate:
+class GateResult:
     """What the gate says: the answers' result, and the counters' beside it."""
 
     result: IdenticalResult | TaskResult | NoQuality
@@ -29,11 +29,13 @@ class Gate:
     details: dict[str, object]
 
     @property
-    def outcome(self) -> Outcome:
+    def outcome(self) -> QualityOutcome:
         """The answers decide; counters that fail, fail the canary; they cannot make it pass."""
         if self._drifted:
-            return Outcome.FAILED
-        return Outcome.UNDECIDED if isinstance(self.result, NoQuality) else self.result.outcome
+            return QualityOutcome.FAILED
+        return (
+            QualityOutcome.UNDECIDED if isinstance(self.result, NoQuality) else self.result.outcome
+        )
 
     @property
     def reason(self) -> str:
@@ -44,7 +46,7 @@ class Gate:
 
     @property
     def _drifted(self) -> bool:
-        return isinstance(self.drift, Drift) and self.drift.outcome is Outcome.FAILED
+        return isinstance(self.drift, Drift) and self.drift.outcome is QualityOutcome.FAILED
 
     def to_json(self) -> dict[str, object]:
         """The whole answer of `quality probe`."""
@@ -72,7 +74,7 @@ class Texts:
     chat: bool
 
 
-async def record(server: Server, texts: Texts, *, source: str) -> reference.Reference:
+async def record(server: ProbedServer, texts: Texts, *, source: str) -> reference.Reference:
     """A reference from this server."""
     return await reference.record(
         server,
@@ -84,15 +86,15 @@ async def record(server: Server, texts: Texts, *, source: str) -> reference.Refe
 
 
 async def identical(
-    stable: Server,
-    canary: Server,
-    plan: Plan,
+    stable: ProbedServer,
+    canary: ProbedServer,
+    plan: ProbePlan,
     *,
     gold: reference.Reference | None,
     texts: Texts,
     per_round: int,
     told: Told,
-) -> Gate:
+) -> GateResult:
     """Mode `identical`; without a gold the texts are sampled from stable first."""
     begun = time.monotonic()
     if gold is None:
@@ -107,12 +109,12 @@ async def identical(
     probed = await rounds.probe(
         stable, canary, gold, plan, per_round=per_round, after_round=after_round
     )
-    return Gate(
+    return GateResult(
         result=probed.result,
         drift=await _drift(stable, canary, before),
         details={
             **await _asked(stable, canary),
-            "mode": Mode.IDENTICAL.value,
+            "mode": QualityMode.IDENTICAL.value,
             "allowed": plan.epsilon_nats,
             "alpha": plan.alpha,
             "reference": {"source": gold.source, "model": gold.model, "digest": gold.digest},
@@ -123,16 +125,16 @@ async def identical(
 
 
 async def non_inferior(
-    stable: Server,
-    canary: Server,
+    stable: ProbedServer,
+    canary: ProbedServer,
     task: Task,
     plan: TaskPlan,
     *,
-    gold: exams.Marked | None,
-    known_bad: exams.Marked | None,
+    gold: exams.MarkedAnswers | None,
+    known_bad: exams.MarkedAnswers | None,
     concurrency: int,
     chat: bool,
-) -> Gate:
+) -> GateResult:
     """Mode `non-inferior`; without a gold's answers stable's own are the baseline."""
     begun = time.monotonic()
     before = await _totals(stable), await _totals(canary)
@@ -152,12 +154,12 @@ async def non_inferior(
         stable=first,
         known_bad=known_bad.answers if known_bad else None,
     )
-    return Gate(
+    return GateResult(
         result=result,
         drift=await _drift(stable, canary, before),
         details={
             **await _asked(stable, canary),
-            "mode": Mode.NON_INFERIOR.value,
+            "mode": QualityMode.NON_INFERIOR.value,
             "allowed": plan.margin,
             "alpha": plan.alpha,
             "planned_items": plan.items,
@@ -170,7 +172,7 @@ async def non_inferior(
     )
 
 
-async def _asked(stable: Server, canary: Server) -> dict[str, object]:
+async def _asked(stable: ProbedServer, canary: ProbedServer) -> dict[str, object]:
     """When, and of which servers: the judge takes a pass only of those that it judges."""
     for server in (stable, canary):
         await server.unchanged()
@@ -188,7 +190,7 @@ async def _asked(stable: Server, canary: Server) -> dict[str, object]:
     }
 
 
-async def _samples(server: Server) -> list[Sample]:
+async def _samples(server: ProbedServer) -> list[Sample]:
     try:
         families = list(text_string_to_metric_families(await server.metrics()))
     except ValueError:  # no Prometheus text
@@ -200,12 +202,12 @@ async def _samples(server: Server) -> list[Sample]:
     ]
 
 
-async def _totals(server: Server) -> Counters | None:
+async def _totals(server: ProbedServer) -> Counters | None:
     return counters(await _samples(server))
 
 
 async def _drift(
-    stable: Server, canary: Server, before: tuple[Counters | None, Counters | None]
+    stable: ProbedServer, canary: ProbedServer, before: tuple[Counters | None, Counters | None]
 ) -> Drift | NoQuality:
     after = await _totals(stable), await _totals(canary)
     found = [

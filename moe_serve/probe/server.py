@@ -9,13 +9,13 @@ from typing import Any
 import httpx
 
 from moe_serve.errors import ProbeError, UsageError
-from moe_serve.probe.exporter import Exporter
+from moe_serve.probe.exporter import ExporterClient
 from moe_serve.quality.divergence import Position, Text
 
 _RESET_SECONDS = 0.5
 
 
-class Server:
+class ProbedServer:
     """An arm, or the gold; a context manager over its connections.
 
     `facts` are what its exporter says of its configuration; None where no exporter was named. Every
@@ -28,7 +28,7 @@ class Server:
         url: str,
         *,
         top: int,
-        exporter: Exporter | None = None,
+        exporter: ExporterClient | None = None,
         timeout: float = 300.0,
     ) -> None:
         self.name, self.url, self.top, self.exporter = name, url.rstrip("/"), top, exporter
@@ -39,7 +39,7 @@ class Server:
         limits = httpx.Limits(max_connections=256, max_keepalive_connections=256)
         self._client = httpx.AsyncClient(timeout=timeout, limits=limits, trust_env=False)
 
-    async def __aenter__(self) -> "Server":
+    async def __aenter__(self) -> "ProbedServer":
         """Learn the served model's name, and the configuration that its exporter tells.
 
         Raises:

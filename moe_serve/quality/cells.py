@@ -12,7 +12,7 @@ from statistics import fmean
 from moe_serve.quality.divergence import Text, common, divergence
 
 
-class Path(StrEnum):
+class ProbePath(StrEnum):
     """Prefill scores a stored text in one pass; decode writes token by token."""
 
     PREFILL = "prefill"
@@ -20,10 +20,10 @@ class Path(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Cell:
+class ProbeCell:
     """`prefill at concurrency 4`."""
 
-    path: Path
+    path: ProbePath
     concurrency: int
 
     def __str__(self) -> str:
@@ -59,7 +59,7 @@ class CellRound:
     that is not finite; `missing` says which arm did not answer which prompt.
     """
 
-    cell: Cell
+    cell: ProbeCell
     asked: int
     scores: tuple[Score, ...]
     broken: tuple[str, ...] = ()
@@ -68,7 +68,7 @@ class CellRound:
 
 
 def cell_round(
-    cell: Cell,
+    cell: ProbeCell,
     reference: Mapping[str, Text],
     stable: Mapping[str, Text],
     canary: Mapping[str, Text],
@@ -97,12 +97,12 @@ def cell_round(
     )
 
 
-def _score(path: Path, prompt_id: str, reference: Text, stable: Text, canary: Text) -> Score:
+def _score(path: ProbePath, prompt_id: str, reference: Text, stable: Text, canary: Text) -> Score:
     # A scored text is given, and sampled from the reference; a greedy one is each arm's own.
-    sampled = path is Path.PREFILL
+    sampled = path is ProbePath.PREFILL
     end = common(reference, stable, canary)
 
-    def apart(arm: Text) -> float:
+    def mean_log_ratio(arm: Text) -> float:
         pairs = zip(reference[:end], arm[:end], strict=True)
         return fmean(divergence(one, other, sampled=sampled) for one, other in pairs)
 
@@ -112,8 +112,8 @@ def _score(path: Path, prompt_id: str, reference: Text, stable: Text, canary: Te
 
     return Score(
         prompt_id=prompt_id,
-        stable=apart(stable),
-        canary=apart(canary),
+        stable=mean_log_ratio(stable),
+        canary=mean_log_ratio(canary),
         top1_drop=agreement(stable) - agreement(canary),
         tokens=end,
     )
@@ -164,9 +164,9 @@ class Clusters:
         return [score for found in self.scores.values() for score in found]
 
 
-def clusters(rounds: Sequence[Iterable[CellRound]]) -> dict[Cell, Clusters]:
+def clusters(rounds: Sequence[Iterable[CellRound]]) -> dict[ProbeCell, Clusters]:
     """All rounds, by cell."""
-    found: dict[Cell, Clusters] = {}
+    found: dict[ProbeCell, Clusters] = {}
     for one in rounds:
         for part in one:
             found.setdefault(part.cell, Clusters()).add(part)

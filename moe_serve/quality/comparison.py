@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from moe_serve.errors import UsageError
 from moe_serve.quality.answers import Answer, AnswerKind, by_key
 from moe_serve.quality.differences import difference
-from moe_serve.quality.result import Difference, NoQuality, Outcome, QualityResult
+from moe_serve.quality.result import Difference, NoQuality, QualityOutcome, QualityResult
 
-__all__ = ["Answer", "AnswerKind", "NoQuality", "Outcome", "QualityResult", "compare"]
+__all__ = ["Answer", "AnswerKind", "NoQuality", "QualityOutcome", "QualityResult", "compare"]
 
 EPSILON_NATS = 0.005
 MIN_PROMPTS = 8
@@ -138,17 +138,17 @@ def _decide(
     *,
     epsilon_nats: float,
     min_prompts: int,
-) -> tuple[Outcome, str]:
+) -> tuple[QualityOutcome, str]:
     in_canary, in_stable = broken
     if in_canary:
-        return Outcome.FAILED, (
+        return QualityOutcome.FAILED, (
             f"the canary gave log-probabilities that are not finite in {len(in_canary)} answers, "
             f"first {in_canary[0]}"
         )
     refuted = [found for part in parts if (found := _refuted(part, epsilon_nats))]
     if refuted:
-        apart = ", ".join(refuted)
-        return Outcome.FAILED, f"{apart} nats a token ({epsilon_nats:g} allowed)"
+        mean_log_ratio = ", ".join(refuted)
+        return QualityOutcome.FAILED, f"{mean_log_ratio} nats a token ({epsilon_nats:g} allowed)"
     doubts = [reason for part in parts if (reason := _doubt(part, epsilon_nats, min_prompts))]
     if in_stable:
         doubts.insert(0, f"the stable arm itself gave values that are not finite ({in_stable[0]})")
@@ -156,11 +156,11 @@ def _decide(
     if lost:
         doubts.append(f"{len(lost)} answers are missing, first {lost[0]}")
     if doubts:
-        return Outcome.UNDECIDED, "; ".join(doubts)
+        return QualityOutcome.UNDECIDED, "; ".join(doubts)
     shown = ", ".join(
         f"{part.name} at most {part.found.upper:.2g}" for part in parts if part.found is not None
     )
-    return Outcome.PASSED, f"nats a token apart: {shown} ({epsilon_nats:g} allowed)"
+    return QualityOutcome.PASSED, f"nats a token apart: {shown} ({epsilon_nats:g} allowed)"
 
 
 def _refuted(part: _Part, epsilon_nats: float) -> str | None:

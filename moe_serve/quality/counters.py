@@ -14,7 +14,7 @@ from scipy.special import ndtr  # type: ignore[import-untyped]  # it ships no ty
 from scipy.stats import chi2_contingency  # type: ignore[import-untyped]
 
 from moe_serve.errors import UsageError
-from moe_serve.quality.result import NoQuality, Outcome
+from moe_serve.quality.result import NoQuality, QualityOutcome
 
 CORRUPTED = "vllm:corrupted_requests_total"
 FINISHED = "vllm:request_success_total"
@@ -91,7 +91,7 @@ def grown(before: Counters, after: Counters) -> Counters | None:
 class Drift:
     """Outcome of the counters; the p values are None where there was too little to test."""
 
-    outcome: Outcome
+    outcome: QualityOutcome
     reason: str
     corrupted: float | None
     requests: tuple[float, float]
@@ -141,21 +141,24 @@ def drift(
 
 def _outcome(
     stable: Counters, canary: Counters, ends: float | None, length: float | None, alpha: float
-) -> tuple[Outcome, str]:
+) -> tuple[QualityOutcome, str]:
     if canary.corrupted:
-        return Outcome.FAILED, f"the canary counted {canary.corrupted:.0f} corrupted requests"
+        return (
+            QualityOutcome.FAILED,
+            f"the canary counted {canary.corrupted:.0f} corrupted requests",
+        )
     if ends is not None and ends < alpha / 2:
-        return Outcome.FAILED, f"the canary's answers end for other reasons (p {ends:.1g})"
+        return QualityOutcome.FAILED, f"the canary's answers end for other reasons (p {ends:.1g})"
     if length is not None and length < alpha / 2:
-        return Outcome.FAILED, (
+        return QualityOutcome.FAILED, (
             f"the canary's answers have {_mean(canary):.1f} tokens in the mean, stable's "
             f"{_mean(stable):.1f} (p {length:.1g})"
         )
     if ends is None or length is None:
         least = min(stable.requests, canary.requests)
-        return Outcome.UNDECIDED, f"{least:.0f} requests an arm, {_MIN_REQUESTS} are needed"
+        return QualityOutcome.UNDECIDED, f"{least:.0f} requests an arm, {_MIN_REQUESTS} are needed"
     unseen = "" if canary.corrupted is not None else "; corrupted requests are not counted there"
-    return Outcome.PASSED, f"no drift of finish reasons or lengths{unseen}"
+    return QualityOutcome.PASSED, f"no drift of finish reasons or lengths{unseen}"
 
 
 def _p_finished(stable: Counters, canary: Counters) -> float | None:
@@ -174,10 +177,10 @@ def _p_length(stable: Counters, canary: Counters) -> float | None:
     if min(counts) < _MIN_REQUESTS:
         return None
     squared = sum(_variance(arm) / n for arm, n in zip((stable, canary), counts, strict=True))
-    apart = abs(_mean(canary) - _mean(stable))
+    mean_log_ratio = abs(_mean(canary) - _mean(stable))
     if squared == 0:
-        return 1.0 if apart == 0 else 0.0
-    return float(2 * ndtr(-apart / math.sqrt(squared)))
+        return 1.0 if mean_log_ratio == 0 else 0.0
+    return float(2 * ndtr(-mean_log_ratio / math.sqrt(squared)))
 
 
 def _mean(arm: Counters) -> float:

@@ -58,9 +58,9 @@ def divergence(reference: Position, arm: Position, *, sampled: bool) -> float:
             ((math.exp(other) for _, other in kept.values()), arm),
         )
     ]
-    apart = math.log(rest[0]) - math.log(rest[1])
-    total += rest[0] * apart
-    return total + (reference.logprob - arm.logprob - apart if beyond else 0.0)
+    mean_log_ratio = math.log(rest[0]) - math.log(rest[1])
+    total += rest[0] * mean_log_ratio
+    return total + (reference.logprob - arm.logprob - mean_log_ratio if beyond else 0.0)
 
 
 def _rest(mass: float, at_least: float) -> float:

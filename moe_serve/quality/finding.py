@@ -8,13 +8,13 @@ from typing import Any
 
 from moe_serve.errors import UsageError
 from moe_serve.metrics.labels import CONFIG_DIGEST, UNKNOWN
-from moe_serve.quality.result import NoQuality, Outcome
+from moe_serve.quality.result import NoQuality, QualityOutcome
 
 _ARMS = ("stable", "canary")
 _UNBOUND = "not known to be of these pods"
 
 
-class Mode(StrEnum):
+class QualityMode(StrEnum):
     """`identical`: the canary lies no farther from the reference than stable does, in nats a token.
     `non-inferior`: a task's accuracy is lost by no more than a margin fixed beforehand.
     """
@@ -24,17 +24,17 @@ class Mode(StrEnum):
 
 
 # The chance of a pass at the bound, where the policy says none.
-LEVELS = {Mode.IDENTICAL: 0.01, Mode.NON_INFERIOR: 0.05}
+LEVELS = {QualityMode.IDENTICAL: 0.01, QualityMode.NON_INFERIOR: 0.05}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
+class QualityPolicy:
     """What the policy registered: the mode, what may be lost (nats a token, or a share of a task's
     items), how many items the task has (None: as many as its comparison planned) and the largest
     chance of a pass at the bound (None: any, as in audits from before policies said it).
     """
 
-    mode: Mode
+    mode: QualityMode
     allowed: float
     items: int | None = None
     alpha: float | None = None
@@ -53,8 +53,8 @@ class QualityFinding:
     `number` is None where the outcome needs none: values that are not finite.
     """
 
-    mode: Mode
-    outcome: Outcome
+    mode: QualityMode
+    outcome: QualityOutcome
     reason: str
     number: float | None
     allowed: float
@@ -76,8 +76,8 @@ def finding(body: Mapping[str, Any]) -> QualityFinding | NoQuality:
             return NoQuality(reason=str(body["reason"]))
         number = body["number"]
         found = QualityFinding(
-            mode=Mode(body["mode"]),
-            outcome=Outcome(body["outcome"]),
+            mode=QualityMode(body["mode"]),
+            outcome=QualityOutcome(body["outcome"]),
             reason=str(body["reason"]),
             number=None if number is None else _finite("number", number),
             allowed=_finite("allowed", body["allowed"]),
@@ -90,7 +90,7 @@ def finding(body: Mapping[str, Any]) -> QualityFinding | NoQuality:
     if found.allowed <= 0:
         raise UsageError(f"no result of a comparison of answers: allowed is {found.allowed:g}")
     shown = found.number is not None and found.number <= found.allowed
-    if found.outcome is Outcome.PASSED and not shown:
+    if found.outcome is QualityOutcome.PASSED and not shown:
         raise UsageError(
             f"no result of a comparison of answers: passed, with {number} where "
             f"{found.allowed:g} is allowed"
@@ -110,7 +110,7 @@ def _finite(name: str, value: object) -> float:
     return number
 
 
-def bound(found: QualityFinding | NoQuality) -> QualityFinding | NoQuality:
+def accept_if_bound(found: QualityFinding | NoQuality) -> QualityFinding | NoQuality:
     """The finding as far as it says of which pods it is.
 
     A pass of servers whose configuration was not asked for may be of any, so it is none. Answers
@@ -119,7 +119,7 @@ def bound(found: QualityFinding | NoQuality) -> QualityFinding | NoQuality:
     if isinstance(found, NoQuality) or not (lacking := _unknown(found)):
         return found
     told = f"{_UNBOUND}: no {CONFIG_DIGEST} of {' and '.join(lacking)}"
-    if found.outcome is Outcome.PASSED:
+    if found.outcome is QualityOutcome.PASSED:
         return NoQuality(
             reason=f"the answers are {told}; name each arm's exporter to `quality probe` "
             f"({found.outcome.value}: {found.reason})"
@@ -128,7 +128,7 @@ def bound(found: QualityFinding | NoQuality) -> QualityFinding | NoQuality:
     return replace(found, reason=reason, body={**found.body, "reason": reason})
 
 
-def about(
+def accept_if_same_pods(
     found: QualityFinding | NoQuality, judged: Mapping[str, Mapping[str, str]]
 ) -> QualityFinding | NoQuality:
     """The finding as far as it is of these arms: what it tells of each must be so of all its pods.
@@ -161,7 +161,9 @@ def _facts(found: QualityFinding, arm: str) -> Mapping[str, str]:
     return facts if isinstance(facts, Mapping) else {}
 
 
-def under(question: Question, found: QualityFinding | NoQuality) -> QualityFinding | NoQuality:
+def accept_if_policy(
+    quality_policy: QualityPolicy, found: QualityFinding | NoQuality
+) -> QualityFinding | NoQuality:
     """The finding as far as it answers the registered question.
 
     What was shown to lie within a wider bound than registered was not shown, and what was refuted
@@ -171,18 +173,22 @@ def under(question: Question, found: QualityFinding | NoQuality) -> QualityFindi
     """
     if isinstance(found, NoQuality):
         return found
-    asked = Question(
+    asked = QualityPolicy(
         mode=found.mode,
         allowed=found.allowed,
-        items=None if question.items is None else _planned(found),
-        alpha=None if question.alpha is None else _level(found),
+        items=None if quality_policy.items is None else _planned(found),
+        alpha=None if quality_policy.alpha is None else _level(found),
     )
-    if found.mode is question.mode and _answers(question, asked, found.outcome):
+    if found.mode is quality_policy.mode and _answers(quality_policy, asked, found.outcome):
         return found
-    if question.alpha is not None and found.outcome is Outcome.FAILED and _refutes(question, found):
+    if (
+        quality_policy.alpha is not None
+        and found.outcome is QualityOutcome.FAILED
+        and _refutes(quality_policy, found)
+    ):
         return found
     return NoQuality(
-        reason=f"the answers were compared in mode {asked}, the policy has {question} "
+        reason=f"the answers were compared in mode {asked}, the policy has {quality_policy} "
         f"({found.outcome.value}: {found.reason})"
     )
 
@@ -199,29 +205,33 @@ def _level(found: QualityFinding) -> float | None:
         return None
 
 
-def _answers(question: Question, asked: Question, outcome: Outcome) -> bool:
-    if question.alpha is None and question.mode is Mode.NON_INFERIOR:
+def _answers(quality_policy: QualityPolicy, asked: QualityPolicy, outcome: QualityOutcome) -> bool:
+    if quality_policy.alpha is None and quality_policy.mode is QualityMode.NON_INFERIOR:
         # As audits were judged before policies had a level.
-        same = math.isclose(asked.allowed, question.allowed, rel_tol=1e-9)
-        return same and asked.items == question.items
+        same = math.isclose(asked.allowed, quality_policy.allowed, rel_tol=1e-9)
+        return same and asked.items == quality_policy.items
     match outcome:
-        case Outcome.PASSED:
-            level = question.alpha is None or (
-                asked.alpha is not None and asked.alpha <= question.alpha
+        case QualityOutcome.PASSED:
+            level = quality_policy.alpha is None or (
+                asked.alpha is not None and asked.alpha <= quality_policy.alpha
             )
-            return asked.allowed <= question.allowed and asked.items == question.items and level
-        case Outcome.FAILED:
-            return asked.allowed >= question.allowed
-        case Outcome.UNDECIDED:
+            return (
+                asked.allowed <= quality_policy.allowed
+                and asked.items == quality_policy.items
+                and level
+            )
+        case QualityOutcome.FAILED:
+            return asked.allowed >= quality_policy.allowed
+        case QualityOutcome.UNDECIDED:
             return True
 
 
-def _refutes(question: Question, found: QualityFinding) -> bool:
+def _refutes(quality_policy: QualityPolicy, found: QualityFinding) -> bool:
     """Whether a failure for another bound or mode is one for the registered question too."""
     if found.body.get("at_any_bound") is True:
         return True
     shown = max(_shown_losses(found), default=0.0)
-    return found.mode is question.mode and shown > question.allowed
+    return found.mode is quality_policy.mode and shown > quality_policy.allowed
 
 
 def _shown_losses(found: QualityFinding) -> Iterator[float]:

@@ -19,12 +19,12 @@ import numpy as np
 
 from moe_serve.errors import UsageError
 from moe_serve.quality import sequence
-from moe_serve.quality.cells import Cell, CellRound, Clusters, clusters
-from moe_serve.quality.result import NoQuality, Outcome
+from moe_serve.quality.cells import CellRound, Clusters, ProbeCell, clusters
+from moe_serve.quality.result import NoQuality, QualityOutcome
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class ProbePlan:
     """Fixed before the first round.
 
     `epsilon_nats` is a token's excess divergence that is still called the same; `min_prompts` must
@@ -32,7 +32,7 @@ class Plan:
     lack. `top1_drop` is the tripwire: a fraction of all positions.
     """
 
-    cells: tuple[Cell, ...]
+    cells: tuple[ProbeCell, ...]
     rounds: int
     epsilon_nats: float = 0.005
     alpha: float = 0.01
@@ -74,13 +74,13 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CellResult:
+class ProbeCellResult:
     """One cell after the rounds so far; bounds in nats a token, infinite below two prompts.
 
     `floor` is stable's own divergence from the reference; None where nothing was answered.
     """
 
-    cell: Cell
+    cell: ProbeCell
     prompts: int
     tokens: int
     asked: int
@@ -119,11 +119,11 @@ class CellResult:
 class IdenticalResult:
     """The outcome after so many rounds, and every cell behind it."""
 
-    outcome: Outcome
+    outcome: QualityOutcome
     reason: str
-    plan: Plan
+    plan: ProbePlan
     rounds: int
-    cells: tuple[CellResult, ...]
+    cells: tuple[ProbeCellResult, ...]
 
     @property
     def number(self) -> float | None:
@@ -150,7 +150,7 @@ class IdenticalResult:
         }
 
 
-def decide(plan: Plan, rounds: Sequence[Iterable[CellRound]]) -> IdenticalResult | NoQuality:
+def decide(plan: ProbePlan, rounds: Sequence[Iterable[CellRound]]) -> IdenticalResult | NoQuality:
     """Judge all rounds so far.
 
     Raises:
@@ -170,11 +170,11 @@ def decide(plan: Plan, rounds: Sequence[Iterable[CellRound]]) -> IdenticalResult
     )
 
 
-def _cell(plan: Plan, cell: Cell, found: Clusters) -> CellResult:
+def _cell(plan: ProbePlan, cell: ProbeCell, found: Clusters) -> ProbeCellResult:
     excess, up = _bound(plan.passing, found.excess(), side=1)
     down = _bound(plan.failing, found.excess(), side=-1)[1]
     drop, drop_half = _bound(plan.failing, found.top1_drop(), side=-1)
-    return CellResult(
+    return ProbeCellResult(
         cell=cell,
         prompts=len(found.scores),
         tokens=found.tokens,
@@ -204,21 +204,23 @@ def _bound(
     return float(np.mean(values)), float(half)
 
 
-def _outcome(plan: Plan, rounds: int, cells: Sequence[CellResult]) -> tuple[Outcome, str]:
+def _outcome(
+    plan: ProbePlan, rounds: int, cells: Sequence[ProbeCellResult]
+) -> tuple[QualityOutcome, str]:
     if refuted := [reason for cell in cells if (reason := _refuted(plan, cell))]:
-        return Outcome.FAILED, "; ".join(refuted)
+        return QualityOutcome.FAILED, "; ".join(refuted)
     if doubts := [reason for cell in cells if (reason := _doubt(plan, cell))]:
         more = "; keep probing" if rounds < plan.rounds else "; all planned rounds are done"
         others = f" (and {len(doubts) - 1} more cells)" if len(doubts) > 1 else ""
-        return Outcome.UNDECIDED, f"{doubts[0]}{others}{more}"
+        return QualityOutcome.UNDECIDED, f"{doubts[0]}{others}{more}"
     worst = max(cells, key=lambda cell: cell.upper)
-    return Outcome.PASSED, (
+    return QualityOutcome.PASSED, (
         f"excess divergence below {plan.epsilon_nats:g} nats a token in all {len(cells)} cells, "
         f"at most {worst.upper:.2g} ({worst.cell})"
     )
 
 
-def _refuted(plan: Plan, cell: CellResult) -> str | None:
+def _refuted(plan: ProbePlan, cell: ProbeCellResult) -> str | None:
     if cell.broken:
         return (
             f"{cell.cell}: the canary gave log-probabilities that are not finite in "
@@ -237,12 +239,12 @@ def _refuted(plan: Plan, cell: CellResult) -> str | None:
     return None
 
 
-def _tripped(plan: Plan, cell: CellResult) -> bool:
+def _tripped(plan: ProbePlan, cell: ProbeCellResult) -> bool:
     drop = cell.top1_drop
     return drop is not None and drop >= plan.top1_drop and cell.top1_lower > 0
 
 
-def _doubt(plan: Plan, cell: CellResult) -> str | None:
+def _doubt(plan: ProbePlan, cell: ProbeCellResult) -> str | None:
     if cell.stable_broken:
         return f"{cell.cell}: stable itself gave values that are not finite"
     if not cell.answered:

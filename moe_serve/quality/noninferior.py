@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from moe_serve.errors import UsageError
 from moe_serve.quality.paired import interval, mcnemar_exact, power
-from moe_serve.quality.result import NoQuality, Outcome
+from moe_serve.quality.result import NoQuality, QualityOutcome
 
 Answers = Mapping[str, bool]  # item -> was the answer right
 
@@ -58,7 +58,7 @@ class TaskPlan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Paired:
+class PairedAccuracy:
     """Both arms on the items that both answered; bounds are one-sided, as fractions."""
 
     items: int
@@ -79,12 +79,12 @@ class Paired:
 class TaskResult:
     """The decision, and the figures behind it; `known_bad` is None where none was asked."""
 
-    outcome: Outcome
+    outcome: QualityOutcome
     reason: str
     plan: TaskPlan
-    canary: Paired
-    stable: Paired | None
-    known_bad: Paired | None
+    canary: PairedAccuracy
+    stable: PairedAccuracy | None
+    known_bad: PairedAccuracy | None
 
     def to_json(self) -> dict[str, object]:
         """The verdict's `quality` in mode `non-inferior`."""
@@ -104,7 +104,7 @@ class TaskResult:
         }
 
 
-def paired(baseline: Answers, arm: Answers, *, alpha: float) -> Paired | None:
+def paired(baseline: Answers, arm: Answers, *, alpha: float) -> PairedAccuracy | None:
     """The arm against the baseline on the items of both; None if there is none."""
     both = sorted(baseline.keys() & arm.keys())
     if not both:
@@ -112,7 +112,7 @@ def paired(baseline: Answers, arm: Answers, *, alpha: float) -> Paired | None:
     lost = sum(baseline[item] and not arm[item] for item in both)
     won = sum(arm[item] and not baseline[item] for item in both)
     lower, upper = interval(lost, won, len(both), alpha=alpha)
-    return Paired(
+    return PairedAccuracy(
         items=len(both),
         baseline=sum(baseline[item] for item in both) / len(both),
         arm=sum(arm[item] for item in both) / len(both),
@@ -158,22 +158,26 @@ def decide(
 
 
 def _outcome(
-    plan: TaskPlan, gold: Answers, canary: Answers, found: Paired, bad: Paired | None
-) -> tuple[Outcome, str]:
+    plan: TaskPlan,
+    gold: Answers,
+    canary: Answers,
+    found: PairedAccuracy,
+    bad: PairedAccuracy | None,
+) -> tuple[QualityOutcome, str]:
     told = (
         f"{found.arm:.1%} right, {found.arm - found.baseline:+.1%} against the gold "
         f"({found.lower:+.1%} to {found.upper:+.1%}, {found.items} items), margin {plan.margin:.1%}"
     )
     if harmed(plan, gold, canary):
-        return Outcome.FAILED, f"harm: {told}"
+        return QualityOutcome.FAILED, f"harm: {told}"
     if doubt := _doubt(plan, found, bad):
-        return Outcome.UNDECIDED, doubt
+        return QualityOutcome.UNDECIDED, doubt
     if found.lower > -plan.margin:
-        return Outcome.PASSED, f"within the margin: {told}"
-    return Outcome.FAILED, f"not shown to be within the margin: {told}"
+        return QualityOutcome.PASSED, f"within the margin: {told}"
+    return QualityOutcome.FAILED, f"not shown to be within the margin: {told}"
 
 
-def _doubt(plan: TaskPlan, found: Paired, bad: Paired | None) -> str | None:
+def _doubt(plan: TaskPlan, found: PairedAccuracy, bad: PairedAccuracy | None) -> str | None:
     if found.items != plan.items:
         return f"{found.items} of {plan.items} planned items were answered; decided with all"
     if not plan.floor <= found.baseline <= plan.ceiling:

@@ -9,7 +9,7 @@ from enum import StrEnum
 from math import inf, isfinite
 
 
-class Outcome(StrEnum):
+class QualityOutcome(StrEnum):
     """Passed means that sameness was shown; undecided is no pass."""
 
     PASSED = "passed"
@@ -97,7 +97,7 @@ class QualityResult:
     prompt that one run lacks; none of them is dropped silently.
     """
 
-    outcome: Outcome
+    outcome: QualityOutcome
     reason: str
     epsilon_nats: float
     confidence: float

@@ -3,7 +3,7 @@
 from moe_serve.analysis.estimate import Estimate, NoEstimate
 from moe_serve.analysis.series import CellKind
 from moe_serve.quality.finding import QualityFinding
-from moe_serve.quality.result import NoQuality, Outcome, QualityResult
+from moe_serve.quality.result import NoQuality, QualityOutcome, QualityResult
 from moe_serve.report import quality_chart, speed_charts, tables
 from moe_serve.report.data import Chapter
 from moe_serve.report.markup import Html, join, more, table, tag
@@ -84,7 +84,7 @@ def _fact(label: str, number: str, beside: str, tone: str) -> Html:
 def _answer_tone(quality: QualityResult | QualityFinding | NoQuality) -> str:
     if isinstance(quality, NoQuality):
         return ""
-    return {Outcome.PASSED: "good", Outcome.FAILED: "bad"}.get(quality.outcome, "")
+    return {QualityOutcome.PASSED: "good", QualityOutcome.FAILED: "bad"}.get(quality.outcome, "")
 
 
 def section(chapter: Chapter, number: int) -> Html:

@@ -26,10 +26,10 @@ def comparison_report(history: History, found: Findings, *, created: str) -> Rep
     chapter = Chapter(
         title="Canary against stable",
         note=f"{_time(found.observed.start)} to {_time(found.observed.end)}, {found.blocks} blocks "
-        f"of {duration(found.registered.cut.block_seconds)}.",
+        f"of {duration(found.analysis_plan.blocking.block_seconds)}.",
         stable=_sheet(history.stable),
         canary=_sheet(history.canary),
-        policy=found.registered.policy,
+        policy=found.analysis_plan.policy,
         judgement=found.judgement,
         step=found.step,
         kernel=found.kernel,
@@ -73,9 +73,9 @@ def _pads(facts: Mapping[str, str]) -> Facts:
 
 
 def _comparison(found: Findings) -> Facts:
-    seen, rules = found.observed, found.registered
+    seen, rules = found.observed, found.analysis_plan
     hours = (seen.end - seen.start) / 3600
-    spread, known = rules.spread, rules.calibration
+    pod_variation, known = rules.pod_variation, rules.calibration
     crossover = rules.design is Design.CROSSOVER
     excluded = [
         (f"excluded, {name}", f"{count} of {windows.expected} windows: {reason}")
@@ -88,8 +88,8 @@ def _comparison(found: Findings) -> Facts:
         ("pods", f"{seen.stable_pods} stable, {seen.canary_pods} canary"),
         ("cost of the canary", f"{seen.canary_pods * hours:.1f} pod-hours"),
         ("deadline", duration(rules.deadline_seconds)),
-        ("spread between GPUs", share(spread.gpu_sd)),
-        ("spread between starts", share(spread.start_sd)),
+        ("spread between GPUs", share(pod_variation.gpu_sd)),
+        ("spread between starts", share(pod_variation.start_sd)),
         ("A/A run", f"{known.hours:.0f} h" if known else "none: the interval is wider for it"),
         *(excluded or [("excluded", "no window")]),
     )

@@ -79,7 +79,7 @@ class Chapter:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Calibration:
+class CalibrationSummary:
     """The kernel by itself: bytes it should save and time it does save (ratios, 1 is no change)."""
 
     label: str
@@ -97,7 +97,7 @@ class ReportData:
     note: str = ""
     machine: Facts = ()
     comparison: Facts = ()
-    calibration: tuple[Calibration, ...] = ()
+    calibration: tuple[CalibrationSummary, ...] = ()
     not_proven: tuple[str, ...] = ()
     seeds: Facts = ()
     commands: tuple[str, ...] = ()

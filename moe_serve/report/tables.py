@@ -7,7 +7,7 @@ from moe_serve.analysis.estimate import CellEstimate, Estimate, NoEstimate
 from moe_serve.analysis.verdict import Check, Severity
 from moe_serve.quality.finding import QualityFinding
 from moe_serve.quality.result import Difference, NoQuality, QualityResult
-from moe_serve.report.data import ArmSheet, Calibration, Chapter, Exam, Facts
+from moe_serve.report.data import ArmSheet, CalibrationSummary, Chapter, Exam, Facts
 from moe_serve.report.wording import (
     bound,
     check_value,
@@ -196,7 +196,7 @@ def _difference(label: str, part: Difference) -> tuple[str, ...]:
     return (label, str(part.prompts), str(part.tokens), *map(nats, values), top1)
 
 
-def calibration(points: tuple[Calibration, ...]) -> Table:
+def calibration(points: tuple[CalibrationSummary, ...]) -> Table:
     """The kernel alone: does its time follow its bytes."""
     return Table(
         caption="The kernel alone: how its time follows the bytes that it fetches (1 = no change).",

@@ -7,8 +7,8 @@ from typing import assert_never
 
 from moe_serve.analysis.estimate import CellEstimate, Estimate, NoEstimate
 from moe_serve.analysis.verdict import Check, Verdict
-from moe_serve.quality.finding import Mode, QualityFinding
-from moe_serve.quality.result import NoQuality, Outcome, QualityResult
+from moe_serve.quality.finding import QualityFinding, QualityMode
+from moe_serve.quality.result import NoQuality, QualityOutcome, QualityResult
 from moe_serve.report.data import ArmSheet, Chapter
 
 NONE = "no data"
@@ -84,15 +84,15 @@ def distance(quality: QualityResult | QualityFinding | NoQuality) -> str:
     if isinstance(quality, NoQuality):
         return quality.reason
     if isinstance(quality, QualityFinding):
-        task = quality.mode is Mode.NON_INFERIOR
+        task = quality.mode is QualityMode.NON_INFERIOR
         allowed = share(quality.allowed) if task else f"{quality.allowed:g} nats a token"
         if quality.number is None:
             return f"{allowed} allowed"
         most = share(quality.number) if task else nats(quality.number)
         return f"at most {most} lost, {allowed} allowed"
     parts = [part.mean_abs_nats for part in (quality.prefill, quality.decode) if part is not None]
-    apart = f"{nats(max(parts))} nats a token apart, " if parts else ""
-    return f"{apart}{quality.epsilon_nats:g} allowed"
+    mean_log_ratio = f"{nats(max(parts))} nats a token apart, " if parts else ""
+    return f"{mean_log_ratio}{quality.epsilon_nats:g} allowed"
 
 
 def answers(quality: QualityResult | QualityFinding | NoQuality) -> tuple[str, str]:
@@ -100,11 +100,11 @@ def answers(quality: QualityResult | QualityFinding | NoQuality) -> tuple[str, s
     if isinstance(quality, NoQuality):
         return "not compared", quality.reason
     match quality.outcome:
-        case Outcome.PASSED:
+        case QualityOutcome.PASSED:
             return "the same", quality.reason
-        case Outcome.FAILED:
+        case QualityOutcome.FAILED:
             return "different", quality.reason
-        case Outcome.UNDECIDED:
+        case QualityOutcome.UNDECIDED:
             return "not shown", quality.reason
         case _:
             assert_never(quality.outcome)

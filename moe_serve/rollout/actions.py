@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from moe_serve.rollout.state import State
+from moe_serve.rollout.state import RolloutState
 from moe_serve.rollout.weights import Weights
 
 
@@ -29,5 +29,5 @@ Action = CreateRoute | SetWeights
 class Decision:
     """The state to write down first, and what to do then."""
 
-    state: State
+    state: RolloutState
     actions: tuple[Action, ...] = ()

@@ -3,57 +3,68 @@
 from dataclasses import replace
 
 from moe_serve.rollout.observation import Observation
-from moe_serve.rollout.plan import Plan
-from moe_serve.rollout.route import standing
-from moe_serve.rollout.state import Concern, Hold, Kind, Phase, State, Trouble
+from moe_serve.rollout.plan import RolloutPlan
+from moe_serve.rollout.route_status import route_status
+from moe_serve.rollout.state import (
+    EntryKind,
+    Hold,
+    HoldReason,
+    PendingHold,
+    RolloutPhase,
+    RolloutState,
+)
 
 
-def hold(state: State, concern: Concern, now: float) -> State:
+def hold(state: RolloutState, pending_hold: PendingHold, now: float) -> RolloutState:
     """The rollout is held for a trouble that lasted too long."""
     how = "it goes on by itself when that is mended"
-    if concern.trouble.approvable:
+    if pending_hold.reason.approvable:
         how = "it waits for `canary approve` or `canary abort`"
-    text = f"{concern.detail}; {how}"
+    text = f"{pending_hold.detail}; {how}"
     return replace(
         state,
-        phase=Phase.HELD,
+        phase=RolloutPhase.HELD,
         phase_since=now,
-        concern=concern,
+        pending_hold=pending_hold,
         hold=Hold(
-            cause=concern.trouble,
+            reason=pending_hold.reason,
             resume=state.phase,
             revision=state.revision + 1,
             phase_since=state.phase_since,
         ),
-        waits_for=text,
-    ).noted(Kind.PHASE, "held", f"{concern.trouble}: {text}", now)
+        waiting_for=text,
+    ).noted(EntryKind.PHASE, "held", f"{pending_hold.reason}: {text}", now)
 
 
-def held(plan: Plan, state: State, seen: Observation, now: float) -> State:
-    """Still held, or on again: the trouble is gone, or a person approved."""
+def resume_or_keep_holding(
+    plan: RolloutPlan, state: RolloutState, seen: Observation, now: float
+) -> RolloutState:
+    """Still held, or on again: the hold_reason is gone, or a person approved."""
     found = state.hold
     assert found is not None, "a state that is held says why"
-    gone = state.concern is None or state.concern.trouble is not found.cause
-    if found.cause.clears_itself and gone:
-        return _resumed(plan, state, found, f"{found.cause} is gone", now)
-    if found.cause.approvable and seen.person.approve == found.revision:
-        state = _resumed(plan, state, found, f"a person approved: {found.cause}", now)
-        return _retaking(plan, state, seen) if found.cause is Trouble.DRIFT else state
+    gone = state.pending_hold is None or state.pending_hold.reason is not found.reason
+    if found.reason.clears_itself and gone:
+        return _resumed(plan, state, found, f"{found.reason} is gone", now)
+    if found.reason.approvable and seen.human_request.approve == found.revision:
+        state = _resumed(plan, state, found, f"a person approved: {found.reason}", now)
+        return _approve_overwrite(plan, state, seen) if found.reason is HoldReason.DRIFT else state
     return state
 
 
-def _retaking(plan: Plan, state: State, seen: Observation) -> State:
+def _approve_overwrite(plan: RolloutPlan, state: RolloutState, seen: Observation) -> RolloutState:
     """Ours is to be written over what is there now. Its new stamp tells it from a later drift."""
-    drift = standing(plan, state, seen).drift
-    return replace(state, retake=drift, rung_revision=state.revision)
+    drift = route_status(plan, state, seen).drift
+    return replace(state, approved_overwrite=drift, weight_revision=state.revision)
 
 
-def _resumed(plan: Plan, state: State, found: Hold, why: str, now: float) -> State:
+def _resumed(
+    plan: RolloutPlan, state: RolloutState, found: Hold, why: str, now: float
+) -> RolloutState:
     """Back in the phase; held time counts for nothing, and an approved deadline begins anew."""
     lost = now - state.phase_since
     deadline = state.deadline_at + lost
-    if found.cause is Trouble.DEADLINE:
-        promoted = found.resume is Phase.PROMOTION
+    if found.reason is HoldReason.DEADLINE:
+        promoted = found.resume is RolloutPhase.PROMOTION
         deadline = now + (
             plan.promotion.deadline_seconds if promoted else plan.patience.deadline_seconds
         )
@@ -63,6 +74,6 @@ def _resumed(plan: Plan, state: State, found: Hold, why: str, now: float) -> Sta
         phase_since=found.phase_since + lost,
         deadline_at=deadline,
         hold=None,
-        concern=None,
-        waits_for=f"{found.resume} to go on",
-    ).noted(Kind.PHASE, str(found.resume), why, now)
+        pending_hold=None,
+        waiting_for=f"{found.resume} to go on",
+    ).noted(EntryKind.PHASE, str(found.resume), why, now)

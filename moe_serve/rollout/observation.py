@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from moe_serve.analysis.verdict import Verdict
-from moe_serve.quality.result import Outcome
-from moe_serve.rollout.weights import Arm, Weights
+from moe_serve.quality.result import QualityOutcome
+from moe_serve.rollout.weights import Track, Weights
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +25,7 @@ class Identity:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PodSeen:
+class PodStatus:
     """`ready`: its Service sends requests to it."""
 
     name: str
@@ -35,11 +35,11 @@ class PodSeen:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ArmSeen:
+class TrackStatus:
     """`found`: its Service is there."""
 
     found: bool
-    pods: tuple[PodSeen, ...] = ()
+    pods: tuple[PodStatus, ...] = ()
 
     def ready(self, identity: Identity | None = None) -> int:
         """Ready pods; with an identity, only those that have it."""
@@ -55,7 +55,7 @@ class ArmSeen:
         """Of the ready pods."""
         return frozenset(pod.identity for pod in self.pods if pod.ready)
 
-    def strangers(self, known: Identity) -> tuple[str, ...]:
+    def unexpected_pods(self, known: Identity) -> tuple[str, ...]:
         """Pods, ready or still coming, that run something else."""
         return tuple(pod.name for pod in self.pods if not pod.identity.agrees(known))
 
@@ -88,12 +88,12 @@ class RouteSeen:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Word:
+class JudgeResult:
     """What the judge says. `since` is the start of its comparison, `rules` its policy's digest."""
 
     verdict: Verdict
     reason: str
-    quality: Outcome | None
+    quality: QualityOutcome | None
     quality_reason: str
     judged_at: float
     since: float | None = None
@@ -101,14 +101,14 @@ class Word:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NoWord:
+class JudgeUnavailable:
     """The judge cannot be asked, or its source failed."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Person:
+class HumanRequest:
     """What a person asked for: `approve` names the revision of a hold, `abort` a rollout."""
 
     approve: int | None = None
@@ -125,17 +125,17 @@ class Observation:
     """
 
     route: RouteSeen | RouteAbsent | RouteForeign
-    arms: Mapping[Arm, ArmSeen]
-    word: Word | NoWord
-    person: Person = field(default_factory=Person)
+    arms: Mapping[Track, TrackStatus]
+    judge_result: JudgeResult | JudgeUnavailable
+    human_request: HumanRequest = field(default_factory=HumanRequest)
     load_pods: float | None = None
     clock_jump_seconds: float = 0.0
     faults: tuple[str, ...] = ()
     refused: str = ""
 
-    def seen(self, arm: Arm) -> ArmSeen:
+    def seen(self, arm: Track) -> TrackStatus:
         """One arm; an absent one has no pods."""
-        return self.arms.get(arm, ArmSeen(found=False))
+        return self.arms.get(arm, TrackStatus(found=False))
 
     @property
     def ready(self) -> int:

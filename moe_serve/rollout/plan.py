@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 
 from moe_serve.errors import UsageError
-from moe_serve.rollout.weights import ALL, DARK, Arm, Weights
+from moe_serve.rollout.weights import ALL, NO_CANARY_TRAFFIC, Track, Weights
 
 
 class Owner(StrEnum):
@@ -26,7 +26,7 @@ class Need(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ArmPlan:
+class TrackPlan:
     """One release: its Service, the value of its pods' arm label, and its size in the rollout."""
 
     service: str
@@ -100,12 +100,12 @@ class Patience:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class RolloutPlan:
     """A rollout, complete. Its digest is written down at the start and may not change after."""
 
     name: str
     route: RoutePlan
-    arms: Mapping[Arm, ArmPlan]
+    arms: Mapping[Track, TrackPlan]
     steps: tuple[Step, ...]
     promotion: Promotion
     capacity: Capacity
@@ -120,13 +120,13 @@ class Plan:
     @property
     def baseline(self) -> bool:
         """A fresh baseline arm is there."""
-        return Arm.BASELINE in self.arms
+        return Track.BASELINE in self.arms
 
     @property
-    def rungs(self) -> tuple[Weights, ...]:
+    def weight_steps(self) -> tuple[Weights, ...]:
         """All weights that this plan ever asks for, in order: dark, the steps', the promotion's."""
         return (
-            DARK,
+            NO_CANARY_TRAFFIC,
             *(step.weights for step in self.steps),
             *(
                 Weights(stable=ALL - weight, canary=weight)
@@ -146,8 +146,8 @@ class Plan:
         return sum(arm.replicas for arm in self.arms.values())
 
 
-def _arms(plan: Plan) -> None:
-    for arm in (Arm.STABLE, Arm.CANARY):
+def _arms(plan: RolloutPlan) -> None:
+    for arm in (Track.STABLE, Track.CANARY):
         if arm not in plan.arms:
             raise UsageError(f"arms: there is no {arm}")
     services = [arm.service for arm in plan.arms.values()]
@@ -157,11 +157,11 @@ def _arms(plan: Plan) -> None:
             raise UsageError(f"arms: two have the same {kind}: {', '.join(names)}")
     if plan.route.owner is Owner.DEDICATED and plan.route.gateway is None:
         raise UsageError("route.gateway: a dedicated route needs the Gateway that it hangs on")
-    if plan.baseline and plan.arms[Arm.BASELINE].replicas != plan.arms[Arm.CANARY].replicas:
+    if plan.baseline and plan.arms[Track.BASELINE].replicas != plan.arms[Track.CANARY].replicas:
         raise UsageError("arms.baseline.replicas: must be the canary's, or the arms are not alike")
 
 
-def _steps(plan: Plan) -> None:
+def _steps(plan: RolloutPlan) -> None:
     if not plan.steps:
         raise UsageError("steps: at least one is needed")
     last = 0
@@ -179,7 +179,7 @@ def _steps(plan: Plan) -> None:
         raise UsageError("steps: the last must need the judge's word: needs: promote")
 
 
-def _growth(plan: Plan) -> None:
+def _growth(plan: RolloutPlan) -> None:
     weights = plan.promotion.canary_weights
     if not weights or weights[-1] != ALL or list(weights) != sorted(set(weights)):
         raise UsageError("promotion.weights: they must rise, and end with 100")
@@ -195,11 +195,11 @@ def _growth(plan: Plan) -> None:
         )
 
 
-def _placement(plan: Plan) -> None:
+def _placement(plan: RolloutPlan) -> None:
     capacity = plan.capacity
-    if plan.arms[Arm.STABLE].replicas < capacity.pods_for_all_traffic:
+    if plan.arms[Track.STABLE].replicas < capacity.pods_for_all_traffic:
         raise UsageError(
-            f"arms.stable.replicas: {plan.arms[Arm.STABLE].replicas} cannot carry all traffic, "
+            f"arms.stable.replicas: {plan.arms[Track.STABLE].replicas} cannot carry all traffic, "
             f"which takes {capacity.pods_for_all_traffic}: a rollback needs that"
         )
     if capacity.gpus is None:
@@ -215,9 +215,9 @@ def _placement(plan: Plan) -> None:
             )
 
 
-def _shares(plan: Plan) -> None:
+def _shares(plan: RolloutPlan) -> None:
     for number, step in enumerate(plan.steps):
-        for arm in (Arm.BASELINE, Arm.CANARY):
+        for arm in (Track.BASELINE, Track.CANARY):
             weight = step.weights.of(arm)
             if not weight:
                 continue

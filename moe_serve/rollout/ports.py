@@ -5,25 +5,25 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from moe_serve.rollout.observation import (
-    ArmSeen,
-    NoWord,
-    Person,
+    HumanRequest,
+    JudgeResult,
+    JudgeUnavailable,
     RouteAbsent,
     RouteForeign,
     RouteSeen,
-    Word,
+    TrackStatus,
 )
-from moe_serve.rollout.state import Entry, State
-from moe_serve.rollout.weights import Arm, Weights
+from moe_serve.rollout.state import Entry, RolloutState
+from moe_serve.rollout.weights import Track, Weights
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stored:
+class StoredRollout:
     """What is kept: the state, up to which revision each listener was told, a person's wishes."""
 
-    state: State | None = None
-    told: Mapping[str, int] = field(default_factory=dict)
-    person: Person = field(default_factory=Person)
+    state: RolloutState | None = None
+    notified: Mapping[str, int] = field(default_factory=dict)
+    human_request: HumanRequest = field(default_factory=HumanRequest)
 
 
 class Route(Protocol):
@@ -42,17 +42,17 @@ class Route(Protocol):
 class Arms(Protocol):
     """The arms' pods."""
 
-    def seen(self) -> Mapping[Arm, ArmSeen]:
+    def seen(self) -> Mapping[Track, TrackStatus]:
         """Every arm now."""
 
 
 class Store(Protocol):
     """Where the state is kept; written only over what was loaded or saved last."""
 
-    def load(self) -> Stored:
+    def load(self) -> StoredRollout:
         """What is kept now."""
 
-    def save(self, state: State, told: Mapping[str, int]) -> None:
+    def save(self, state: RolloutState, notified: Mapping[str, int]) -> None:
         """Keep this."""
 
 
@@ -73,28 +73,28 @@ class Leadership(Protocol):
 class Judge(Protocol):
     """Who says whether the canary is better."""
 
-    def word(self, state: State) -> Word | NoWord:
+    def judge_result(self, state: RolloutState) -> JudgeResult | JudgeUnavailable:
         """What it says now, at once: it judges in its own time."""
 
 
-class Load(Protocol):
+class TrafficLoad(Protocol):
     """How much traffic there is."""
 
     def pods(self) -> float | None:
         """The whole traffic, in pods kept fully busy; None if it is not known."""
 
 
-class Alarm(Protocol):
+class WarningSink(Protocol):
     """Who is told of a look that failed before there was a state to write that down in."""
 
     def warn(self, text: str, at: float) -> None:
         """Tell it, with its time since the epoch, or raise a RolloutError."""
 
 
-class Listener(Protocol):
+class Notifier(Protocol):
     """Somebody who is told each line of the history once."""
 
     name: str
 
-    def tell(self, rollout: str, entry: Entry) -> bool:
+    def notify(self, rollout: str, entry: Entry) -> bool:
         """True once it was told; False if that is still on its way."""

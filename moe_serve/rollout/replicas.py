@@ -1,32 +1,32 @@
 """The replica changes that a person or Git makes: the controller prints them, and waits."""
 
-from moe_serve.rollout.plan import Plan
-from moe_serve.rollout.state import Phase, State
-from moe_serve.rollout.weights import Arm
+from moe_serve.rollout.plan import RolloutPlan
+from moe_serve.rollout.state import RolloutPhase, RolloutState
+from moe_serve.rollout.weights import Track
 
 
-def replica_diff(plan: Plan, state: State) -> tuple[str, ...]:
+def replica_diff(plan: RolloutPlan, state: RolloutState) -> tuple[str, ...]:
     """One line a release, `service: replicas 3 -> 1 (why)`; empty when Git need not change."""
-    stable, canary = plan.arms[Arm.STABLE], plan.arms[Arm.CANARY]
+    stable, canary = plan.arms[Track.STABLE], plan.arms[Track.CANARY]
     grown, warm = plan.promotion.replicas, plan.promotion.warm_replicas
     match state.stage:
-        case Phase.PROMOTION | Phase.WATCH:
+        case RolloutPhase.PROMOTION | RolloutPhase.WATCH:
             kept = "stays warm through the watch" if warm else "was replaced"
             lines = [
                 _line(canary.service, canary.replicas, grown, "promoted; the judged pods stay"),
                 _line(stable.service, stable.replicas, warm, kept),
                 *_baseline(plan),
             ]
-        case Phase.DONE:
+        case RolloutPhase.DONE:
             lines = [_line(stable.service, warm, 0, "the watch is over")]
-        case Phase.ROLLBACK | Phase.ROLLED_BACK if state.promoted:
+        case RolloutPhase.ROLLBACK | RolloutPhase.ROLLED_BACK if state.promoted:
             lines = [
                 _line(stable.service, warm, max(grown, stable.replicas), "reverted"),
                 _line(canary.service, grown, 0, "at weight 0 already"),
             ]
-        case Phase.ROLLBACK | Phase.ROLLED_BACK:
+        case RolloutPhase.ROLLBACK | RolloutPhase.ROLLED_BACK:
             given_back = sum(
-                part.replicas for arm, part in plan.arms.items() if arm is not Arm.STABLE
+                part.replicas for arm, part in plan.arms.items() if arm is not Track.STABLE
             )
             lines = [
                 _line(canary.service, canary.replicas, 0, "at weight 0"),
@@ -43,8 +43,8 @@ def replica_diff(plan: Plan, state: State) -> tuple[str, ...]:
     return tuple(line for line in lines if line)
 
 
-def _baseline(plan: Plan) -> list[str]:
-    arm = plan.arms.get(Arm.BASELINE)
+def _baseline(plan: RolloutPlan) -> list[str]:
+    arm = plan.arms.get(Track.BASELINE)
     return [_line(arm.service, arm.replicas, 0, "no longer compared")] if arm else []
 
 

@@ -6,13 +6,13 @@ from enum import StrEnum
 from typing import assert_never
 
 from moe_serve.rollout.observation import Identity
-from moe_serve.rollout.plan import Plan
-from moe_serve.rollout.weights import Arm, Weights
+from moe_serve.rollout.plan import RolloutPlan
+from moe_serve.rollout.weights import Track, Weights
 
 HISTORY = 30
 
 
-class Phase(StrEnum):
+class RolloutPhase(StrEnum):
     """In the order of a rollout that succeeds; HELD waits for a person, the last two are final."""
 
     PENDING = "pending"
@@ -28,10 +28,10 @@ class Phase(StrEnum):
     @property
     def final(self) -> bool:
         """Nothing follows."""
-        return self in (Phase.DONE, Phase.ROLLED_BACK)
+        return self in (RolloutPhase.DONE, RolloutPhase.ROLLED_BACK)
 
 
-class Trouble(StrEnum):
+class HoldReason(StrEnum):
     """What keeps a rollout from going on; after its patience, what it is held for."""
 
     FAULT = "fault"
@@ -47,14 +47,14 @@ class Trouble(StrEnum):
     def clears_itself(self) -> bool:
         """A person mends it elsewhere, and the hold ends when it is gone."""
         match self:
-            case Trouble.BLIND | Trouble.INVALID | Trouble.DEADLINE:
+            case HoldReason.BLIND | HoldReason.INVALID | HoldReason.DEADLINE:
                 return False
             case (
-                Trouble.FAULT
-                | Trouble.ABSENT
-                | Trouble.DRIFT
-                | Trouble.IDENTITY
-                | Trouble.UNPLACEABLE
+                HoldReason.FAULT
+                | HoldReason.ABSENT
+                | HoldReason.DRIFT
+                | HoldReason.IDENTITY
+                | HoldReason.UNPLACEABLE
             ):
                 return True
             case _:
@@ -63,14 +63,14 @@ class Trouble(StrEnum):
     @property
     def approvable(self) -> bool:
         """A person may say `go on`. Nobody may approve pods that were not judged, or lost GPUs."""
-        return self in (Trouble.DRIFT, Trouble.BLIND, Trouble.INVALID, Trouble.DEADLINE)
+        return self in (HoldReason.DRIFT, HoldReason.BLIND, HoldReason.INVALID, HoldReason.DEADLINE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Concern:
-    """One trouble, since when, and what was said of it at first."""
+class PendingHold:
+    """One hold_reason, since when, and what was said of it at first."""
 
-    trouble: Trouble
+    reason: HoldReason
     since: float
     detail: str
 
@@ -79,14 +79,14 @@ class Concern:
 class Hold:
     """Why it is held, what goes on after, and the revision that a person's approval must name."""
 
-    cause: Trouble
-    resume: Phase
+    reason: HoldReason
+    resume: RolloutPhase
     revision: int
     phase_since: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Evidence:
+class PromotionEvidence:
     """What a promotion rests on."""
 
     at: float
@@ -95,12 +95,12 @@ class Evidence:
     rules: str
 
 
-class Kind(StrEnum):
-    """Of an entry of the history; `concern` is told in Events only, the others to people too."""
+class EntryKind(StrEnum):
+    """What an entry of the history is about; `pending_hold` goes to Events alone."""
 
     PHASE = "phase"
     WEIGHTS = "weights"
-    CONCERN = "concern"
+    PENDING_HOLD = "pending_hold"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,76 +109,77 @@ class Entry:
 
     revision: int
     at: float
-    kind: Kind
+    kind: EntryKind
     title: str
     detail: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class State:
-    """All that a controller must know to go on after a restart.
+class RolloutState:
+    """All that a controller needs to continue after a restart.
 
-    `rung` indexes the plan's weights, `rung_before` those that they replaced; `rung_revision` is
-    stamped on the route, so that a write of ours that is still missing is told from a stranger's.
-    `in_force` is since when the route has shown the rung. `comparison_since` and `rules` pin the
-    judge's comparison: together with the metrics' store they are its statistics, replayed.
-    `retake` is the drift that a person approved to write over: this one and no other.
+    `weight_index` indexes the plan's weights, `previous_weight_index` those that they replaced.
+    `weight_revision` is stamped on the route: it separates a write of this controller that is not
+    visible yet from another writer's. `in_force` is since when the route has shown the weights.
+    `comparison_since` and `rules` identify the judge's comparison, so that another controller
+    replays the same statistics from the metrics store.
+    `approved_overwrite` is the drift that a person approved to write over: this one and no other.
     """
 
     rollout: str
     plan: str
-    phase: Phase
+    phase: RolloutPhase
     phase_since: float
     revision: int = 0
     step: int = 0
-    rung: int = 0
-    rung_before: int = 0
-    rung_revision: int = 0
+    weight_index: int = 0
+    previous_weight_index: int = 0
+    weight_revision: int = 0
     in_force: float | None = None
     deadline_at: float
     comparison_since: float | None = None
     rules: str = ""
-    judged: Mapping[Arm, Identity]
+    judged: Mapping[Track, Identity]
     quality_passed: bool = False
-    evidence: Evidence | None = None
+    evidence: PromotionEvidence | None = None
     verdict: str = "none"
     verdict_reason: str = ""
-    concern: Concern | None = None
+    pending_hold: PendingHold | None = None
     hold: Hold | None = None
-    retake: str = ""
-    rolled_back_from: Phase | None = None
-    waits_for: str = ""
+    approved_overwrite: str = ""
+    rolled_back_from: RolloutPhase | None = None
+    waiting_for: str = ""
     history: tuple[Entry, ...] = ()
 
     @property
-    def stage(self) -> Phase:
+    def stage(self) -> RolloutPhase:
         """The phase that it is in, or that a hold interrupted."""
         return self.hold.resume if self.hold else self.phase
 
     @property
     def promoted(self) -> bool:
         """The canary was promoted, whatever became of it."""
-        after = (Phase.PROMOTION, Phase.WATCH, Phase.DONE)
+        after = (RolloutPhase.PROMOTION, RolloutPhase.WATCH, RolloutPhase.DONE)
         return self.stage in after or self.rolled_back_from in after
 
-    def weights(self, plan: Plan) -> Weights:
+    def weights(self, plan: RolloutPlan) -> Weights:
         """The weights that are to be in force."""
-        return plan.rungs[self.rung]
+        return plan.weight_steps[self.weight_index]
 
-    def noted(self, kind: Kind, title: str, detail: str, at: float) -> "State":
+    def noted(self, kind: EntryKind, title: str, detail: str, at: float) -> "RolloutState":
         """The next revision, with one more line of history."""
         entry = Entry(revision=self.revision + 1, at=at, kind=kind, title=title, detail=detail)
         return replace(self, revision=entry.revision, history=(*self.history, entry)[-HISTORY:])
 
 
-def initial(plan: Plan, now: float) -> State:
+def initial(plan: RolloutPlan, now: float) -> RolloutState:
     """The state of a rollout that begins: nothing is decided, all traffic on stable."""
-    return State(
+    return RolloutState(
         rollout=f"{plan.digest.removeprefix('sha256:')[:8]}-{int(now)}",
         plan=plan.digest,
-        phase=Phase.PENDING,
+        phase=RolloutPhase.PENDING,
         phase_since=now,
         deadline_at=now + plan.patience.deadline_seconds,
         judged={},
-        waits_for="the first look",
-    ).noted(Kind.PHASE, "pending", f"rollout of {plan.name} by plan {plan.digest}", now)
+        waiting_for="the first look",
+    ).noted(EntryKind.PHASE, "pending", f"rollout of {plan.name} by plan {plan.digest}", now)

@@ -8,7 +8,7 @@ from moe_serve.errors import UsageError
 ALL = 100
 
 
-class Arm(StrEnum):
+class Track(StrEnum):
     """`baseline` is a fresh copy of stable, of the canary's size: both are compared."""
 
     STABLE = "stable"
@@ -30,16 +30,16 @@ class Weights:
         if min(parts) < 0 or sum(parts) != ALL:
             raise UsageError(f"weights {self}: whole percentages that sum to {ALL} are needed")
 
-    def of(self, arm: Arm) -> int:
+    def of(self, arm: Track) -> int:
         """One arm's percentage."""
         return {
-            Arm.STABLE: self.stable,
-            Arm.BASELINE: self.baseline,
-            Arm.CANARY: self.canary,
+            Track.STABLE: self.stable,
+            Track.BASELINE: self.baseline,
+            Track.CANARY: self.canary,
         }[arm]
 
     def __str__(self) -> str:
-        return "/".join(f"{arm} {self.of(arm)}" for arm in Arm if self.of(arm))
+        return "/".join(f"{arm} {self.of(arm)}" for arm in Track if self.of(arm))
 
 
-DARK = Weights(stable=ALL)
+NO_CANARY_TRAFFIC = Weights(stable=ALL)

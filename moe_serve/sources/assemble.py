@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from moe_serve.analysis.asked import Asked, Read, Subject, Words
 from moe_serve.analysis.history import ArmHistory, Floats, History, PodSeries
+from moe_serve.analysis.provenance import Provenance, QueryBuilder, Subject, SubjectSeries
 from moe_serve.analysis.series import OVERFLOW, Cell, CellKind
 from moe_serve.analysis.service import CounterSeries, Measure
 from moe_serve.errors import SourceError
@@ -47,7 +47,7 @@ _MEASURES = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Arms:
+class ArmSelector:
     """How samples tell their arm: a label, and its value for each."""
 
     label: str = "track"
@@ -63,17 +63,22 @@ class Arms:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Way:
+class QuerySource:
     """How a source is asked: its address or name, and what to ask it for given metrics."""
 
     source: str
-    words: Words
+    build_query: QueryBuilder
 
 
 def assemble(
-    streams: Streams, arms: Arms, start: float, end: float, origin: str, way: Way | None = None
+    streams: Streams,
+    arms: ArmSelector,
+    start: float,
+    end: float,
+    origin: str,
+    query_source: QuerySource | None = None,
 ) -> History:
-    """Both arms' history; without a `way` nobody is told how to ask again.
+    """Both arms' history; without a `query_source` nobody is told how to ask again.
 
     Raises:
         SourceError: no series of the judge's names carries the arms' label.
@@ -100,26 +105,28 @@ def assemble(
         end=end,
         origin=f"{origin}; steps timed as {'whole steps' if steps else 'forward windows'}"
         + _void(streams),
-        asked=None if way is None else _asked(way, by_arm.values(), measures),
+        provenance=None
+        if query_source is None
+        else _provenance(query_source, by_arm.values(), measures),
     )
 
 
-def _asked(
-    way: Way,
+def _provenance(
+    query_source: QuerySource,
     by_arm: Iterable[Sequence[Stream]],
     measures: Mapping[CellKind, tuple[str, str]],
-) -> Asked:
+) -> Provenance:
     rates = {
         Subject(kind.value): tuple(f"{_PREFIX}{n}" for n in measures[kind]) for kind in measures
     }
     by_name: dict[str, list[Stream]] = {}
     for stream in itertools.chain.from_iterable(by_arm):
         by_name.setdefault(stream.name, []).append(stream)
-    return Asked(
-        source=way.source,
-        words=way.words,
+    return Provenance(
+        source=query_source.source,
+        build_query=query_source.build_query,
         read={
-            subject: Read(
+            subject: SubjectSeries(
                 names=names, series=_alike(s for name in names for s in by_name.get(name, ()))
             )
             for subject, names in {**rates, **_SUBJECTS}.items()
@@ -220,7 +227,7 @@ def _pod_series(
     return PodSeries(
         pod=pod,
         times=times,
-        lives=_lives(streams, times),
+        counter_generation=_counter_generation(streams, times),
         counts=_summed(counts),
         busy=_summed(busy),
     )
@@ -235,7 +242,7 @@ def _summed(by_rank: Floats) -> Floats:
     return whole
 
 
-def _lives(streams: Iterable[Stream], times: Floats) -> Floats:
+def _counter_generation(streams: Iterable[Stream], times: Floats) -> Floats:
     """A number for each scrape that changes whenever any rank's process or graphs do."""
     rows = []
     for stream in streams:

@@ -12,7 +12,7 @@ import httpx
 from moe_serve.analysis.history import History
 from moe_serve.errors import SourceError
 from moe_serve.sources.addresses import without_secrets
-from moe_serve.sources.assemble import Arms, Way, assemble
+from moe_serve.sources.assemble import ArmSelector, QuerySource, assemble
 from moe_serve.sources.streams import NAMES, Streams, append
 
 # Samples a query are bounded on most servers; an hour of a large fleet stays below that.
@@ -29,7 +29,7 @@ class Prometheus:
     """
 
     url: str
-    arms: Arms = field(default_factory=Arms)
+    arms: ArmSelector = field(default_factory=ArmSelector)
     selector: str = ""
     bearer_token_file: Path | None = None
     basic_auth_file: Path | None = None
@@ -53,8 +53,8 @@ class Prometheus:
                 except (LookupError, TypeError, ValueError, AttributeError) as error:
                     raise self._foreign() from error
         origin = f"Prometheus {self._shown()}"
-        way = Way(source=origin, words=self._words)
-        return assemble(streams, self.arms, start, end, origin, way)
+        query_source = QuerySource(source=origin, build_query=self._words)
+        return assemble(streams, self.arms, start, end, origin, query_source)
 
     def _words(self, names: Sequence[str], start: float, end: float) -> str:
         """For its query page: the modifier `@` fixes the moment, whenever it is pasted."""

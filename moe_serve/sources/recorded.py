@@ -10,7 +10,7 @@ from typing import TextIO
 
 from moe_serve.analysis.history import History
 from moe_serve.errors import SourceError
-from moe_serve.sources.assemble import Arms, Way, assemble
+from moe_serve.sources.assemble import ArmSelector, QuerySource, assemble
 from moe_serve.sources.streams import NAMES, Stream, Streams, append, parse_key
 
 _KNOWN = frozenset(NAMES)
@@ -21,7 +21,7 @@ class RecordedFile:
     """A file of samples; other metrics in it are passed over."""
 
     path: Path
-    arms: Arms = field(default_factory=Arms)
+    arms: ArmSelector = field(default_factory=ArmSelector)
 
     def history(self, start: float, end: float) -> History:
         """Both arms between two times, seconds since the epoch.
@@ -37,8 +37,12 @@ class RecordedFile:
         except (OSError, UnicodeDecodeError) as error:
             text = getattr(error, "strerror", None) or "not UTF-8 text"
             raise SourceError(f"{self.path}: {text}") from error
-        way = Way(source=f"recorded file {self.path} (sha256 {digest})", words=self._words)
-        return assemble(streams, self.arms, start, end, f"recorded file {self.path.name}", way)
+        query_source = QuerySource(
+            source=f"recorded file {self.path} (sha256 {digest})", build_query=self._words
+        )
+        return assemble(
+            streams, self.arms, start, end, f"recorded file {self.path.name}", query_source
+        )
 
     def _words(self, names: Sequence[str], start: float, end: float) -> str:
         arms = f'{self.arms.label}="({self.arms.pattern})"'

@@ -12,7 +12,7 @@ import httpx
 from moe_serve.analysis.history import History
 from moe_serve.errors import SourceError
 from moe_serve.sources.addresses import without_secrets
-from moe_serve.sources.assemble import Arms, Way, assemble
+from moe_serve.sources.assemble import ArmSelector, QuerySource, assemble
 from moe_serve.sources.streams import Streams, append, parse_key, samples
 
 
@@ -30,7 +30,7 @@ class Scraper:
     """Asks all targets at every `poll`, and keeps `keep_seconds` of samples."""
 
     targets: Sequence[Target]
-    arms: Arms = field(default_factory=Arms)
+    arms: ArmSelector = field(default_factory=ArmSelector)
     keep_seconds: float = 14 * 3600.0
     clock: Callable[[], float] = time.time
     timeout_seconds: float = 5.0
@@ -81,17 +81,17 @@ class Scraper:
                 self._way(),
             )
 
-    def _way(self) -> Way:
+    def _way(self) -> QuerySource:
         shown = [(target.arm, without_secrets(target.url)) for target in self.targets]
         told = ", ".join(f"{arm}={url}" for arm, url in shown)
         urls = " ".join(shlex.quote(url) for _, url in shown)
 
-        def words(names: Sequence[str], _start: float, _end: float) -> str:
+        def build_query(names: Sequence[str], _start: float, _end: float) -> str:
             return f"curl -s {urls} | grep -E '^({'|'.join(names)})[{{ ]'"
 
-        return Way(
+        return QuerySource(
             source=f"exporters {told} (they tell what they count now, not what they did then)",
-            words=words,
+            build_query=build_query,
         )
 
     def _ask(self, target: Target) -> tuple[float, str | None, str]:

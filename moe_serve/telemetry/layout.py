@@ -26,12 +26,12 @@ from typing import Any
 
 from moe_serve.telemetry.slots import (
     HISTOGRAM_SECONDS,
-    Kind,
-    Mode,
-    Model,
-    Phase,
+    BatchPhase,
+    GraphMode,
+    ModelRole,
     Rank,
     SlotKey,
+    SlotKind,
     Totals,
 )
 
@@ -57,7 +57,12 @@ SLOTS_AT = _PROOF_AT + 2 * _PROOF_BYTES
 SIZE = SLOTS_AT + CAPACITY * SLOT_BYTES
 
 _MASK = (1 << 64) - 1
-_KINDS, _MODES, _PHASES, _MODELS = tuple(Kind), tuple(Mode), tuple(Phase), tuple(Model)
+_KINDS, _MODES, _PHASES, _MODELS = (
+    tuple(SlotKind),
+    tuple(GraphMode),
+    tuple(BatchPhase),
+    tuple(ModelRole),
+)
 _NO_LAYER = 0xFFFF
 _KIND_AT, _MODE_AT, _PHASE_AT, _MODEL_AT = 60, 56, 52, 48
 
@@ -273,7 +278,7 @@ def slot_offset(number: int) -> int:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Slot:
+class SlotLayout:
     """One slot as read. `last`: wall-clock nanoseconds of the last step, in a schedule's slot."""
 
     key: SlotKey
@@ -281,7 +286,7 @@ class Slot:
     last: int | None
 
 
-def unpack_slot(buffer: bytes, offset: int, clock_hertz: int) -> Slot | None:
+def unpack_slot(buffer: bytes, offset: int, clock_hertz: int) -> SlotLayout | None:
     """The slot at `offset`; None: it was never hit.
 
     Raises:
@@ -291,7 +296,7 @@ def unpack_slot(buffer: bytes, offset: int, clock_hertz: int) -> Slot | None:
     if cell is None:
         return None
     key = unpack_key(cell[KEY])
-    timed = key.kind is not Kind.SCHEDULE
+    timed = key.kind is not SlotKind.SCHEDULE
     totals = Totals(
         count=cell[COUNT],
         seconds=cell[TICKS] / clock_hertz,
@@ -300,4 +305,4 @@ def unpack_slot(buffer: bytes, offset: int, clock_hertz: int) -> Slot | None:
         invalid=cell[INVALID],
         histogram=cell[HISTOGRAM:SEAL],
     )
-    return Slot(key=key, totals=totals, last=None if timed else cell[LONGEST])
+    return SlotLayout(key=key, totals=totals, last=None if timed else cell[LONGEST])

@@ -22,18 +22,28 @@ from moe_serve.telemetry import layout
 from moe_serve.telemetry.layout import CAPACITY, BadRecord, Flags, Header
 from moe_serve.telemetry.slots import (
     HISTOGRAM_SECONDS,
-    Kind,
-    Mode,
-    Model,
-    Phase,
+    BatchPhase,
+    GraphMode,
+    ModelRole,
     Rank,
     SlotKey,
+    SlotKind,
     Totals,
 )
 
 __all__ = [
-    "Kind", "Mode", "Model", "Phase", "Rank", "Record", "RecordWriter", "SlotKey", "Totals",
-    "read_record", "read_records", "record_paths",
+    "BatchPhase",
+    "GraphMode",
+    "ModelRole",
+    "Rank",
+    "Record",
+    "RecordWriter",
+    "SlotKey",
+    "SlotKind",
+    "Totals",
+    "read_record",
+    "read_records",
+    "record_paths",
 ]  # fmt: skip
 
 _SUFFIX = ".record"
@@ -112,7 +122,7 @@ class RecordWriter:
                 undo.callback(os.close, self._file)
                 self.buffer = mmap.mmap(self._file, layout.SIZE)
                 layout.pack_preamble(self.buffer)
-                for phase in (Phase.DECODE, Phase.MIXED):
+                for phase in (BatchPhase.DECODE, BatchPhase.MIXED):
                     self.slot(_schedule(phase))
                 self._write_header()
                 temporary.replace(directory / rank.file_name)
@@ -155,7 +165,7 @@ class RecordWriter:
             words[layout.HISTOGRAM + bisect_left(self._bounds, ticks)] += 1
         layout.pack_cells(self.buffer, layout.slot_offset(self._numbers[key]), words)
 
-    def stepped(self, phase: Phase, tokens: int) -> None:
+    def stepped(self, phase: BatchPhase, tokens: int) -> None:
         """Count one served step of `tokens` real tokens, and remember when it was."""
         key = _schedule(phase)
         words = self._slot_words(key)
@@ -211,9 +221,9 @@ def _forget(path: Path) -> None:
         path.unlink()
 
 
-def _schedule(phase: Phase) -> SlotKey:
+def _schedule(phase: BatchPhase) -> SlotKey:
     """What served steps of a phase are counted in; reserved, so that nothing can crowd it out."""
-    return SlotKey(kind=Kind.SCHEDULE, mode=Mode.EAGER, phase=phase, bucket=0)
+    return SlotKey(kind=SlotKind.SCHEDULE, mode=GraphMode.EAGER, phase=phase, bucket=0)
 
 
 def _require_unused(path: Path) -> None:
@@ -281,7 +291,7 @@ class RecordReader:
         self._path = path
         self._generation = 0
         self._bytes = b""
-        self._slots: list[layout.Slot | None] = []
+        self._slots: list[layout.SlotLayout | None] = []
 
     def read(self) -> Record:
         """The record, as it stands.
@@ -328,7 +338,7 @@ class RecordReader:
             totals=totals,
         )
 
-    def _read_slots(self, file: int, header: Header) -> tuple[list[layout.Slot | None], int]:
+    def _read_slots(self, file: int, header: Header) -> tuple[list[layout.SlotLayout | None], int]:
         """Every slot, None for one that was never hit, and how many have no whole cell."""
         size = layout.SLOT_BYTES
         read = os.pread(file, header.slots_used * size, layout.SLOTS_AT)
@@ -336,7 +346,7 @@ class RecordReader:
             raise BadRecord("truncated", "it became shorter while it was read")
         if header.generation != self._generation:
             self._bytes, self._slots = b"", []
-        found: list[layout.Slot | None] = []
+        found: list[layout.SlotLayout | None] = []
         torn = 0
         for number in range(header.slots_used):
             at = number * size
@@ -366,7 +376,7 @@ def _locked(file: int) -> bool:
     return False
 
 
-def _slot_again(file: int, number: int, header: Header) -> layout.Slot | None:
+def _slot_again(file: int, number: int, header: Header) -> layout.SlotLayout | None:
     """A slot whose cells were both being written while they were read."""
     for _ in range(_READS):
         time.sleep(_PAUSE_SECONDS)

@@ -10,7 +10,7 @@ class _Word(StrEnum):
     __hash__ = str.__hash__
 
 
-class Kind(_Word):
+class SlotKind(_Word):
     """What a slot counts.
 
     `kernel`: one fused-MoE call of a sampled layer. `window`: from the first sampled layer's start
@@ -25,7 +25,7 @@ class Kind(_Word):
     SCHEDULE = "schedule"
 
 
-class Mode(_Word):
+class GraphMode(_Word):
     """How the work was launched: replayed in a full or a piecewise graph, or eagerly."""
 
     FULL = "full"
@@ -33,7 +33,7 @@ class Mode(_Word):
     EAGER = "eager"
 
 
-class Phase(_Word):
+class BatchPhase(_Word):
     """`decode`: every request has one token; `mixed`: not so; `any`: one graph serves both."""
 
     DECODE = "decode"
@@ -41,7 +41,7 @@ class Phase(_Word):
     ANY = "any"
 
 
-class Model(_Word):
+class ModelRole(_Word):
     """The served model, or the one that drafts tokens for it."""
 
     TARGET = "target"
@@ -87,13 +87,13 @@ class SlotKey:
     kernels; `ubatch` tells apart the halves of a dual-batch-overlap step.
     """
 
-    kind: Kind
-    mode: Mode
-    phase: Phase
+    kind: SlotKind
+    mode: GraphMode
+    phase: BatchPhase
     bucket: int
     layer: int | None = None
     ubatch: int = 0
-    model: Model = Model.TARGET
+    model: ModelRole = ModelRole.TARGET
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

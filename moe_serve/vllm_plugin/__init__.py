@@ -14,13 +14,13 @@ from moe_serve.padding.contract import Policy
 from moe_serve.vllm_plugin import aligned_padding, worker
 from moe_serve.vllm_plugin.import_hook import Callback, forget, on_import
 from moe_serve.vllm_plugin.session import Session
-from moe_serve.vllm_plugin.settings import OFF, PADDING, Settings, from_environment
+from moe_serve.vllm_plugin.settings import OFF, PADDING, PluginSettings, from_environment
 
 
 class Plugin:
     """The hooks of one process tree; each process gets a session of its own."""
 
-    def __init__(self, settings: Settings, fault: MoeServeError | None = None) -> None:
+    def __init__(self, settings: PluginSettings, fault: MoeServeError | None = None) -> None:
         self._settings = settings
         self._fault = fault
         self._session: Session | None = None

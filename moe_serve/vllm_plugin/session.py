@@ -16,10 +16,10 @@ from moe_serve.errors import MoeServeError, PaddingUnsafe
 from moe_serve.padding.contract import Policy, Report, assess
 from moe_serve.padding.shapes import Pads
 from moe_serve.telemetry.record import RecordWriter
-from moe_serve.telemetry.slots import Kind, Mode, Phase, Rank, SlotKey, eager_bucket
+from moe_serve.telemetry.slots import BatchPhase, GraphMode, Rank, SlotKey, SlotKind, eager_bucket
 from moe_serve.vllm_plugin import facts, shape
 from moe_serve.vllm_plugin.markers.sampler import Sampler
-from moe_serve.vllm_plugin.settings import MAX_LOSS, PADDING, Settings
+from moe_serve.vllm_plugin.settings import MAX_LOSS, PADDING, PluginSettings
 from moe_serve.vllm_plugin.timing import Timing
 
 # Below vLLM's own logger, so that its handlers print it.
@@ -33,7 +33,7 @@ _LONGEST_REASON = 500
 class Session:
     """One worker process: settings in, pads out, proof and totals into the record."""
 
-    settings: Settings
+    settings: PluginSettings
     policy: Policy
     pid: int = field(default_factory=os.getpid)
     fault: MoeServeError | None = None
@@ -197,7 +197,7 @@ class Session:
         )
 
     @contextlib.contextmanager
-    def nobody_served(self) -> Iterator[None]:
+    def exclude_from_metrics(self) -> Iterator[None]:
         """What runs within is no served work: a warm-up, or a step that only keeps pace."""
         before, self.unserved = self.unserved, True
         if self.markers is not None:
@@ -207,12 +207,12 @@ class Session:
         finally:
             self.unserved = before
 
-    def begin_step(self, phase: Phase) -> None:
+    def begin_step(self, phase: BatchPhase) -> None:
         """A served step of this phase begins."""
         if self.markers is not None:
             self.markers.serving(phase)
 
-    def end_step(self, phase: Phase, tokens: int, nanoseconds: int | None) -> None:
+    def end_step(self, phase: BatchPhase, tokens: int, nanoseconds: int | None) -> None:
         """Count one served step of `tokens` real tokens; `nanoseconds` None: not known here."""
         if self._record is None or self._telemetry_failed:
             return
@@ -222,7 +222,10 @@ class Session:
             self._record.stepped(phase, tokens)
             if nanoseconds is not None:
                 key = SlotKey(
-                    kind=Kind.STEP, mode=Mode.EAGER, phase=phase, bucket=eager_bucket(tokens)
+                    kind=SlotKind.STEP,
+                    mode=GraphMode.EAGER,
+                    phase=phase,
+                    bucket=eager_bucket(tokens),
                 )
                 self._record.add(key, nanoseconds, tokens=tokens)
         except Exception:  # serving must survive whatever telemetry does

@@ -20,7 +20,7 @@ DEFAULT_LAYERS, DEFAULT_BUDGET = f"{FIRST},{LAST}", 0.005
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class PluginSettings:
     """What the operator asked for; `policy` None means off: stock vLLM.
 
     `markers`: whether kernels are timed. `layers`: which MoE layers' are. `budget`: the share of a
@@ -35,13 +35,13 @@ class Settings:
     budget: float = DEFAULT_BUDGET
 
 
-def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:
+def from_environment(environment: Mapping[str, str] = os.environ) -> PluginSettings:
     """Read the settings.
 
     Raises:
         UsageError: a variable has a value that it cannot have.
     """
-    return Settings(
+    return PluginSettings(
         policy=_policy(environment.get(PADDING, Policy.ALIGNED.value)),
         max_loss=_fraction(MAX_LOSS, environment.get(MAX_LOSS, "0")),
         record_dir=Path(environment.get(RECORD_DIR) or DEFAULT_RECORD_DIR),

@@ -4,13 +4,13 @@ from collections.abc import Callable
 from typing import Any
 
 from moe_serve.telemetry.record import RecordWriter
-from moe_serve.telemetry.slots import Model
+from moe_serve.telemetry.slots import ModelRole
 from moe_serve.vllm_plugin import facts
 from moe_serve.vllm_plugin.markers import layers
 from moe_serve.vllm_plugin.markers.host import HostMarkers
-from moe_serve.vllm_plugin.markers.sampler import Sampler, State
+from moe_serve.vllm_plugin.markers.sampler import InstrumentationState, Sampler
 from moe_serve.vllm_plugin.markers.slot import Backend
-from moe_serve.vllm_plugin.settings import LAYERS, MARKERS, Settings
+from moe_serve.vllm_plugin.settings import LAYERS, MARKERS, PluginSettings
 
 _NANOSECONDS = 10**9
 # Characters: a compiler's error may fill pages, and the proof has its own room.
@@ -24,11 +24,11 @@ class Unsupported(Exception):
 class Timing:
     """`sampler` is what calls go through; None while nothing is timed."""
 
-    def __init__(self, settings: Settings, on_change: Callable[[str | None], None]) -> None:
+    def __init__(self, settings: PluginSettings, on_change: Callable[[str | None], None]) -> None:
         """`on_change`: told why when markers go off, None when only their figures are new."""
         self.sampler: Sampler | None = None
         self._settings, self._on_change = settings, on_change
-        self._state, self._reason = State.OFF, "the model is not loaded"
+        self._state, self._reason = InstrumentationState.OFF, "the model is not loaded"
         self._device: dict[str, object] = {}
         self._clock: Any = None
         self._attached: dict[layers.Sampled, layers.MoeLayer] = {}
@@ -44,7 +44,7 @@ class Timing:
 
     def start(self, worker: Any, writer: RecordWriter) -> None:
         """Choose layers and mark their calls from now on."""
-        if self._state in (State.FAILED, State.UNSUPPORTED):
+        if self._state in (InstrumentationState.FAILED, InstrumentationState.UNSUPPORTED):
             return
         if not self._settings.markers:
             self._reason = f"{MARKERS}=off"
@@ -55,13 +55,13 @@ class Timing:
         """What the record's proof says of timing."""
         sampler = self.sampler
         state = sampler.state if sampler else self._state
-        timed = [layer.number for layer in self._attached if layer.model is Model.TARGET]
+        timed = [layer.number for layer in self._attached if layer.model is ModelRole.TARGET]
         return {
             "device": self._device,
             "layers": {"moe": self._moe_layers, "sampled": timed},
             "markers": {
                 "state": state.value,
-                "reason": "" if state is State.ON else self._reason,
+                "reason": "" if state is InstrumentationState.ON else self._reason,
                 "budget_ratio": self._settings.budget,
                 **(_figures(sampler) if sampler else {}),
             },
@@ -80,10 +80,13 @@ class Timing:
         try:
             work()
         except Unsupported as error:
-            self._state, self._reason = State.UNSUPPORTED, str(error)[:_LONGEST_REASON]
+            self._state, self._reason = (
+                InstrumentationState.UNSUPPORTED,
+                str(error)[:_LONGEST_REASON],
+            )
         except Exception as error:  # noqa: BLE001
             text = f"{type(error).__name__}: {error}"[:_LONGEST_REASON]
-            self._state, self._reason = State.FAILED, text
+            self._state, self._reason = InstrumentationState.FAILED, text
         else:
             return
         self._on_change(self._reason)
@@ -108,7 +111,7 @@ class Timing:
             # Its workers call the model runner past `Worker.execute_model`: no step is seen.
             raise Unsupported("served steps cannot be told apart under the Ray executor")
         found = _layers_of(worker)
-        self._moe_layers = sum(layer.model is Model.TARGET for layer in found)
+        self._moe_layers = sum(layer.model is ModelRole.TARGET for layer in found)
         chosen = layers.sampled(found, self._settings.layers)
         if not chosen:
             wish = f"{LAYERS}={self._settings.layers}"
@@ -131,7 +134,7 @@ class Timing:
             backend.close()
             raise
         self.sampler = sampler
-        self._state, self._reason = State.ON, ""
+        self._state, self._reason = InstrumentationState.ON, ""
 
     def _backend(self, worker: Any, writer: RecordWriter) -> tuple[Backend, Callable[[], bool]]:
         if self._clock:

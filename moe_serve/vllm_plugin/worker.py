@@ -10,7 +10,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-from moe_serve.telemetry.slots import Phase
+from moe_serve.telemetry.slots import BatchPhase
 from moe_serve.vllm_plugin.session import Session, logger
 
 MODULE = "vllm.v1.worker.gpu_worker"  # the CPU's worker is a subclass
@@ -63,10 +63,10 @@ def _execute_model(method: Callable[..., Any], session: SessionOf) -> Callable[.
         each = scheduler_output.num_scheduled_tokens
         if not each or here.unserved:
             # Without tokens a step only keeps pace with other ranks.
-            with here.nobody_served():
+            with here.exclude_from_metrics():
                 return method(self, scheduler_output, *args, **kwargs)
         decodes = max(each.values()) <= here.decode_width
-        phase = Phase.DECODE if decodes else Phase.MIXED
+        phase = BatchPhase.DECODE if decodes else BatchPhase.MIXED
         here.begin_step(phase)
         begun = time.perf_counter_ns()
         try:
@@ -82,7 +82,7 @@ def _execute_model(method: Callable[..., Any], session: SessionOf) -> Callable[.
 def _warm_up(method: Callable[..., Any], session: SessionOf) -> Callable[..., Any]:
     @functools.wraps(method)
     def compile_or_warm_up_model(self: Any, *args: Any, **kwargs: Any) -> Any:
-        with session().nobody_served():
+        with session().exclude_from_metrics():
             result = method(self, *args, **kwargs)
         session().warmed_up(self)
         return result
@@ -93,7 +93,7 @@ def _warm_up(method: Callable[..., Any], session: SessionOf) -> Callable[..., An
 def _unserved(method: Callable[..., Any], session: SessionOf) -> Callable[..., Any]:
     @functools.wraps(method)
     def unserved(self: Any, *args: Any, **kwargs: Any) -> Any:
-        with session().nobody_served():
+        with session().exclude_from_metrics():
             return method(self, *args, **kwargs)
 
     return unserved

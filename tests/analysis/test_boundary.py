@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from moe_serve.analysis.boundary import (
-    Looks,
+    InterimAnalyses,
     freedom_of_sum,
     joint_quantile,
     noise_share,
     sequence_half_width,
 )
 
-LOOKS = Looks(first=6, last=72)
+LOOKS = InterimAnalyses(first=6, last=72)
 
 
 @pytest.mark.parametrize("ratio", [0.0, 0.02, 0.3, 5.0])
@@ -33,14 +33,15 @@ def test_the_quantile_is_exceeded_as_often_as_declared(ratio: float, freedom: fl
 
 
 def test_one_look_without_an_offset_is_the_normal_quantile() -> None:
-    once = Looks(first=9, last=9)
+    once = InterimAnalyses(first=9, last=9)
     scaled = joint_quantile(0.0, math.inf, once, alpha=0.05) * math.sqrt(noise_share(9) * 9)
     assert scaled == pytest.approx(1.645, abs=0.03)
 
 
 def test_more_looks_cost_more_and_less_than_a_sequence_without_a_deadline() -> None:
     few, many = (
-        joint_quantile(0.0, math.inf, Looks(first=6, last=last), alpha=0.05) for last in (12, 72)
+        joint_quantile(0.0, math.inf, InterimAnalyses(first=6, last=last), alpha=0.05)
+        for last in (12, 72)
     )
     assert few < many
     for count in (12, 24, 72):

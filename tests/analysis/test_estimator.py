@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moe_serve.analysis.boundary import Looks
+from moe_serve.analysis.boundary import InterimAnalyses
 from moe_serve.analysis.estimate import Estimate, NoEstimate
-from moe_serve.analysis.estimator import Terms, estimate
-from moe_serve.analysis.noise import Calibration, Design, Spread
+from moe_serve.analysis.estimator import EstimatorSettings, estimate
+from moe_serve.analysis.noise import Calibration, Design, PodVariation
 from moe_serve.analysis.observations import crossover_table
 from moe_serve.analysis.series import (
     ArmBlock,
@@ -34,10 +34,10 @@ EVEN = dict.fromkeys(cells(KERNEL), 1.0)
 def found(
     blocks: tuple[PairedBlock, ...],
     kind: CellKind = KERNEL,
-    terms: Terms = TERMS,
+    settings: EstimatorSettings = TERMS,
     estimand: Estimand = Estimand.MIX,
 ) -> Estimate:
-    made = estimate(crossover_table(blocks, kind, 30), kind, terms, estimand=estimand)
+    made = estimate(crossover_table(blocks, kind, 30), kind, settings, estimand=estimand)
     assert isinstance(made, Estimate), made
     return made
 
@@ -61,10 +61,12 @@ def scaled(arm: ArmBlock | None, count: int) -> ArmBlock | None:
 def test_swapping_the_arms_negates_theta_and_mirrors_the_ends(
     seed: int, gain: float, noise: float
 ) -> None:
-    terms = replace(TERMS, weights=EVEN, alpha_high=TERMS.alpha_low)
+    settings = replace(TERMS, weights=EVEN, alpha_high=TERMS.alpha_low)
     blocks = run(kernel=gain, noise=noise, seed=seed, void=(3,))
     swapped = tuple(replace(b, stable=b.canary, canary=b.stable) for b in blocks)
-    one, other = (found(made, terms=terms, estimand=Estimand.EQUAL) for made in (blocks, swapped))
+    one, other = (
+        found(made, settings=settings, estimand=Estimand.EQUAL) for made in (blocks, swapped)
+    )
     assert (other.theta, other.lo, other.hi) == (-one.theta, -one.hi, -one.lo)
 
 
@@ -130,16 +132,16 @@ def test_blocks_on_the_same_core_are_no_pair() -> None:
 
 @pytest.mark.parametrize("blocks", [0, 1, 10, 11])
 def test_there_is_no_estimate_before_the_first_look(blocks: int) -> None:
-    assert lack(run(blocks=blocks), STEP).blocks < TERMS.looks.first
+    assert lack(run(blocks=blocks), STEP).blocks < TERMS.interim_analyses.first
 
 
 def test_there_is_one_at_the_first_look() -> None:
-    assert found(run(blocks=12)).blocks == TERMS.looks.first == 6
+    assert found(run(blocks=12)).blocks == TERMS.interim_analyses.first == 6
 
 
 def test_nothing_is_looked_at_after_the_deadline() -> None:
-    late = replace(TERMS, weights=EVEN, looks=Looks(first=6, last=8))
-    assert found(run(blocks=40), terms=late).theta == found(run(blocks=16), terms=late).theta
+    late = replace(TERMS, weights=EVEN, interim_analyses=InterimAnalyses(first=6, last=8))
+    assert found(run(blocks=40), settings=late).theta == found(run(blocks=16), settings=late).theta
 
 
 def test_rare_cells_are_not_covered_and_are_named() -> None:
@@ -182,7 +184,9 @@ def test_the_last_running_ends_are_the_estimates() -> None:
     made = found(run(kernel=1.1))
     last = made.series[-1]
     assert (last.running_theta, last.running_lo, last.running_hi) == (made.theta, made.lo, made.hi)
-    assert all(point.running_lo is None for point in made.series[: TERMS.looks.first - 1])
+    assert all(
+        point.running_lo is None for point in made.series[: TERMS.interim_analyses.first - 1]
+    )
 
 
 def test_a_void_arm_has_no_data_at_all() -> None:
@@ -202,22 +206,22 @@ def test_a_void_arm_has_no_data_at_all() -> None:
 def test_more_spread_between_pods_widens_and_more_pods_narrow() -> None:
     blocks = run(kernel=1.08, blocks=24)
 
-    def width(terms: Terms) -> float:
-        made = found(blocks, terms=replace(terms, design=Design.PARALLEL))
+    def width(settings: EstimatorSettings) -> float:
+        made = found(blocks, settings=replace(settings, design=Design.PARALLEL))
         return made.hi - made.lo
 
     plain = width(TERMS)
-    spread = replace(TERMS, spread=Spread(gpu_sd=0.015, gpu_freedom=6))
-    assert width(spread) > plain
-    assert width(replace(spread, stable_pods=4, canary_pods=4)) < width(spread)
-    known = replace(spread, spread=Spread(gpu_sd=0.015))
-    assert width(known) < width(spread)
+    pod_variation = replace(TERMS, pod_variation=PodVariation(gpu_sd=0.015, gpu_freedom=6))
+    assert width(pod_variation) > plain
+    assert width(replace(pod_variation, stable_pods=4, canary_pods=4)) < width(pod_variation)
+    known = replace(pod_variation, pod_variation=PodVariation(gpu_sd=0.015))
+    assert width(known) < width(pod_variation)
 
 
 def test_a_crossover_removes_the_gpus_share_and_keeps_the_starts() -> None:
-    spread = Spread(gpu_sd=0.02, gpu_freedom=6, start_sd=0.005, start_freedom=3)
-    assert spread.offset(Design.CROSSOVER, 2, 2) == pytest.approx((0.005**2, 3))
-    variance, freedom = spread.offset(Design.PARALLEL, 2, 2)
+    pod_variation = PodVariation(gpu_sd=0.02, gpu_freedom=6, start_sd=0.005, start_freedom=3)
+    assert pod_variation.offset(Design.CROSSOVER, 2, 2) == pytest.approx((0.005**2, 3))
+    variance, freedom = pod_variation.offset(Design.PARALLEL, 2, 2)
     assert variance == pytest.approx(0.02**2 + 0.005**2)
     assert 6 < freedom < 7
 
@@ -225,7 +229,7 @@ def test_a_crossover_removes_the_gpus_share_and_keeps_the_starts() -> None:
 def test_a_run_that_is_quieter_than_its_calibration_takes_the_calibrations_noise() -> None:
     blocks = run(kernel=1.08, blocks=24, noise=0.001)
     loud = Calibration(block_seconds=600, block_variance=0.02**2, blocks=144, autocorrelation=0.0)
-    made = found(blocks, terms=replace(TERMS, calibration=loud))
+    made = found(blocks, settings=replace(TERMS, calibration=loud))
     assert made.block_sd == pytest.approx(0.02 * math.sqrt(1.1))
     assert made.in_run_sd < 0.01
 
@@ -233,7 +237,7 @@ def test_a_run_that_is_quieter_than_its_calibration_takes_the_calibrations_noise
 @pytest.mark.parametrize(
     "options",
     [
-        {"looks": Looks(first=6, last=5)},
+        {"looks": InterimAnalyses(first=6, last=5)},
         {"stable_pods": 0},
         {"alpha_low": 0.6},
     ],

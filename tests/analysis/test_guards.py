@@ -7,13 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from moe_serve.analysis.comparison import Findings, Registration, examine
+from moe_serve.analysis.comparison import AnalysisPlan, Findings, examine
 from moe_serve.analysis.guards import Guard, GuardKind, rate_ends
-from moe_serve.analysis.noise import Calibration, Spread
+from moe_serve.analysis.noise import Calibration, PodVariation
 from moe_serve.analysis.service import CounterSeries, Measure, grown, quantile
 from moe_serve.errors import UsageError
 from moe_serve.judge.audit import inputs, reproduce
-from moe_serve.sources.assemble import Arms, assemble
+from moe_serve.sources.assemble import ArmSelector, assemble
 from tests.judge.test_audit import SAME
 from tests.testing.histories import START, Fleet, Users, streams
 
@@ -23,8 +23,8 @@ GUARDS = (
     Guard(kind=GuardKind.ERRORS, margin=0.001),
     Guard(kind=GuardKind.PREEMPTIONS, margin=0.02),
 )
-RULES = Registration(
-    spread=Spread(gpu_sd=0.003, gpu_freedom=6),
+RULES = AnalysisPlan(
+    pod_variation=PodVariation(gpu_sd=0.003, gpu_freedom=6),
     under_test=("policy",),
     calibration=Calibration(
         block_seconds=600, block_variance=1e-4, blocks=144, autocorrelation=0.1
@@ -33,9 +33,11 @@ RULES = Registration(
 )
 
 
-def judged(users: Users | None, rules: Registration = RULES, hours: float = 4) -> Findings:
+def judged(users: Users | None, rules: AnalysisPlan = RULES, hours: float = 4) -> Findings:
     made = streams(Fleet(users=users, hours=hours))
-    return examine(assemble(made, Arms(), START, START + hours * 3600, "memory"), rules, SAME)
+    return examine(
+        assemble(made, ArmSelector(), START, START + hours * 3600, "memory"), rules, SAME
+    )
 
 
 def check(found: Findings, name: str) -> tuple[float | None, bool]:

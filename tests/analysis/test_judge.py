@@ -8,17 +8,17 @@ from hypothesis import strategies as st
 
 from moe_serve.analysis.checks import undecided
 from moe_serve.analysis.estimate import Estimate, NoEstimate, UncoveredCell
-from moe_serve.analysis.estimator import Terms
+from moe_serve.analysis.estimator import EstimatorSettings
 from moe_serve.analysis.judge import judge
-from moe_serve.analysis.noise import Calibration, Design, Spread
+from moe_serve.analysis.noise import Calibration, Design, PodVariation
 from moe_serve.analysis.policy import OnNoGain, Policy, Uncovered, config_digest
 from moe_serve.analysis.series import CellKind
-from moe_serve.analysis.validity import Requests, Validity
+from moe_serve.analysis.validity import RequestCounts, Validity
 from moe_serve.analysis.verdict import Judgement, Severity, Verdict
 from moe_serve.errors import UsageError
 from moe_serve.quality.comparison import compare
 from moe_serve.quality.finding import QualityFinding, finding
-from moe_serve.quality.result import NoQuality, Outcome
+from moe_serve.quality.result import NoQuality, QualityOutcome
 from tests.testing.samples import TERMS, answers, estimates, run
 
 POLICY = Policy()
@@ -27,8 +27,8 @@ DONE = Validity(
 )
 QUALITY = finding(compare(answers(), answers(), answers()).to_json())
 assert isinstance(QUALITY, QualityFinding)
-BAD = replace(QUALITY, outcome=Outcome.FAILED, reason="far apart")
-UNSURE = replace(QUALITY, outcome=Outcome.UNDECIDED, reason="too few prompts")
+BAD = replace(QUALITY, outcome=QualityOutcome.FAILED, reason="far apart")
+UNSURE = replace(QUALITY, outcome=QualityOutcome.UNDECIDED, reason="too few prompts")
 STEP, KERNEL = estimates(run(kernel=1.1, step=1.08))
 assert isinstance(STEP, Estimate)
 NOTHING = NoEstimate(kind=CellKind.STEP, reason="no pairs", blocks=0)
@@ -51,14 +51,14 @@ def judged(
     policy: Policy = POLICY,
     byte_bound: float | None = None,
     kernel: Estimate | NoEstimate = KERNEL,
-    terms: Terms = TERMS,
+    settings: EstimatorSettings = TERMS,
 ) -> Judgement:
-    return judge(policy, step, kernel, quality, validity, terms=terms, byte_bound=byte_bound)
+    return judge(policy, step, kernel, quality, validity, settings=settings, byte_bound=byte_bound)
 
 
 EARLY = replace(DONE, seen_blocks=9)
 VOID = replace(DONE, void_share=0.25, void_reasons=("canary: 5 of 20: process restarted",))
-SPLIT = Requests(stable=5000, canary=4000, canary_share=0.5)
+SPLIT = RequestCounts(stable=5000, canary=4000, canary_share=0.5)
 
 
 AS_COVERED = Policy(uncovered=Uncovered.AS_COVERED)
@@ -79,7 +79,7 @@ def drifting() -> Estimate:
     return replace(STEP, series=tuple(replace(point, theta=value) for value in values))
 
 
-def quiet() -> Terms:
+def quiet() -> EstimatorSettings:
     """As if the A/A run had been far quieter than this run."""
     assert isinstance(STEP, Estimate)
     variance = STEP.in_run_sd**2 / 20
@@ -217,8 +217,8 @@ def test_no_data_is_null_in_json() -> None:
 
 
 def test_pods_are_asked_for_where_no_time_decides() -> None:
-    far = replace(TERMS, design=Design.PARALLEL, spread=Spread(gpu_sd=0.05))
-    made = judged(at(POLICY.log_margin - 0.1, POLICY.log_margin + 0.12), terms=far)
+    far = replace(TERMS, design=Design.PARALLEL, pod_variation=PodVariation(gpu_sd=0.05))
+    made = judged(at(POLICY.log_margin - 0.1, POLICY.log_margin + 0.12), settings=far)
     assert "more pods an arm, or a crossover" in made.reason
 
 

@@ -8,17 +8,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from moe_serve.analysis.comparison import Findings, Registration, examine
+from moe_serve.analysis.comparison import AnalysisPlan, Findings, examine
 from moe_serve.analysis.estimate import Estimate
 from moe_serve.analysis.guards import Guard, GuardKind
 from moe_serve.analysis.history import History
-from moe_serve.analysis.noise import Calibration, Design, Spread
+from moe_serve.analysis.noise import Calibration, Design, PodVariation
 from moe_serve.analysis.series import EXACT_ROWS, OVERFLOW, Cell, CellKind
 from moe_serve.config.policy_file import parse
 from moe_serve.quality.finding import finding
-from moe_serve.quality.result import Outcome
+from moe_serve.quality.result import QualityOutcome
 from moe_serve.report.explanation import explain
-from moe_serve.sources.assemble import Arms, assemble
+from moe_serve.sources.assemble import ArmSelector, assemble
 from moe_serve.sources.streams import Stream, Streams
 from moe_serve.telemetry import slots
 from tests.judge.test_audit import RULES, SAME
@@ -31,10 +31,10 @@ FLEET = Fleet(hours=HOURS, interval=30)
 
 
 def history(made: Streams) -> History:
-    return assemble(made, Arms(), START, START + HOURS * 3600, "memory")
+    return assemble(made, ArmSelector(), START, START + HOURS * 3600, "memory")
 
 
-def judged(made: Streams, rules: Registration = RULES) -> Findings:
+def judged(made: Streams, rules: AnalysisPlan = RULES) -> Findings:
     return examine(history(made), rules, SAME)
 
 
@@ -121,7 +121,7 @@ def test_once_the_baseline_is_gone_speed_and_guards_tell_of_nothing_and_answers_
     made = fleet(change, users=Users())
     told = examine(history(made), rules, SAME).judgement
     assert (told.verdict.value, "blind" in told.reason) == ("INVALID", True)
-    differ = examine(history(made), rules, finding(probed(Outcome.FAILED))).to_json()
+    differ = examine(history(made), rules, finding(probed(QualityOutcome.FAILED))).to_json()
     assert (differ["verdict"], differ["quality"]["outcome"]) == ("INVALID", "failed")
 
 
@@ -209,7 +209,7 @@ def test_another_digest_is_no_padding_canary_unless_it_is_declared() -> None:
     upgrade = {"under_test": ["policy", "vllm", "config_digest"]}
     declared = parse({"spread": {"gpu_sd": 0.003}, "validity": upgrade}, "p")
     told = {"config_digest": "a" * 16}, {"config_digest": "b" * 16}
-    same = finding(probed(Outcome.PASSED, known=told))
+    same = finding(probed(QualityOutcome.PASSED, known=told))
     assert examine(history(other), declared, same).judgement.verdict.value == "PROMOTE"
     assert judged(fleet(), plain).judgement.verdict.value == "PROMOTE"
 
@@ -254,13 +254,13 @@ def test_data_that_lack_in_every_other_window_are_no_evidence_at_any_look(
         calibration=known if calibrated else None,
     )
     whole = history(made)
-    for blocks in range(rules.looks.first, 18):
+    for blocks in range(rules.interim_analyses.first, 18):
         found = examine(whole.until(START + 600 * blocks), rules, SAME)
         assert found.judgement.verdict.value == "INVALID", blocks
 
 
 def test_a_crossover_is_told_as_declared() -> None:
-    rules = replace(RULES, design=Design.CROSSOVER, spread=Spread(start_sd=0.003))
+    rules = replace(RULES, design=Design.CROSSOVER, pod_variation=PodVariation(start_sd=0.003))
     found = judged(fleet(), rules)
     assert not passed(found, "design")
     assert "declared, not seen" in explain(found)

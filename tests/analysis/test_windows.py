@@ -7,11 +7,11 @@ import pytest
 
 from moe_serve.analysis.history import ArmHistory, History, PodSeries
 from moe_serve.analysis.series import Cell, CellKind
-from moe_serve.analysis.windows import Cut, tabulate
+from moe_serve.analysis.windows import BlockingScheme, tabulate
 from moe_serve.errors import UsageError
 
 CELLS = tuple(Cell(kind=CellKind.STEP, layer=None, bucket=bucket) for bucket in (4, 8))
-CUT = Cut(block_seconds=600, window_seconds=60, min_count=50)
+CUT = BlockingScheme(block_seconds=600, window_seconds=60, min_count=50)
 INTERVAL = 15.0
 
 
@@ -22,7 +22,7 @@ def pod(name: str, rate: float, *, hours: float = 1.0, phase: float = 0.0) -> Po
     return PodSeries(
         pod=name,
         times=times,
-        lives=np.ones(len(times)),
+        counter_generation=np.ones(len(times)),
         counts=busy * np.array([rate, 2 * rate]),
         busy=busy,
     )
@@ -63,12 +63,19 @@ def test_pods_of_an_arm_add_up() -> None:
 def test_a_restart_voids_its_window_alone_and_never_extrapolates() -> None:
     fresh = pod("b", 11)
     at = np.searchsorted(fresh.times, 1830)
-    counts, busy, lives = fresh.counts.copy(), fresh.busy.copy(), fresh.lives.copy()
+    counts, busy, counter_generation = (
+        fresh.counts.copy(),
+        fresh.busy.copy(),
+        fresh.counter_generation.copy(),
+    )
     counts[at:] -= counts[at]
     busy[at:] -= busy[at]
-    lives[at:] = 2
+    counter_generation[at:] = 2
     table, _, canary = tabulate(
-        history(pod("a", 10), changed(fresh, counts=counts, busy=busy, lives=lives)),
+        history(
+            pod("a", 10),
+            changed(fresh, counts=counts, busy=busy, counter_generation=counter_generation),
+        ),
         CellKind.STEP,
         CUT,
     )
@@ -115,7 +122,7 @@ def test_a_cell_that_ran_too_rarely_is_absent() -> None:
     table, *_ = tabulate(
         history(pod("a", 10), pod("b", 11)),
         CellKind.STEP,
-        Cut(block_seconds=600, window_seconds=60, min_count=5000),
+        BlockingScheme(block_seconds=600, window_seconds=60, min_count=5000),
     )
     assert np.isnan(table.log_ratios[:, 0]).all()
     assert np.isfinite(table.log_ratios[:, 1]).all()
@@ -139,7 +146,7 @@ def test_times_that_do_not_grow_are_refused(times: list[float]) -> None:
         PodSeries(
             pod="a",
             times=np.array(times),
-            lives=np.ones(3),
+            counter_generation=np.ones(3),
             counts=np.zeros((3, 2)),
             busy=np.zeros((3, 2)),
         )

@@ -4,14 +4,14 @@ from dataclasses import replace
 import pytest
 
 from moe_serve.analysis.policy import OnNoGain, Policy
-from moe_serve.analysis.validity import Evidence
+from moe_serve.analysis.validity import EvidenceGrade
 from moe_serve.analysis.verdict import Verdict
 from moe_serve.benchmark.judge import judge_pairs
 from moe_serve.benchmark.judgement import BenchmarkJudgement
 from moe_serve.benchmark.protocol import Rules, spread
-from moe_serve.benchmark.results import Arm, BenchmarkRun, Latencies
+from moe_serve.benchmark.results import BenchmarkArm, BenchmarkRun, Latencies
 from moe_serve.quality.finding import QualityFinding, finding
-from moe_serve.quality.result import NoQuality, Outcome
+from moe_serve.quality.result import NoQuality, QualityOutcome
 from tests.benchmark.runs import CELLS, OTHER, SAME, changed, pairs
 from tests.testing.probed import probed
 
@@ -25,7 +25,7 @@ def judged(
 
 
 def swapped(runs: list[BenchmarkRun]) -> list[BenchmarkRun]:
-    other = {Arm.STABLE: Arm.CANARY, Arm.CANARY: Arm.STABLE}
+    other = {BenchmarkArm.STABLE: BenchmarkArm.CANARY, BenchmarkArm.CANARY: BenchmarkArm.STABLE}
     return [replace(run, arm=other[run.arm]) for run in runs]
 
 
@@ -34,7 +34,7 @@ def test_a_clear_gain_with_the_same_answers_is_promoted() -> None:
     assert found.verdict is Verdict.PROMOTE, found.reason
     assert found.speed is not None and found.speed.overall.ratio == pytest.approx(1.08, abs=0.01)
     assert found.claim.inside
-    assert found.evidence is Evidence.PROBE
+    assert found.evidence is EvidenceGrade.PROBE
     assert all(check.passed for check in found.checks)
 
 
@@ -108,11 +108,13 @@ def test_the_mean_time_per_token_stands_in_where_no_result_knows_the_gaps() -> N
 
 
 def test_failed_requests_of_the_canary_roll_back_at_once() -> None:
-    few = changed(pairs(1.08)[:12], Arm.CANARY, failed=3)
+    few = changed(pairs(1.08)[:12], BenchmarkArm.CANARY, failed=3)
     assert judged(few).verdict is Verdict.ROLLBACK
-    both = changed(changed(pairs(1.08), Arm.CANARY, failed=3), Arm.STABLE, failed=1)
+    both = changed(
+        changed(pairs(1.08), BenchmarkArm.CANARY, failed=3), BenchmarkArm.STABLE, failed=1
+    )
     assert judged(both).verdict is Verdict.INVALID
-    unknown = changed(pairs(1.08), Arm.CANARY, failed=None)
+    unknown = changed(pairs(1.08), BenchmarkArm.CANARY, failed=None)
     assert judged(unknown).verdict is Verdict.KEEP_GOING
 
 
@@ -126,13 +128,13 @@ def test_one_slow_cell_forbids_a_promotion() -> None:
 @pytest.mark.parametrize(
     ("runs", "says"),
     [
-        ([run for run in pairs() if run.arm is Arm.STABLE], "no run of arm canary"),
+        ([run for run in pairs() if run.arm is BenchmarkArm.STABLE], "no run of arm canary"),
         (pairs()[1:], "unequal cells"),
         ([*pairs(), pairs()[0]], "more than one run of"),
-        (changed(pairs(), Arm.CANARY, output_tokens=1500), "unequal numbers of tokens"),
-        (changed(pairs(), Arm.CANARY, pair=None), "only some runs say of which pair"),
+        (changed(pairs(), BenchmarkArm.CANARY, output_tokens=1500), "unequal numbers of tokens"),
+        (changed(pairs(), BenchmarkArm.CANARY, pair=None), "only some runs say of which pair"),
         (
-            [replace(run, started=1.0 + (run.arm is Arm.CANARY)) for run in pairs()],
+            [replace(run, started=1.0 + (run.arm is BenchmarkArm.CANARY)) for run in pairs()],
             "not interleaved",
         ),
     ],
@@ -146,7 +148,7 @@ def test_runs_that_are_no_pairs_are_invalid(runs: list[BenchmarkRun], says: str)
 
 def test_an_order_that_never_changes_forbids_a_promotion() -> None:
     always = [
-        replace(run, started=1000.0 * (run.pair or 0) + (run.arm is Arm.CANARY))
+        replace(run, started=1000.0 * (run.pair or 0) + (run.arm is BenchmarkArm.CANARY))
         for run in pairs(1.08)
     ]
     found = judged(always)
@@ -178,7 +180,7 @@ def test_copies_of_one_pair_are_no_pairs_and_are_named() -> None:
 
 
 def test_a_client_that_is_busy_all_the_time_forbids_a_promotion() -> None:
-    found = judged(changed(pairs(1.08), Arm.STABLE, client_busy=0.95))
+    found = judged(changed(pairs(1.08), BenchmarkArm.STABLE, client_busy=0.95))
     assert found.verdict is Verdict.KEEP_GOING and "may have set the pace" in found.reason
 
 
@@ -186,7 +188,7 @@ def test_single_unpaired_runs_are_graded_so_and_decide_nothing() -> None:
     single = [replace(run, pair=None, started=None) for run in pairs(1.3, count=1)]
     found = judged(single, Rules(pairs=1))
     assert found.verdict is Verdict.KEEP_GOING
-    assert found.evidence is Evidence.SINGLE_RUNS
+    assert found.evidence is EvidenceGrade.SINGLE_RUNS
     assert "one unpaired run each" in found.reason
     assert found.to_json()["lo"] is None
     assert found.speed is not None and found.speed.across_cells.lo is not None
@@ -228,7 +230,7 @@ def test_all_numbers_survive_json() -> None:
 
 
 def test_answers_of_unknown_servers_earn_nothing() -> None:
-    unknown = finding(probed(Outcome.PASSED, known=(None, None)))
+    unknown = finding(probed(QualityOutcome.PASSED, known=(None, None)))
     found = judge_pairs(pairs(1.08), Rules(), unknown)
     assert found.verdict is not Verdict.PROMOTE
     assert "not known to be of these pods" in found.reason

@@ -6,7 +6,7 @@ import pytest
 
 from moe_serve.benchmark.labels import ArmNames
 from moe_serve.benchmark.reading import read_runs
-from moe_serve.benchmark.results import Arm, BenchmarkRun
+from moe_serve.benchmark.results import BenchmarkArm, BenchmarkRun
 from moe_serve.errors import UsageError
 
 VLLM: dict[str, Any] = {
@@ -65,7 +65,7 @@ def read(folder: Path, name: str, document: object) -> BenchmarkRun:
 
 def test_vllm_bench_is_read_with_its_labels_from_the_name(tmp_path: Path) -> None:
     run = read(tmp_path, "canary-1k1k-c4-tp2-p3.json", VLLM)
-    assert (run.arm, str(run.cell), run.pair) == (Arm.CANARY, "1k1k c4", 3)
+    assert (run.arm, str(run.cell), run.pair) == (BenchmarkArm.CANARY, "1k1k c4", 3)
     assert run.tput_per_gpu == 1650
     assert run.latencies.ttft_p99 == pytest.approx(0.08)
     assert run.latencies.itl_p99 == pytest.approx(0.01)
@@ -76,7 +76,7 @@ def test_vllm_bench_is_read_with_its_labels_from_the_name(tmp_path: Path) -> Non
 def test_metadata_in_the_content_serves_as_well_as_the_name(tmp_path: Path) -> None:
     labels = {"arm": "stable", "isl": "1024", "osl": "1024", "tp": "1", "pair": "2"}
     run = read(tmp_path, "anything.json", {**VLLM, **labels})
-    assert (run.arm, run.pair, run.tput_per_gpu) == (Arm.STABLE, 2, 3300)
+    assert (run.arm, run.pair, run.tput_per_gpu) == (BenchmarkArm.STABLE, 2, 3300)
 
 
 def test_older_clients_tell_failures_by_what_is_missing(tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ def test_arms_may_have_other_names(tmp_path: Path) -> None:
     path = tmp_path / "v0.33.0-rocm72-1k1k-c4-tp1-p1.json"
     path.write_text(json.dumps(VLLM), "utf-8")
     (run,) = read_runs([path], ArmNames(stable="v0.32.0", canary="v0.33.0-rocm72"))
-    assert run.arm is Arm.CANARY
+    assert run.arm is BenchmarkArm.CANARY
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,7 @@ def _counts(kills: Kills) -> list[str]:
         "",
         f"{total} kills in {ends} rollouts: {kills.ends['done']} promoted to the end, "
         f"{kills.ends['rolled_back']} rolled back, as the judge said; no other end. Every line of "
-        f"the history once in the audit (its chain whole) and once as an Event; {kills.told} "
+        f"the history once in the audit (its chain whole) and once as an Event; {kills.notified} "
         f"webhook messages, none lost, {kills.twice} sent twice, told by their key.",
         "",
     ]
@@ -128,8 +128,8 @@ def _set_up(args: argparse.Namespace) -> tuple[Arena, Stage, Webhook]:
     arena.begin()
     plan = plan_file.load(arena.plan_file)
     allowed = [
-        {plan.arms[arm].service: rung.of(arm) for arm in plan.arms if rung.of(arm)}
-        for rung in plan.rungs
+        {plan.arms[arm].service: weight_index.of(arm) for arm in plan.arms if weight_index.of(arm)}
+        for weight_index in plan.weight_steps
     ]
     observer = Observer(arena, allowed, judge)
     observer.start()

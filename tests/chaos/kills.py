@@ -33,7 +33,7 @@ class Kills:
     counts: Counter[str] = field(default_factory=Counter)
     ends: Counter[str] = field(default_factory=Counter)
     twice: int = 0
-    told: int = 0
+    notified: int = 0
 
     def run(self) -> None:
         while min(self.counts[name] for name in NAMES) < self.each:
@@ -101,16 +101,20 @@ class Kills:
     def _settle(self) -> None:
         """Until every listener was told everything."""
         for _ in range(200):
-            told = self._told()
-            if self._over() and told and min(told.values()) == self.arena.rollout()["revision"]:
+            notified = self._notified()
+            if (
+                self._over()
+                and notified
+                and min(notified.values()) == self.arena.rollout()["revision"]
+            ):
                 return
             time.sleep(0.1)
-        raise AssertionError(f"not told everything: {self._told()}")
+        raise AssertionError(f"not told everything: {self._notified()}")
 
-    def _told(self) -> dict[str, int]:
+    def _notified(self) -> dict[str, int]:
         import json
 
-        found: dict[str, int] = json.loads(self.arena.api.get(self.arena.state)["data"]["told"])
+        found: dict[str, int] = json.loads(self.arena.api.get(self.arena.state)["data"]["notified"])
         return found if len(found) == 3 else {}
 
     def _check(self, bad: bool) -> None:
@@ -128,7 +132,7 @@ class Kills:
         assert audited == revisions, f"the audit has {audited}"
         taken = [self.webhook.taken[f"{state['rollout']}.{number}"] for number in revisions]
         assert min(taken) >= 1, f"a message was lost: {taken}"
-        self.told, self.twice = self.told + len(taken), self.twice + sum(taken) - len(taken)
+        self.notified, self.twice = self.notified + len(taken), self.twice + sum(taken) - len(taken)
         names = [
             event["metadata"]["name"]
             for event in self.arena.api.get(self.arena.of("events"))["items"]

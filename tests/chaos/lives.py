@@ -17,7 +17,7 @@ _FORK.set_forkserver_preload(
         "moe_serve.judge.audit",
         "moe_serve.cli.controller_assembly",
         "moe_serve.controller.judges",
-        "moe_serve.controller.listeners",
+        "moe_serve.controller.notifiers",
         "tests.chaos.lives",
     ]
 )

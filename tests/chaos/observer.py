@@ -60,11 +60,11 @@ class Observer:
     def _route(self, found: dict[str, Any]) -> None:
         self.routes += 1
         weights = backends(found)
-        strangers = found["metadata"].get("annotations", {}).get("chaos") == "stranger"
-        if weights not in self.allowed and not strangers:
+        unexpected_pods = found["metadata"].get("annotations", {}).get("chaos") == "stranger"
+        if weights not in self.allowed and not unexpected_pods:
             self.broken.append(f"weights that are not the plan's: {weights}")
         more = sum(share for name, share in weights.items() if name == "gptoss-2")
-        if more > 10 and not self.promoted_on and not strangers:
+        if more > 10 and not self.promoted_on and not unexpected_pods:
             self.broken.append(f"canary at {more} before it was promoted")
 
     def _state(self, found: dict[str, Any]) -> None:

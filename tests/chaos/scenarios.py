@@ -159,7 +159,7 @@ def judge_misbehaves(stage: Stage) -> str:
         stage.judge.mode = mode
         stage.stays(6)
         stage.judge.mode = ""
-        until("it goes on", lambda: not stage.arena.rollout()["concern"])
+        until("it goes on", lambda: not stage.arena.rollout()["pending_hold"])
     stage.judge.mode = "away"
     took = until("it is held", lambda: stage.arena.rollout()["phase"] == "held")
     stage.stays(3)

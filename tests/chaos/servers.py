@@ -112,10 +112,10 @@ class Line:
         self.port = self._listener.getsockname()[1]
         threading.Thread(target=self._take, args=(self._listener,), daemon=True).start()
 
-    def _take(self, listener: socket.socket) -> None:
+    def _take(self, notifier: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while True:
-                near, _ = listener.accept()
+                near, _ = notifier.accept()
                 threading.Thread(target=self._join, args=(near,), daemon=True).start()
 
     def _join(self, near: socket.socket) -> None:

@@ -12,8 +12,8 @@ import yaml
 from moe_serve.cli.main import build_parser
 from moe_serve.config import rollout_file as plan_file
 from moe_serve.config.policy_file import load, parse
-from moe_serve.rollout.plan import Plan
-from moe_serve.rollout.weights import Arm
+from moe_serve.rollout.plan import RolloutPlan
+from moe_serve.rollout.weights import Track
 from tests.charts.consequences import consequences
 from tests.charts.rendering import DEPLOY, ROOT, Manifest, Rendered, render
 
@@ -137,7 +137,7 @@ def test_what_a_recipe_changes_is_under_test(recipe: str) -> None:
     assert changed <= {*rules.under_test}
 
 
-def plan_of(recipe: str) -> Plan:
+def plan_of(recipe: str) -> RolloutPlan:
     if recipe == "docs/rollout.md":
         return plan_file.load(DEPLOY / "canary/plan.yaml")
     [words] = [words for words in RECIPES[recipe] if words[:2] == ["kubectl", "get"]]
@@ -164,14 +164,14 @@ def test_the_releases_are_the_arms_of_the_plan_and_grow_as_it_says(recipe: str) 
     ]
     judged = {part.label: part.replicas for part in plan.arms.values()}
     grown = {
-        plan.arms[Arm.STABLE].label: plan.promotion.warm_replicas,
-        plan.arms[Arm.CANARY].label: plan.promotion.replicas,
+        plan.arms[Track.STABLE].label: plan.promotion.warm_replicas,
+        plan.arms[Track.CANARY].label: plan.promotion.replicas,
     }
     assert plan.capacity.gpus is not None
     # The first command is what gives the others their GPUs.
     assert all(sum(state.values()) <= plan.capacity.gpus for state in states)
     assert judged in states
-    assert states[-2:] == [grown, {plan.arms[Arm.CANARY].label: plan.promotion.replicas}]
+    assert states[-2:] == [grown, {plan.arms[Track.CANARY].label: plan.promotion.replicas}]
     assert states.index(judged) < len(states) - 2
 
 

@@ -11,7 +11,7 @@ import pytest
 from moe_serve.cli.canary_inputs import with_policy
 from moe_serve.cli.main import build_parser, main
 from moe_serve.judge.audit import Audit
-from moe_serve.quality.result import Outcome
+from moe_serve.quality.result import QualityOutcome
 from moe_serve.sources.recorded import write
 from tests.judge.test_audit import findings
 from tests.testing.histories import START, Fleet, streams
@@ -24,7 +24,7 @@ RULES = "spread: {gpu_sd: 0.003}\nvalidity: {under_test: [policy]}\n"
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("canary")
     (made / "rules.yaml").write_text(RULES)
-    (made / "same.json").write_text(json.dumps(probed(Outcome.PASSED)))
+    (made / "same.json").write_text(json.dumps(probed(QualityOutcome.PASSED)))
     for name, fleet in (
         ("good", Fleet()),
         ("none", Fleet(gain=1.0, noise=0.01)),

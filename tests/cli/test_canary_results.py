@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from moe_serve.cli.main import main
-from moe_serve.quality.result import Outcome
+from moe_serve.quality.result import QualityOutcome
 from tests.benchmark.runs import pairs
 from tests.testing.probed import probed
 
@@ -55,10 +55,14 @@ def test_a_policy_and_a_claim_are_taken_into_account(
 
 @pytest.mark.parametrize(
     ("gain", "answers", "code"),
-    [(1.08, Outcome.PASSED, 0), (1.08, Outcome.FAILED, 10), (0.9, Outcome.PASSED, 10)],
+    [
+        (1.08, QualityOutcome.PASSED, 0),
+        (1.08, QualityOutcome.FAILED, 10),
+        (0.9, QualityOutcome.PASSED, 10),
+    ],
 )
 def test_pairs_with_a_comparison_of_answers_are_decided(
-    gain: float, answers: Outcome, code: int, tmp_path: Path
+    gain: float, answers: QualityOutcome, code: int, tmp_path: Path
 ) -> None:
     folder, told = tmp_path / "runs", tmp_path / "answers.json"
     folder.mkdir()

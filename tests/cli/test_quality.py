@@ -8,9 +8,16 @@ import pytest
 
 from moe_serve.cli.main import main
 from moe_serve.config.quality_file import read
-from moe_serve.quality.finding import Mode, QualityFinding, Question, about, bound, under
+from moe_serve.quality.finding import (
+    QualityFinding,
+    QualityMode,
+    QualityPolicy,
+    accept_if_bound,
+    accept_if_policy,
+    accept_if_same_pods,
+)
 from moe_serve.quality.result import NoQuality
-from moe_serve.telemetry.record import Phase
+from moe_serve.telemetry.record import BatchPhase
 from tests.exporter.workers import proof
 from tests.testing.answering import VOCABULARY, Behaviour, serving
 from tests.testing.exporters import exporting, stepped, worker
@@ -175,8 +182,8 @@ def test_an_exam_without_answers_still_fails_by_its_counters(
     code, said = probed(capsys, exam(arms))
     assert (code, said["planned_items"], said["alpha"]) == (10, 300, 0.05)
     assert "corrupted requests; answers: arithmetic: no item was answered" in said["reason"]
-    question = Question(mode=Mode.NON_INFERIOR, allowed=0.02, items=300, alpha=0.05)
-    assert under(question, found := taken(said)) == found
+    question = QualityPolicy(mode=QualityMode.NON_INFERIOR, allowed=0.02, items=300, alpha=0.05)
+    assert accept_if_policy(question, found := taken(said)) == found
 
 
 def test_harm_stops_the_exam_at_the_early_look(
@@ -239,8 +246,8 @@ def test_built_in_prompts_are_used_where_there_is_no_file(
 @pytest.fixture
 def exporters(tmp_path: Path) -> Iterator[tuple[str, str]]:
     writer = worker(tmp_path / "stable", policy="raw")
-    stepped(writer, Phase.DECODE, 6, 0.3)
-    stepped(writer, Phase.DECODE, 1, 0.1)
+    stepped(writer, BatchPhase.DECODE, 6, 0.3)
+    stepped(writer, BatchPhase.DECODE, 1, 0.1)
     worker(tmp_path / "canary", policy="aligned")
     with exporting(tmp_path / "stable") as stable, exporting(tmp_path / "canary") as canary:
         yield stable, canary
@@ -261,9 +268,9 @@ def test_a_pass_is_bound_to_the_pods_that_were_probed(
     judged = {name: dict(arm["facts"]) for name, arm in said["arms"].items()}
     assert [facts["policy"] for facts in judged.values()] == ["raw", "aligned"]
     found = taken(said)
-    assert about(found, judged) is found
+    assert accept_if_same_pods(found, judged) is found
     judged["canary"]["policy"] = "rounded"
-    assert isinstance(about(found, judged), NoQuality)
+    assert isinstance(accept_if_same_pods(found, judged), NoQuality)
 
 
 def test_a_pass_without_exporters_is_of_no_known_pods_and_said_before_the_first_text(
@@ -277,7 +284,7 @@ def test_a_pass_without_exporters_is_of_no_known_pods_and_said_before_the_first_
     assert shown.err.startswith("no --canary-exporter: the judge takes no pass of pods")
     said = json.loads(shown.out)
     assert (said["arms"]["canary"]["exporter"], said["arms"]["canary"]["facts"]) == (None, None)
-    assert isinstance(bound(taken(said)), NoQuality)
+    assert isinstance(accept_if_bound(taken(said)), NoQuality)
 
 
 def test_pods_that_change_under_the_probe_are_no_arm(
@@ -322,7 +329,7 @@ def test_traffic_may_be_that_of_another_pod_than_those_that_are_probed(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    stepped(worker(tmp_path / "serving"), Phase.DECODE, 3, 1)
+    stepped(worker(tmp_path / "serving"), BatchPhase.DECODE, 3, 1)
     with exporting(tmp_path / "serving") as url:
         more = ["--traffic-exporter", url, "--concurrency", "traffic"]
         _, said = probed(capsys, words(arms, prompts, *more))

@@ -81,7 +81,7 @@ def judge(parent: dict[str, str], namespace: str, host: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-class Load:
+class TrafficLoad:
     """Requests through the gateway, as many at once all the time, each told."""
 
     def __init__(self, url: str, host: str) -> None:
@@ -227,11 +227,11 @@ def answers(cluster: Cluster, namespace: str) -> dict[str, Any]:
 @contextlib.contextmanager
 def rollout(
     cluster: Cluster, namespace: str, gateway: tuple[dict[str, str], str]
-) -> Iterator[tuple[Watch, Load]]:
+) -> Iterator[tuple[Watch, TrafficLoad]]:
     """The controller at work, and requests from before it touches anything until the end."""
     parent, url = gateway
     host = f"{secrets.token_hex(3)}.example"
-    load, watch = Load(url, host), Watch(cluster, namespace)
+    load, watch = TrafficLoad(url, host), Watch(cluster, namespace)
     values = judge(parent, namespace, host)
     with installed(
         cluster, namespace, *JUDGE_FILES, release=JUDGE, chart="moe-canary", values=values
@@ -266,9 +266,9 @@ def ended(cluster: Cluster, namespace: str, watch: Watch, phase: str) -> dict[st
         watch.look()
         found = state(cluster, namespace)
         assert found["phase"] != "held", found
-        concern = found["concern"] or {"trouble": "", "since": 0}
-        lasts = time.time() - concern["since"] > 180
-        assert not (concern["trouble"] == "invalid" and lasts), concern
+        pending_hold = found["pending_hold"] or {"reason": "", "since": 0}
+        lasts = time.time() - pending_hold["since"] > 180
+        assert not (pending_hold["reason"] == "invalid" and lasts), pending_hold
         return found if found["phase"] in ("done", "rolled_back") else None
 
     found = wait(look, phase, seconds=900, every=1)

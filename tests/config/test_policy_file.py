@@ -13,12 +13,12 @@ from moe_serve.sources.declared import Declared
 def test_an_empty_policy_has_the_defaults() -> None:
     found = parse({}, "p.yaml")
     assert (found.policy.margin, found.policy.primary) == (0.03, CellKind.STEP)
-    assert (found.looks.first, found.looks.last) == (12, 72)
+    assert (found.interim_analyses.first, found.interim_analyses.last) == (12, 72)
 
 
 def test_a_calibration_allows_earlier_looks() -> None:
     known = {"block_variance": 1e-4, "blocks": 144, "autocorrelation": 0.1}
-    assert parse({"calibration": known}, "p").looks.first == 6
+    assert parse({"calibration": known}, "p").interim_analyses.first == 6
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_guards_and_weights_are_registered() -> None:
     assert [guard.name for guard in found.guards] == ["ttft_p95", "errors"]
     assert found.weights is not None
     assert sorted(found.weights.values()) == [0.25, 0.75]
-    assert found.terms(2, 2).alpha_high == pytest.approx(found.policy.alpha_rollback / 3)
+    assert found.settings(2, 2).alpha_high == pytest.approx(found.policy.alpha_rollback / 3)
 
 
 def test_the_shipped_policy_is_valid() -> None:

@@ -11,12 +11,12 @@ from moe_serve.analysis.verdict import Verdict
 from moe_serve.config.quality_file import read
 from moe_serve.errors import UsageError
 from moe_serve.judge.audit import inputs, reproduce
-from moe_serve.quality.finding import QualityFinding, about, bound, finding
-from moe_serve.quality.result import NoQuality, Outcome
+from moe_serve.quality.finding import QualityFinding, accept_if_bound, accept_if_same_pods, finding
+from moe_serve.quality.result import NoQuality, QualityOutcome
 from tests.judge.test_audit import findings
 from tests.testing.probed import Facts, facts, probed
 
-PASSED = probed(Outcome.PASSED)
+PASSED = probed(QualityOutcome.PASSED)
 
 
 def written(tmp_path: Path, text: str) -> Path:
@@ -25,8 +25,8 @@ def written(tmp_path: Path, text: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize("outcome", list(Outcome))
-def test_what_the_probe_writes_is_taken(outcome: Outcome, tmp_path: Path) -> None:
+@pytest.mark.parametrize("outcome", list(QualityOutcome))
+def test_what_the_probe_writes_is_taken(outcome: QualityOutcome, tmp_path: Path) -> None:
     found = read(written(tmp_path, json.dumps(probed(outcome))))
     assert isinstance(found, QualityFinding)
     assert (found.outcome, found.allowed) == (outcome, 0.005)
@@ -101,7 +101,7 @@ def test_no_file_yet_is_no_comparison(tmp_path: Path) -> None:
     assert isinstance(read(tmp_path / "none.json"), NoQuality)
 
 
-def taken(tmp_path: Path, outcome: Outcome, known: Facts | None = None) -> QualityFinding:
+def taken(tmp_path: Path, outcome: QualityOutcome, known: Facts | None = None) -> QualityFinding:
     found = read(written(tmp_path, json.dumps(probed(outcome, known=known))))
     assert isinstance(found, QualityFinding)
     return found
@@ -112,8 +112,8 @@ JUDGED = {"stable": {**STABLE, "track": "a"}, "canary": {**CANARY, "track": "b"}
 
 
 def test_answers_of_the_judged_pods_count(tmp_path: Path) -> None:
-    told = taken(tmp_path, Outcome.PASSED)
-    assert about(told, JUDGED) is told
+    told = taken(tmp_path, QualityOutcome.PASSED)
+    assert accept_if_same_pods(told, JUDGED) is told
     assert findings(told).judgement.verdict is Verdict.PROMOTE
 
 
@@ -128,19 +128,19 @@ def test_answers_of_the_judged_pods_count(tmp_path: Path) -> None:
         ({"config_digest": "unknown"}, "unknown is judged"),
     ],
 )
-@pytest.mark.parametrize("outcome", [Outcome.PASSED, Outcome.FAILED])
+@pytest.mark.parametrize("outcome", [QualityOutcome.PASSED, QualityOutcome.FAILED])
 def test_answers_of_other_pods_count_for_nothing(
-    outcome: Outcome, judged: dict[str, str], says: str, tmp_path: Path
+    outcome: QualityOutcome, judged: dict[str, str], says: str, tmp_path: Path
 ) -> None:
     changed = {**JUDGED, "canary": {**JUDGED["canary"], **judged}}
-    other = about(taken(tmp_path, outcome), changed)
+    other = accept_if_same_pods(taken(tmp_path, outcome), changed)
     assert isinstance(other, NoQuality)
     assert says in other.reason
 
 
 def test_pods_that_tell_no_digest_are_not_those_that_were_asked(tmp_path: Path) -> None:
-    told = taken(tmp_path, Outcome.PASSED)
-    assert isinstance(about(told, {**JUDGED, "stable": {}}), NoQuality)
+    told = taken(tmp_path, QualityOutcome.PASSED)
+    assert isinstance(accept_if_same_pods(told, {**JUDGED, "stable": {}}), NoQuality)
 
 
 UNASKED = [(None, None), (None, CANARY), (STABLE, {"policy": "aligned"})]
@@ -150,7 +150,7 @@ UNASKED = [(None, None), (None, CANARY), (STABLE, {"policy": "aligned"})]
 def test_a_pass_of_pods_that_nobody_asked_promotes_nothing_and_says_so(
     known: Facts, tmp_path: Path
 ) -> None:
-    judged = findings(taken(tmp_path, Outcome.PASSED, known)).judgement
+    judged = findings(taken(tmp_path, QualityOutcome.PASSED, known)).judgement
     assert judged.verdict is Verdict.KEEP_GOING
     lacking = " and ".join(
         arm
@@ -162,17 +162,17 @@ def test_a_pass_of_pods_that_nobody_asked_promotes_nothing_and_says_so(
 
 
 def test_answers_that_differ_roll_back_and_say_that_nobody_asked(tmp_path: Path) -> None:
-    failed = taken(tmp_path, Outcome.FAILED, (None, None))
+    failed = taken(tmp_path, QualityOutcome.FAILED, (None, None))
     found = findings(failed)
     assert found.judgement.verdict is Verdict.ROLLBACK
     assert "not known to be of these pods" in found.judgement.reason
     assert "not known to be of these pods" in str(found.judgement.quality["reason"])
     # What an audit keeps of it is judged the same again, as is what it kept before anybody asked.
     assert reproduce(inputs(found)).to_json() == found.to_json()
-    assert about(failed, JUDGED) is failed
+    assert accept_if_same_pods(failed, JUDGED) is failed
 
 
 def test_a_pass_cannot_say_itself_that_it_was_noticed() -> None:
-    body = probed(Outcome.PASSED, known=(None, None))
+    body = probed(QualityOutcome.PASSED, known=(None, None))
     body["reason"] += " (not known to be of these pods: no config_digest of stable and canary)"
-    assert isinstance(bound(finding(body)), NoQuality)
+    assert isinstance(accept_if_bound(finding(body)), NoQuality)

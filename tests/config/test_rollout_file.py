@@ -7,15 +7,15 @@ import pytest
 
 from moe_serve.config import rollout_file as plan_file
 from moe_serve.errors import UsageError
-from moe_serve.rollout.weights import DARK, Weights
+from moe_serve.rollout.weights import NO_CANARY_TRAFFIC, Weights
 from tests.rollout.world import DOCUMENT, plan_of
 
 SHIPPED = Path(__file__).parents[2] / "deploy" / "canary" / "plan.yaml"
 
 
 def test_the_shipped_plan_is_valid_and_its_weights_are_all_that_it_ever_asks_for() -> None:
-    assert plan_file.load(SHIPPED).rungs == (
-        DARK,
+    assert plan_file.load(SHIPPED).weight_steps == (
+        NO_CANARY_TRAFFIC,
         Weights(stable=90, baseline=5, canary=5),
         Weights(stable=80, baseline=10, canary=10),
         Weights(stable=75, canary=25),

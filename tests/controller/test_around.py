@@ -11,35 +11,35 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from moe_serve.analysis.comparison import Registration
-from moe_serve.analysis.noise import Spread
+from moe_serve.analysis.comparison import AnalysisPlan
+from moe_serve.analysis.noise import PodVariation
 from moe_serve.analysis.verdict import Verdict
 from moe_serve.controller import failpoints
-from moe_serve.controller.asking import ask
 from moe_serve.controller.catalogue import METRICS, PREFIX
+from moe_serve.controller.judge_json import judge_result_of
 from moe_serve.controller.judges import Asked, Judging
-from moe_serve.controller.listeners import Audited, Hook, hook
-from moe_serve.controller.load import Measured
-from moe_serve.controller.loop import Looked
-from moe_serve.controller.screen import screen, to_json
+from moe_serve.controller.load import PrometheusLoad
+from moe_serve.controller.loop import ReconcileResult
+from moe_serve.controller.notifiers import AuditNotifier, WebhookNotifier, hook
+from moe_serve.controller.state_client import ask
+from moe_serve.controller.status_text import screen, to_json
 from moe_serve.controller.web import Status, serve
-from moe_serve.controller.words import word_of
 from moe_serve.errors import SourceError, UsageError
 from moe_serve.judge.audit import Audit, entries
 from moe_serve.quality.finding import finding
-from moe_serve.quality.result import NoQuality, Outcome
+from moe_serve.quality.result import NoQuality, QualityOutcome
 from moe_serve.rollout.holds import hold
-from moe_serve.rollout.observation import NoWord, Word
+from moe_serve.rollout.observation import JudgeResult, JudgeUnavailable
 from moe_serve.rollout.state import (
-    Concern,
     Entry,
-    Kind,
-    Phase,
-    State,
-    Trouble,
+    EntryKind,
+    HoldReason,
+    PendingHold,
+    RolloutPhase,
+    RolloutState,
     initial,
 )
-from moe_serve.sources.assemble import Arms, assemble
+from moe_serve.sources.assemble import ArmSelector, assemble
 from moe_serve.sources.prometheus import Prometheus
 from tests.judge.test_audit import SAME
 from tests.rollout.world import World, plan_of
@@ -52,17 +52,20 @@ BODY = {
     "judged_at": 100.0, "fault": None, "window": {"start": 5.0, "end": 100.0},
     "config_digest": "sha256:r",
 }  # fmt: skip
-FAILED = Looked(leads=False, state=None, again=False, error="the API server does not answer")
-ENTRY = Entry(revision=3, at=9.0, kind=Kind.PHASE, title="held", detail="blind: no word")
+FAILED = ReconcileResult(
+    is_leader=False, state=None, again=False, error="the API server does not answer"
+)
+ENTRY = Entry(revision=3, at=9.0, kind=EntryKind.PHASE, title="held", detail="blind: no word")
 
 
-def _word(**parts: Any) -> Word | NoWord:
-    return word_of({**BODY, **parts}, now=110.0, fresh_seconds=60.0)
+def _judge_result(**parts: Any) -> JudgeResult | JudgeUnavailable:
+    return judge_result_of({**BODY, **parts}, now=110.0, fresh_seconds=60.0)
 
 
-def test_a_word_is_the_verdict_with_where_it_is_from() -> None:
-    assert _word() == Word(
-        verdict=Verdict.PROMOTE, reason="faster", quality=Outcome.PASSED, quality_reason="same",
+def test_judge_result_has_verdict_and_evidence() -> None:
+    assert _judge_result() == JudgeResult(
+        verdict=Verdict.PROMOTE, reason="faster",
+        quality=QualityOutcome.PASSED, quality_reason="same",
         judged_at=100.0, since=5.0, rules="sha256:r",
     )  # fmt: skip
 
@@ -78,8 +81,8 @@ def test_a_word_is_the_verdict_with_where_it_is_from() -> None:
     ],
 )
 def test_what_is_old_faulty_or_unreadable_is_no_word(parts: dict[str, Any], reason: str) -> None:
-    found = _word(**parts)
-    assert isinstance(found, NoWord)
+    found = _judge_result(**parts)
+    assert isinstance(found, JudgeUnavailable)
     assert reason in found.reason
 
 
@@ -91,7 +94,7 @@ def _asked(answer: httpx.Response | Exception) -> Asked:
 
     client = httpx.Client(transport=httpx.MockTransport(reply))
     return Asked(
-        url="http://judge", every=1, fresh_seconds=1e12, on_word=lambda: None, client=client
+        url="http://judge", every=1, fresh_seconds=1e12, on_result=lambda: None, client=client
     )
 
 
@@ -101,19 +104,19 @@ def _asked(answer: httpx.Response | Exception) -> Asked:
 def test_a_judge_that_does_not_answer_has_no_word(answer: httpx.Response | Exception) -> None:
     judge, state = _asked(answer), initial(PLAN, 0.0)
     judge.ask()
-    found = judge.word(state)
-    assert isinstance(found, NoWord)
+    found = judge.judge_result(state)
+    assert isinstance(found, JudgeUnavailable)
     assert "http://judge does not answer" in found.reason
 
 
 def test_a_judge_that_answers_is_heard_and_wakes_the_loop_when_it_changes_its_mind() -> None:
     woken = []
     judge = _asked(httpx.Response(200, json=BODY))
-    judge.on_word = lambda: woken.append(1)
+    judge.on_result = lambda: woken.append(1)
     judge.ask()
     judge.ask()
-    found = judge.word(initial(PLAN, 0.0))
-    assert isinstance(found, Word) and found.verdict is Verdict.PROMOTE
+    found = judge.judge_result(initial(PLAN, 0.0))
+    assert isinstance(found, JudgeResult) and found.verdict is Verdict.PROMOTE
     assert len(woken) == 1
 
 
@@ -121,7 +124,7 @@ class Memory:
     """A source over samples in memory."""
 
     def history(self, start: float, end: float) -> Any:
-        return assemble(streams(Fleet()), Arms(), start, end, "memory")
+        return assemble(streams(Fleet()), ArmSelector(), start, end, "memory")
 
 
 class Gone:
@@ -134,68 +137,70 @@ class Gone:
         raise self.fault
 
 
-WAITS = replace(initial(PLAN, START), phase=Phase.QUALITY)
+WAITS = replace(initial(PLAN, START), phase=RolloutPhase.QUALITY)
 
 
 def test_a_judge_in_the_process_goes_on_with_its_comparison_after_a_restart() -> None:
-    rules = Registration(spread=Spread(), under_test=("policy",))
+    rules = AnalysisPlan(pod_variation=PodVariation(), under_test=("policy",))
 
     def judging() -> Judging:
         return Judging(
-            source=Memory(), registered=rules, quality=lambda: SAME, every=1,
-            on_word=lambda: None, clock=lambda: START + 4 * 3600,
+            source=Memory(), analysis_plan=rules, quality=lambda: SAME, every=1,
+            on_result=lambda: None, clock=lambda: START + 4 * 3600,
         )  # fmt: skip
 
     first, dark = judging(), WAITS
     first.clock = lambda: START + 3 * 3600
-    first.word(dark)
+    first.judge_result(dark)
     first.clock = judging().clock
     first.learn()
-    before = first.word(dark)
-    assert isinstance(before, Word)
-    assert (before.verdict, before.quality) == (Verdict.KEEP_GOING, Outcome.PASSED)
-    steps = replace(dark, phase=Phase.STEPS, phase_since=START)
-    assert isinstance(first.word(steps), NoWord)
+    before = first.judge_result(dark)
+    assert isinstance(before, JudgeResult)
+    assert (before.verdict, before.quality) == (Verdict.KEEP_GOING, QualityOutcome.PASSED)
+    steps = replace(dark, phase=RolloutPhase.STEPS, phase_since=START)
+    assert isinstance(first.judge_result(steps), JudgeUnavailable)
     assert first._watch is not None
     first._watch.judge()
-    found = first.word(steps)
-    assert isinstance(found, Word) and found.since == START
+    found = first.judge_result(steps)
+    assert isinstance(found, JudgeResult) and found.since == START
     second = judging()
     later = replace(steps, step=1, phase_since=START + 7200, comparison_since=START)
-    second.word(later)
+    second.judge_result(later)
     assert second._watch is not None
     second._watch.judge()
-    assert second.word(later) == found
+    assert second.judge_result(later) == found
 
 
 class Waiting:
     """A judge of answers of the usual fleet, at a time of the test's own."""
 
-    def __init__(self, outcome: Outcome = Outcome.PASSED) -> None:
-        self.now, self.woken, self.told = START + 600.0, 0, facts()
+    def __init__(self, outcome: QualityOutcome = QualityOutcome.PASSED) -> None:
+        self.now, self.woken, self.notified = START + 600.0, 0, facts()
         self.judge = Judging(
-            source=Memory(), registered=Registration(), every=0.01, on_word=self.wake,
-            quality=lambda: finding(probed(outcome, known=self.told)), clock=lambda: self.now,
+            source=Memory(), analysis_plan=AnalysisPlan(), every=0.01, on_result=self.wake,
+            quality=lambda: finding(probed(outcome, known=self.notified)), clock=lambda: self.now,
         )  # fmt: skip
 
     def wake(self) -> None:
         self.woken += 1
 
-    def learn(self, state: State = WAITS) -> None:
+    def learn(self, state: RolloutState = WAITS) -> None:
         """As `run` does: once the wait is long enough."""
         self.says(state)
         self.now += 61
         self.judge.learn()
 
-    def says(self, state: State = WAITS) -> tuple[Outcome | None, str]:
-        found = self.judge.word(state)
-        if isinstance(found, NoWord):
+    def says(self, state: RolloutState = WAITS) -> tuple[QualityOutcome | None, str]:
+        found = self.judge.judge_result(state)
+        if isinstance(found, JudgeUnavailable):
             return None, found.reason
         return found.quality, found.quality_reason
 
 
-@pytest.mark.parametrize("outcome", [Outcome.PASSED, Outcome.FAILED])
-def test_before_the_steps_answers_count_for_the_pods_that_are_there(outcome: Outcome) -> None:
+@pytest.mark.parametrize("outcome", [QualityOutcome.PASSED, QualityOutcome.FAILED])
+def test_before_the_steps_answers_count_for_the_pods_that_are_there(
+    outcome: QualityOutcome,
+) -> None:
     waiting = Waiting(outcome)
     quality, reason = waiting.says()
     assert quality is None
@@ -204,7 +209,7 @@ def test_before_the_steps_answers_count_for_the_pods_that_are_there(outcome: Out
     assert waiting.says()[0] is None
     waiting.learn()
     assert waiting.says()[0] is outcome
-    waiting.told[1]["config_digest"] = "another"
+    waiting.notified[1]["config_digest"] = "another"
     quality, reason = waiting.says()
     assert quality is None
     assert "are of other pods: canary had config_digest another then" in reason
@@ -216,7 +221,7 @@ def test_pods_that_nobody_can_ask_for_are_not_known(fault: Exception) -> None:
     waiting.learn()
     waiting.judge.source = Gone(fault)
     waiting.judge.learn()
-    assert isinstance(waiting.judge.word(WAITS), NoWord)
+    assert isinstance(waiting.judge.judge_result(WAITS), JudgeUnavailable)
     assert str(fault) in waiting.says()[1]
     # Another wait does not begin with the fault of this one.
     assert "nobody was asked yet" in waiting.says(replace(WAITS, phase_since=START + 1))[1]
@@ -225,7 +230,7 @@ def test_pods_that_nobody_can_ask_for_are_not_known(fault: Exception) -> None:
 def test_what_was_learned_of_pods_counts_for_that_wait_and_while_it_is_fresh() -> None:
     waiting = Waiting()
     waiting.learn()
-    assert waiting.says()[0] is Outcome.PASSED
+    assert waiting.says()[0] is QualityOutcome.PASSED
     waiting.now += 901
     quality, reason = waiting.says()
     assert quality is None
@@ -234,14 +239,14 @@ def test_what_was_learned_of_pods_counts_for_that_wait_and_while_it_is_fresh() -
     assert waiting.says()[0] is None
 
 
-@pytest.mark.parametrize("outcome", [Outcome.PASSED, Outcome.FAILED])
+@pytest.mark.parametrize("outcome", [QualityOutcome.PASSED, QualityOutcome.FAILED])
 def test_after_a_hold_the_pods_are_asked_anew_and_in_it_answers_that_differ_count(
-    outcome: Outcome,
+    outcome: QualityOutcome,
 ) -> None:
     waiting = Waiting(outcome)
     waiting.learn()
-    concern = Concern(trouble=Trouble.DEADLINE, detail="late", since=waiting.now)
-    held = hold(WAITS, concern, waiting.now)
+    pending_hold = PendingHold(reason=HoldReason.DEADLINE, detail="late", since=waiting.now)
+    held = hold(WAITS, pending_hold, waiting.now)
     assert waiting.says(held)[0] is None
     waiting.learn(held)
     assert waiting.says(held)[0] is outcome
@@ -264,12 +269,12 @@ def test_pods_are_asked_for_in_the_background_once_the_wait_is_long_enough() -> 
         stop.wait(0.01)
     stop.set()
     thread.join()
-    assert waiting.says()[0] is Outcome.PASSED
+    assert waiting.says()[0] is QualityOutcome.PASSED
 
 
 def test_a_rollout_that_begins_anew_asks_anew() -> None:
     waiting = Waiting()
-    waiting.judge.word(replace(WAITS, phase=Phase.STEPS))
+    waiting.judge.judge_result(replace(WAITS, phase=RolloutPhase.STEPS))
     assert waiting.judge._watch is not None
     waiting.says()
     assert waiting.judge._watch is None
@@ -277,11 +282,11 @@ def test_a_rollout_that_begins_anew_asks_anew() -> None:
 
 def test_before_the_steps_a_judge_in_the_process_speaks_of_the_answers_alone() -> None:
     judge = Judging(
-        source=Memory(), registered=Registration(), every=1, on_word=lambda: None,
+        source=Memory(), analysis_plan=AnalysisPlan(), every=1, on_result=lambda: None,
         quality=lambda: NoQuality(reason="no comparison of answers yet"),
     )  # fmt: skip
-    found = judge.word(initial(PLAN, START))
-    assert isinstance(found, Word)
+    found = judge.judge_result(initial(PLAN, START))
+    assert isinstance(found, JudgeResult)
     assert (found.quality, found.quality_reason) == (None, "no comparison of answers yet")
 
 
@@ -305,8 +310,8 @@ def test_a_load_that_is_no_one_number_is_not_known(
     monkeypatch.setattr(
         Prometheus, "_client", lambda self: httpx.Client(transport=transport, base_url=self.url)
     )
-    load = Measured(ask=lambda: asked.number("sum(x)"), every=1)
-    load.look()
+    load = PrometheusLoad(ask=lambda: asked.number("sum(x)"), every=1)
+    load.reconcile()
     assert load.pods() == pods
 
 
@@ -318,18 +323,18 @@ def test_a_load_whose_source_fails_is_forgotten() -> None:
             raise SourceError("gone")
         return answers.pop()
 
-    load = Measured(ask=ask, every=1)
-    load.look()
+    load = PrometheusLoad(ask=ask, every=1)
+    load.reconcile()
     assert load.pods() == 3.0
-    load.look()
+    load.reconcile()
     assert load.pods() is None
 
 
 def test_a_transition_is_audited_once_however_often_it_is_told(tmp_path: Path) -> None:
     path = tmp_path / "audit.jsonl"
     for _ in range(2):
-        told = Audited(Audit(path))
-        assert told.tell("r-1", ENTRY) and told.tell("r-1", ENTRY)
+        notified = AuditNotifier(Audit(path))
+        assert notified.notify("r-1", ENTRY) and notified.notify("r-1", ENTRY)
     lines = list(entries(path))
     assert [line["transition"]["title"] for line in lines] == ["held"]
 
@@ -362,13 +367,13 @@ class Receiver:
         self.server.server_close()
 
 
-def _sent(hooked: Hook, receiver: Receiver) -> None:
+def _sent(hooked: WebhookNotifier, receiver: Receiver) -> None:
     stop = threading.Event()
     thread = threading.Thread(target=hooked.run, args=(stop,))
     thread.start()
     pause = threading.Event()
     for _ in range(200):
-        if hooked.tell("r-1", ENTRY):
+        if hooked.notify("r-1", ENTRY):
             break
         pause.wait(0.05)
     stop.set()
@@ -380,7 +385,10 @@ def test_a_message_that_was_refused_is_sent_again_with_its_key_until_it_is_taken
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     receiver = Receiver(refusals=1)
-    _sent(Hook(name="webhook:generic", url=receiver.url, plan="gptoss", slack=False), receiver)
+    _sent(
+        WebhookNotifier(name="webhook:generic", url=receiver.url, plan="gptoss", slack=False),
+        receiver,
+    )
     assert receiver.taken == [
         (
             "r-1.3",
@@ -396,8 +404,8 @@ def test_a_message_that_was_refused_is_sent_again_with_its_key_until_it_is_taken
 
 def test_slack_gets_a_text_for_phases_and_nothing_for_the_rest() -> None:
     receiver = Receiver(refusals=0)
-    slack = Hook(name="webhook:slack", url=receiver.url, plan="gptoss", slack=True)
-    assert slack.tell("r-1", replace(ENTRY, kind=Kind.WEIGHTS))
+    slack = WebhookNotifier(name="webhook:slack", url=receiver.url, plan="gptoss", slack=True)
+    assert slack.notify("r-1", replace(ENTRY, kind=EntryKind.WEIGHTS))
     _sent(slack, receiver)
     assert receiver.taken == [("r-1.3", {"text": "*gptoss*: held\nblind: no word"})]
 
@@ -441,24 +449,24 @@ def _parsed(text: str) -> dict[str, float]:
     }
 
 
-def _status(now: list[float], *, looked: Looked | None) -> Status:
+def _status(now: list[float], *, result: ReconcileResult | None) -> Status:
     status = Status(plan=PLAN, active=True, stale_seconds=60, clock=lambda: now[0])
-    if looked:
-        status.note(looked)
+    if result:
+        status.note(result)
     return status
 
 
 def test_the_metrics_say_phase_weights_verdict_and_trouble() -> None:
-    world = World(plan=PLAN, quality=Outcome.PASSED)
+    world = World(plan=PLAN, quality=QualityOutcome.PASSED)
     world.ready = {arm: part.replicas for arm, part in PLAN.arms.items()}
     world.settle()
-    looked = Looked(leads=True, state=world.state, again=False)
-    found = _parsed(_status([7.0], looked=looked).metrics())
+    result = ReconcileResult(is_leader=True, state=world.state, again=False)
+    found = _parsed(_status([7.0], result=result).metrics())
     assert found['moe_serve_rollout_phase{phase="steps"}'] == 1
     assert found['moe_serve_rollout_phase{phase="done"}'] == 0
     assert found['moe_serve_rollout_weight_ratio{arm="canary"}'] == 0.05
     assert found['moe_serve_rollout_verdict{verdict="KEEP_GOING"}'] == 1
-    assert found['moe_serve_rollout_trouble{trouble="drift"}'] == 0
+    assert found['moe_serve_rollout_trouble{reason="drift"}'] == 0
     roles = {key: value for key, value in found.items() if "arm_info" in key}
     assert roles == {
         'moe_serve_rollout_arm_info{role="stable"}{arm="gptoss-1"}': 1,
@@ -470,14 +478,14 @@ def test_the_metrics_say_phase_weights_verdict_and_trouble() -> None:
 
 
 def test_looks_that_fail_are_a_trouble_though_there_is_no_state() -> None:
-    found = _parsed(_status([7.0], looked=FAILED).metrics())
-    assert found['moe_serve_rollout_trouble{trouble="fault"}'] == 1
+    found = _parsed(_status([7.0], result=FAILED).metrics())
+    assert found['moe_serve_rollout_trouble{reason="fault"}'] == 1
     assert not any("phase" in name for name in found)
 
 
 def test_metrics_and_their_catalogue_name_the_same() -> None:
-    looked = Looked(leads=True, state=initial(PLAN, 0.0), again=False)
-    families = text_string_to_metric_families(_status([7.0], looked=looked).metrics())
+    result = ReconcileResult(is_leader=True, state=initial(PLAN, 0.0), again=False)
+    families = text_string_to_metric_families(_status([7.0], result=result).metrics())
     shown = {
         family.name + ("_total" if family.type == "counter" else ""): family.samples[0].labels
         for family in families
@@ -488,9 +496,9 @@ def test_metrics_and_their_catalogue_name_the_same() -> None:
 
 
 @pytest.mark.parametrize("state", [None, initial(PLAN, 0.0)])
-def test_a_shadow_is_asked_where_it_stands(state: State | None) -> None:
-    looked = replace(FAILED, state=state)
-    server = serve(_status([0.0], looked=looked), "127.0.0.1", 0)
+def test_a_shadow_is_asked_where_it_stands(state: RolloutState | None) -> None:
+    result = replace(FAILED, state=state)
+    server = serve(_status([0.0], result=result), "127.0.0.1", 0)
     url = f"http://127.0.0.1:{server.server_port}"
     try:
         if state:
@@ -507,7 +515,7 @@ def test_a_shadow_is_asked_where_it_stands(state: State | None) -> None:
 
 def test_it_is_healthy_while_the_loop_turns_even_if_every_look_fails() -> None:
     now = [100.0]
-    status = _status(now, looked=FAILED)
+    status = _status(now, result=FAILED)
     server = serve(status, "127.0.0.1", 0)
     try:
         url = f"http://127.0.0.1:{server.server_port}"
@@ -525,7 +533,7 @@ def test_it_is_healthy_while_the_loop_turns_even_if_every_look_fails() -> None:
 
 
 def test_the_screen_says_where_it_stands_and_what_it_waits_for() -> None:
-    world = World(plan=PLAN, quality=Outcome.PASSED, verdict=Verdict.PROMOTE)
+    world = World(plan=PLAN, quality=QualityOutcome.PASSED, verdict=Verdict.PROMOTE)
     world.ready = {arm: part.replicas for arm, part in PLAN.arms.items()}
     for world.now in (0.0, 600.0, 2400.0):
         world.settle()
@@ -540,12 +548,12 @@ def test_the_screen_says_where_it_stands_and_what_it_waits_for() -> None:
 
 
 def test_the_screen_tells_of_a_trouble_beside_a_hold_and_of_a_look_that_failed() -> None:
-    fault = Concern(trouble=Trouble.FAULT, since=0.0, detail="403")
-    state = replace(initial(PLAN, 0.0), concern=fault, waits_for="a person")
+    fault = PendingHold(reason=HoldReason.FAULT, since=0.0, detail="403")
+    state = replace(initial(PLAN, 0.0), pending_hold=fault, waiting_for="a person")
     lines = screen(PLAN, state, 1.0, FAILED.error).splitlines()
     assert lines[4:7] == ["waits for a person", "trouble   fault: 403", f"fault     {FAILED.error}"]
-    once = replace(state, waits_for="403")
-    assert not {"trouble", "fault"} & {
+    once = replace(state, waiting_for="403")
+    assert not {"reason", "fault"} & {
         line.split(" ")[0] for line in screen(PLAN, once, 1.0, "403").splitlines()
     }
 

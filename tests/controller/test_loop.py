@@ -7,12 +7,12 @@ import pytest
 from moe_serve.analysis.verdict import Verdict
 from moe_serve.controller.failpoints import Failpoint
 from moe_serve.controller.loop import Controller
-from moe_serve.controller.shadow import Alone, ShadowRoute, ShadowStore
+from moe_serve.controller.shadow import ShadowLeadership, ShadowRoute, ShadowStore
 from moe_serve.errors import RolloutError
-from moe_serve.quality.result import Outcome
-from moe_serve.rollout.observation import NoWord, Person, Word
-from moe_serve.rollout.state import Kind, Phase, State, Trouble
-from moe_serve.rollout.weights import DARK, Arm, Weights
+from moe_serve.quality.result import QualityOutcome
+from moe_serve.rollout.observation import HumanRequest, JudgeResult, JudgeUnavailable
+from moe_serve.rollout.state import EntryKind, HoldReason, RolloutPhase, RolloutState
+from moe_serve.rollout.weights import NO_CANARY_TRAFFIC, Track, Weights
 from tests.kubernetes.fakes import (
     FakeArms,
     FakeEvents,
@@ -36,11 +36,11 @@ class Says:
     """A judge that says what it is told to."""
 
     verdict: Verdict | None = Verdict.KEEP_GOING
-    quality: Outcome | None = Outcome.PASSED
+    quality: QualityOutcome | None = QualityOutcome.PASSED
 
-    def word(self, state: State) -> Word | NoWord:
+    def judge_result(self, state: RolloutState) -> JudgeResult | JudgeUnavailable:
         del state
-        return World(plan=PLAN, verdict=self.verdict, quality=self.quality).seen().word
+        return World(plan=PLAN, verdict=self.verdict, quality=self.quality).seen().judge_result
 
 
 @dataclass(slots=True)
@@ -55,8 +55,8 @@ class Bench:
         self.pods(stable=4, baseline=1, canary=1)
 
     def pods(self, **ready: int) -> None:
-        seen = World(plan=PLAN, ready={Arm(arm): count for arm, count in ready.items()}).seen()
-        self.server.arms.update({Arm(arm): seen.arms[Arm(arm)] for arm in ready})
+        seen = World(plan=PLAN, ready={Track(arm): count for arm, count in ready.items()}).seen()
+        self.server.arms.update({Track(arm): seen.arms[Track(arm)] for arm in ready})
 
     def controller(self, me: str = "a", failpoint: str = "") -> Controller:
         def kill() -> None:
@@ -69,19 +69,19 @@ class Bench:
             store=FakeStore(self.server),
             leadership=FakeLeadership(self.server, me, self.now),
             judge=self.judge,
-            listeners=[FakeEvents(self.server)],
+            notifiers=[FakeEvents(self.server)],
             failpoint=Failpoint(name=failpoint, kill=kill),
             clock=lambda: self.now[0],
             monotonic=lambda: self.now[0],
         )
 
-    def settle(self, controller: Controller) -> State:
+    def settle(self, controller: Controller) -> RolloutState:
         for _ in range(40):
-            looked = controller.look()
-            assert not looked.error
-            if not looked.again:
-                assert looked.state is not None
-                return looked.state
+            result = controller.reconcile()
+            assert not result.error
+            if not result.again:
+                assert result.state is not None
+                return result.state
         raise AssertionError("it never comes to rest")
 
 
@@ -103,7 +103,7 @@ def test_a_look_at_an_unchanged_cluster_writes_nothing() -> None:
     written = len(bench.server.writes)
     for _ in range(5):
         bench.now[0] += 10
-        controller.look()
+        controller.reconcile()
     assert bench.server.writes[written:] == []
 
 
@@ -123,20 +123,20 @@ def test_killed_at_a_write_the_next_controller_comes_to_the_same_end(name: str) 
         except Killed:
             killed += 1
             if name.endswith("before"):
-                bench.controller().look()
+                bench.controller().reconcile()
     assert killed
     state = bench.settle(bench.controller())
-    assert (state.phase, bench.server.weights) == (Phase.STEPS, STEP)
-    told = sorted(revision for _, revision in bench.server.events)
-    assert told == list(range(1, state.revision + 1))
+    assert (state.phase, bench.server.weights) == (RolloutPhase.STEPS, STEP)
+    notified = sorted(revision for _, revision in bench.server.events)
+    assert notified == list(range(1, state.revision + 1))
 
 
 def test_who_does_not_lead_writes_nothing() -> None:
     bench = Bench()
-    bench.controller("a").look()
+    bench.controller("a").reconcile()
     written = len(bench.server.writes)
-    looked = bench.controller("b").look()
-    assert (looked.leads, bench.server.writes[written:]) == (False, [])
+    result = bench.controller("b").reconcile()
+    assert (result.is_leader, bench.server.writes[written:]) == (False, [])
 
 
 def test_a_leader_that_may_be_late_writes_nothing() -> None:
@@ -152,8 +152,8 @@ def test_a_leader_that_may_be_late_writes_nothing() -> None:
 
     controller = bench.controller()
     controller.route = Slow(bench.server)
-    looked = controller.look()
-    assert "leadership may be lost" in looked.error
+    result = controller.reconcile()
+    assert "leadership may be lost" in result.error
     assert bench.server.writes == []
 
 
@@ -163,10 +163,10 @@ def test_without_an_api_server_nothing_moves_and_the_loop_goes_on() -> None:
     bench.settle(controller)
     bench.server.fault = "the API server does not answer (ConnectTimeoutError)"
     bench.judge.verdict = Verdict.ROLLBACK
-    assert "does not answer" in controller.look().error
+    assert "does not answer" in controller.reconcile().error
     bench.server.fault = ""
-    assert bench.settle(controller).phase is Phase.ROLLED_BACK
-    assert bench.server.weights == DARK
+    assert bench.settle(controller).phase is RolloutPhase.ROLLED_BACK
+    assert bench.server.weights == NO_CANARY_TRAFFIC
 
 
 REFUSED = 'PATCH httproutes: 403 it cannot patch resource "httproutes"'
@@ -188,37 +188,43 @@ def test_a_write_that_stays_refused_is_told_and_so_is_the_rollback_that_it_holds
     bench.settle(controller)
     controller.route = Forbidden(bench.server)
     bench.judge.verdict = Verdict.ROLLBACK
-    looked = controller.look()
-    assert (looked.leads, looked.again, looked.error) == (True, False, REFUSED)
+    result = controller.reconcile()
+    assert (result.is_leader, result.again, result.error) == (True, False, REFUSED)
     assert "rollback" in [entry.title for entry in bench.server.events.values()]
-    controller.look()
-    state = controller.look().state
-    assert state is not None and state.concern is not None
-    assert (state.phase, state.waits_for) == (Phase.ROLLBACK, REFUSED)
-    assert (state.concern.trouble, bench.server.weights) == (Trouble.FAULT, STEP)
-    [told] = [entry for entry in bench.server.events.values() if entry.kind is Kind.CONCERN]
-    assert told.detail == REFUSED
+    controller.reconcile()
+    state = controller.reconcile().state
+    assert state is not None and state.pending_hold is not None
+    assert (state.phase, state.waiting_for) == (RolloutPhase.ROLLBACK, REFUSED)
+    assert (state.pending_hold.reason, bench.server.weights) == (HoldReason.FAULT, STEP)
+    [notified] = [
+        entry for entry in bench.server.events.values() if entry.kind is EntryKind.PENDING_HOLD
+    ]
+    assert notified.detail == REFUSED
     written = len(bench.server.writes)
     for _ in range(5):
         bench.now[0] += 1
-        controller.look()
+        controller.reconcile()
     assert bench.server.writes[written:] == []
     controller.route = FakeRoute(bench.server)
-    controller.look()
+    controller.reconcile()
     state = bench.settle(controller)
-    assert (state.phase, state.concern, bench.server.weights) == (Phase.ROLLED_BACK, None, DARK)
+    assert (state.phase, state.pending_hold, bench.server.weights) == (
+        RolloutPhase.ROLLED_BACK,
+        None,
+        NO_CANARY_TRAFFIC,
+    )
 
 
 def test_a_write_that_is_refused_once_is_no_trouble() -> None:
     bench = Bench()
     controller = bench.controller()
     controller.route = Forbidden(bench.server)
-    while not controller.look().error:
+    while not controller.reconcile().error:
         pass
     controller.route = FakeRoute(bench.server)
     state = bench.settle(controller)
-    assert (state.phase, bench.server.weights) == (Phase.STEPS, STEP)
-    assert all(entry.kind is not Kind.CONCERN for entry in state.history)
+    assert (state.phase, bench.server.weights) == (RolloutPhase.STEPS, STEP)
+    assert all(entry.kind is not EntryKind.PENDING_HOLD for entry in state.history)
 
 
 def test_a_route_that_may_not_be_made_is_told() -> None:
@@ -226,9 +232,9 @@ def test_a_route_that_may_not_be_made_is_told() -> None:
     controller = bench.controller()
     controller.route = Forbidden(bench.server)
     for _ in range(4):
-        state = controller.look().state
+        state = controller.reconcile().state
     assert state is not None
-    assert (state.phase, state.waits_for) == (Phase.PENDING, REFUSED)
+    assert (state.phase, state.waiting_for) == (RolloutPhase.PENDING, REFUSED)
     assert REFUSED in [entry.detail for entry in bench.server.events.values()]
 
 
@@ -249,45 +255,45 @@ class Warned:
 def test_looks_that_fail_without_a_state_are_told_once_when_an_event_can_be_written() -> None:
     bench = Bench()
     controller = bench.controller()
-    controller.alarm = told = Warned(bench.server)
+    controller.alarm = notified = Warned(bench.server)
     bench.settle(controller)
     bench.server.fault = "the API server does not answer (ConnectTimeoutError)"
     for _ in range(3):
-        controller.look()
+        controller.reconcile()
         bench.now[0] += 1
-    assert told.texts == []
+    assert notified.texts == []
     fault, bench.server.fault = bench.server.fault, ""
     bench.settle(controller)
-    assert (told.texts, told.times) == ([fault], [1001.0])
+    assert (notified.texts, notified.times) == ([fault], [1001.0])
 
 
 def test_without_a_lease_that_is_told_once_and_one_failed_look_is_not() -> None:
     bench = Bench()
     controller = bench.controller()
-    controller.alarm = told = Warned(bench.server)
+    controller.alarm = notified = Warned(bench.server)
 
     class NoLease(FakeLeadership):
         def take(self) -> bool:
             raise RolloutError("GET leases: 403")
 
     lease, controller.leadership = controller.leadership, NoLease(bench.server, "a", bench.now)
-    controller.look()
+    controller.reconcile()
     controller.leadership = lease
-    controller.look()
-    assert told.texts == []
+    controller.reconcile()
+    assert notified.texts == []
     controller.leadership = NoLease(bench.server, "a", bench.now)
     for _ in range(5):
-        controller.look()
-    assert told.texts == ["GET leases: 403"]
+        controller.reconcile()
+    assert notified.texts == ["GET leases: 403"]
 
 
 def test_another_cause_of_the_same_streak_of_failures_is_told_too() -> None:
     bench = Bench()
     controller = bench.controller()
-    controller.alarm = told = Warned(bench.server)
+    controller.alarm = notified = Warned(bench.server)
     bench.server.fault = "the API server does not answer"
     for _ in range(3):
-        controller.look()
+        controller.reconcile()
     bench.server.fault = ""
 
     class NoLease(FakeLeadership):
@@ -296,8 +302,8 @@ def test_another_cause_of_the_same_streak_of_failures_is_told_too() -> None:
 
     controller.leadership = NoLease(bench.server, "a", bench.now)
     for _ in range(5):
-        controller.look()
-    assert told.texts == ["the API server does not answer", "GET leases: 403"]
+        controller.reconcile()
+    assert notified.texts == ["the API server does not answer", "GET leases: 403"]
 
 
 def test_an_event_that_is_refused_for_good_is_not_asked_for_again_once_looks_succeed() -> None:
@@ -314,24 +320,24 @@ def test_an_event_that_is_refused_for_good_is_not_asked_for_again_once_looks_suc
     controller.alarm = refuses = Refuses()
     bench.server.fault = "the API server does not answer"
     for _ in range(3):
-        controller.look()
+        controller.reconcile()
     bench.server.fault = ""
     for _ in range(5):
-        controller.look()
+        controller.reconcile()
     assert refuses.asked == 3
 
 
 def test_a_write_that_is_refused_after_the_end_is_told() -> None:
     bench = Bench()
     controller = bench.controller()
-    controller.alarm = told = Warned(bench.server)
+    controller.alarm = notified = Warned(bench.server)
     bench.settle(controller)
     bench.judge.verdict = Verdict.ROLLBACK
-    assert bench.settle(controller).phase is Phase.ROLLED_BACK
+    assert bench.settle(controller).phase is RolloutPhase.ROLLED_BACK
     controller.route, bench.server.weights = Forbidden(bench.server), None
     for _ in range(3):
-        controller.look()
-    assert told.texts == [REFUSED]
+        controller.reconcile()
+    assert notified.texts == [REFUSED]
 
 
 def test_what_was_refused_before_another_led_is_no_trouble_afterwards() -> None:
@@ -340,14 +346,16 @@ def test_what_was_refused_before_another_led_is_no_trouble_afterwards() -> None:
     controller.route = Forbidden(bench.server)
     refused = 0
     while refused < 2:
-        refused += bool(controller.look().error)
+        refused += bool(controller.reconcile().error)
     bench.server.holder = ""
-    assert bench.settle(other).phase is Phase.STEPS
+    assert bench.settle(other).phase is RolloutPhase.STEPS
     controller.route = FakeRoute(bench.server)
-    controller.look()
+    controller.reconcile()
     bench.server.holder = ""
-    assert bench.settle(controller).phase is Phase.STEPS
-    assert [each for each in bench.server.events.values() if each.kind is Kind.CONCERN] == []
+    assert bench.settle(controller).phase is RolloutPhase.STEPS
+    assert [
+        each for each in bench.server.events.values() if each.kind is EntryKind.PENDING_HOLD
+    ] == []
 
 
 def test_arms_that_cannot_be_seen_are_told_and_move_nothing() -> None:
@@ -360,11 +368,11 @@ def test_arms_that_cannot_be_seen_are_told_and_move_nothing() -> None:
             raise RolloutError("GET pods: 403 pods is forbidden")
 
     bench.judge.verdict, controller.arms = Verdict.ROLLBACK, Blind()
-    looked = controller.look()
-    assert looked.state is not None
-    assert (looked.state.phase, bench.server.weights) == (Phase.STEPS, STEP)
-    assert "403 pods is forbidden" in looked.state.waits_for
-    controller.look()
+    result = controller.reconcile()
+    assert result.state is not None
+    assert (result.state.phase, bench.server.weights) == (RolloutPhase.STEPS, STEP)
+    assert "403 pods is forbidden" in result.state.waiting_for
+    controller.reconcile()
     assert any("403" in entry.detail for entry in bench.server.events.values())
 
 
@@ -375,12 +383,12 @@ def test_an_approval_is_for_the_drift_that_was_seen_and_for_no_later_one() -> No
     bench.server.weights, bench.server.route_version = Weights(stable=50, canary=50), 90
     held = bench.settle(controller)
     assert held.hold is not None
-    bench.server.person = Person(approve=held.hold.revision)
-    controller.look()
+    bench.server.human_request = HumanRequest(approve=held.hold.revision)
+    controller.reconcile()
     assert bench.server.weights == STEP
     bench.server.weights, bench.server.route_version = Weights(stable=1, canary=99), 91
     again = bench.settle(controller)
-    assert (again.phase, bench.server.weights) == (Phase.HELD, Weights(stable=1, canary=99))
+    assert (again.phase, bench.server.weights) == (RolloutPhase.HELD, Weights(stable=1, canary=99))
 
 
 def test_a_clock_that_is_set_is_noticed() -> None:
@@ -390,10 +398,10 @@ def test_a_clock_that_is_set_is_noticed() -> None:
     start = bench.now[0]
     controller.monotonic = lambda: start + 10
     bench.now[0] += 50_000
-    controller.look()
+    controller.reconcile()
     after = bench.controller().store.load().state
     assert after is not None
-    assert after.phase is Phase.STEPS and after.step == 0
+    assert after.phase is RolloutPhase.STEPS and after.step == 0
     assert before.in_force is not None and after.in_force is not None
     assert after.in_force - before.in_force == pytest.approx(49_990, abs=1)
 
@@ -404,15 +412,15 @@ def test_another_plan_waits_until_the_first_is_over_and_then_begins() -> None:
     bench.settle(first)
     other = bench.controller()
     other.plan = plan_of(watch_hours=1)
-    state = other.look().state
+    state = other.reconcile().state
     assert state is not None
-    assert "the plan is not the one that began" in state.waits_for
+    assert "the plan is not the one that began" in state.waiting_for
     assert bench.server.weights == STEP
     bench.judge.verdict = Verdict.ROLLBACK
-    assert bench.settle(first).phase is Phase.ROLLED_BACK
+    assert bench.settle(first).phase is RolloutPhase.ROLLED_BACK
     bench.judge.verdict, bench.judge.quality = Verdict.KEEP_GOING, None
     begun = bench.settle(other)
-    assert (begun.phase, begun.plan) == (Phase.QUALITY, other.plan.digest)
+    assert (begun.phase, begun.plan) == (RolloutPhase.QUALITY, other.plan.digest)
 
 
 def test_a_controller_that_dies_as_the_next_rollout_begins_tells_all_of_it() -> None:
@@ -427,15 +435,15 @@ def test_a_controller_that_dies_as_the_next_rollout_begins_tells_all_of_it() -> 
     dies, plan = bench.controller(failpoint="state.after"), plan_of(watch_hours=1)
     dies.plan = plan
     with pytest.raises(Killed):
-        dies.look()
+        dies.reconcile()
     follows = bench.controller()
     follows.plan = plan
     begun = bench.settle(follows)
-    told = [
+    notified = [
         entry for (rollout, _), entry in bench.server.events.items() if rollout == begun.rollout
     ]
-    assert begun.phase is Phase.STEPS
-    assert told == list(begun.history)
+    assert begun.phase is RolloutPhase.STEPS
+    assert notified == list(begun.history)
 
 
 def test_a_shadow_decides_and_writes_nothing() -> None:
@@ -443,7 +451,7 @@ def test_a_shadow_decides_and_writes_nothing() -> None:
     real = bench.controller()
     shadow = replace_parts(real, bench)
     state = bench.settle(shadow)
-    assert (state.phase, state.weights(PLAN)) == (Phase.STEPS, STEP)
+    assert (state.phase, state.weights(PLAN)) == (RolloutPhase.STEPS, STEP)
     assert (bench.server.writes, bench.server.weights) == ([], None)
 
 
@@ -452,8 +460,8 @@ def replace_parts(controller: Controller, bench: Bench) -> Controller:
         controller,
         route=ShadowRoute(FakeRoute(bench.server)),
         store=ShadowStore(),
-        leadership=Alone(),
-        listeners=(),
+        leadership=ShadowLeadership(),
+        notifiers=(),
     )
 
 
@@ -463,11 +471,11 @@ def test_a_webhook_that_does_not_answer_holds_nobody_up() -> None:
     class Deaf:
         name = "webhook:generic"
 
-        def tell(self, rollout, entry):
+        def notify(self, rollout, entry):
             return False
 
     controller = bench.controller()
-    controller.listeners = [Deaf(), *controller.listeners]
+    controller.notifiers = [Deaf(), *controller.notifiers]
     state = bench.settle(controller)
-    assert (state.phase, bench.server.weights) == (Phase.STEPS, STEP)
-    assert bench.server.told == {"events": state.revision}
+    assert (state.phase, bench.server.weights) == (RolloutPhase.STEPS, STEP)
+    assert bench.server.notified == {"events": state.revision}

@@ -9,25 +9,27 @@ import pytest
 from moe_serve_demo import measure
 from moe_serve_demo.errors import DemoError
 from moe_serve_demo.exporter import Scrape, parse
-from moe_serve_demo.load import Load, prompts
+from moe_serve_demo.load import DemoLoad, prompts
 from moe_serve_demo.scenarios import SCENARIOS
 
 from moe_serve.analysis.series import Cell, CellKind, PairedBlock, Placement
 from moe_serve.exporter.collector import Collector
 from moe_serve.exporter.exposition import render
 from moe_serve.exporter.sources import Sources
-from moe_serve.telemetry.record import Kind, Mode, Phase, Rank, RecordWriter, SlotKey
+from moe_serve.telemetry.record import BatchPhase, GraphMode, Rank, RecordWriter, SlotKey, SlotKind
 from tests.exporter import workers
 
-PLAN = measure.Plan(
+PLAN = measure.MeasurementPlan(
     blocks=3, first_look=2, block_seconds=0.01, settle_seconds=0.0, warm_up_seconds=0.0, min_count=1
 )
-STEP = SlotKey(kind=Kind.STEP, mode=Mode.EAGER, phase=Phase.DECODE, bucket=8)
-KERNEL = SlotKey(kind=Kind.KERNEL, mode=Mode.EAGER, phase=Phase.DECODE, bucket=8, layer=0)
-MIXED = SlotKey(kind=Kind.STEP, mode=Mode.EAGER, phase=Phase.MIXED, bucket=8)
+STEP = SlotKey(kind=SlotKind.STEP, mode=GraphMode.EAGER, phase=BatchPhase.DECODE, bucket=8)
+KERNEL = SlotKey(
+    kind=SlotKind.KERNEL, mode=GraphMode.EAGER, phase=BatchPhase.DECODE, bucket=8, layer=0
+)
+MIXED = SlotKey(kind=SlotKind.STEP, mode=GraphMode.EAGER, phase=BatchPhase.MIXED, bucket=8)
 
 
-class Arm(SimpleNamespace):
+class DemoArm(SimpleNamespace):
     """As much of a server as a measurement needs; every pin is one step more."""
 
     def __init__(self, folder: Path, nanoseconds: int) -> None:
@@ -51,16 +53,16 @@ class Arm(SimpleNamespace):
 
 @pytest.fixture
 def arms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Any]:
-    pair = Arm(tmp_path / "stable", 2_000_000), Arm(tmp_path / "canary", 1_000_000)
+    pair = DemoArm(tmp_path / "stable", 2_000_000), DemoArm(tmp_path / "canary", 1_000_000)
 
-    async def serve(_load: Load) -> None:
+    async def serve(_load: DemoLoad) -> None:
         while True:
             for arm in pair:
                 arm.writer.add(STEP, arm.nanoseconds)
                 arm.writer.add(MIXED, 1)
             await asyncio.sleep(0)
 
-    monkeypatch.setattr(Load, "run", serve)
+    monkeypatch.setattr(DemoLoad, "run", serve)
     return pair
 
 
@@ -90,10 +92,10 @@ def test_each_block_holds_what_grew_in_it_and_the_arms_swap_cores(arms: tuple[An
 def test_a_load_that_fails_ends_the_measurement_with_its_reason(
     arms: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def fail(_load: Load) -> None:
+    async def fail(_load: DemoLoad) -> None:
         raise ExceptionGroup("lanes", [DemoError("canary: no answer")])
 
-    monkeypatch.setattr(Load, "run", fail)
+    monkeypatch.setattr(DemoLoad, "run", fail)
 
     with pytest.raises(DemoError, match="canary: no answer"):
         run(arms)

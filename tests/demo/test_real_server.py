@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 from moe_serve_demo.errors import DemoError
-from moe_serve_demo.servers import MODEL_NAME, Arm, Place, Server
+from moe_serve_demo.servers import MODEL_NAME, DemoArm, DemoServer, Place
 from moe_serve_emulation.checkpoint import CheckpointSpec, generate
 
 from moe_serve.cli.main import main
@@ -25,8 +25,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def server(request: pytest.FixtureRequest, model: Path, tmp_path: Path) -> Iterator[Server]:
-    started = Server(
+def server(request: pytest.FixtureRequest, model: Path, tmp_path: Path) -> Iterator[DemoServer]:
+    started = DemoServer(
         request.param,
         Place(
             vllm_python=Path(sys.executable),
@@ -42,8 +42,8 @@ def server(request: pytest.FixtureRequest, model: Path, tmp_path: Path) -> Itera
     started.stop()
 
 
-@pytest.mark.parametrize("server", [Arm(name="lossy", policy="upstream")], indirect=True)
-def test_lossy_pads_without_a_budget_stop_the_start(server: Server) -> None:
+@pytest.mark.parametrize("server", [DemoArm(name="lossy", policy="upstream")], indirect=True)
+def test_lossy_pads_without_a_budget_stop_the_start(server: DemoServer) -> None:
     with pytest.raises(DemoError, match="ended"):
         server.wait_ready(lambda _seconds: None)
 
@@ -53,8 +53,8 @@ def test_lossy_pads_without_a_budget_stop_the_start(server: Server) -> None:
     assert main(["preflight", "--proof", "--record-dir", str(server.records)]) == 1
 
 
-@pytest.mark.parametrize("server", [Arm(name="lossless", policy="aligned")], indirect=True)
-def test_aligned_pads_serve_and_leave_proof(server: Server) -> None:
+@pytest.mark.parametrize("server", [DemoArm(name="lossless", policy="aligned")], indirect=True)
+def test_aligned_pads_serve_and_leave_proof(server: DemoServer) -> None:
     server.wait_ready(lambda _seconds: None)
 
     body = {"model": MODEL_NAME, "prompt": [5, 6, 7], "max_tokens": 4, "temperature": 0}

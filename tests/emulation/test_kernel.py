@@ -7,9 +7,8 @@ import pytest
 torch = pytest.importorskip("torch", reason="the `torch` tier runs in the serving environment")
 
 from moe_serve_emulation import kernel  # noqa: E402
+from moe_serve_emulation.errors import EmulationError  # noqa: E402
 from moe_serve_emulation.skips import KernelConfig  # noqa: E402
-
-from moe_serve.errors import EmulationError  # noqa: E402
 
 pytestmark = pytest.mark.torch
 

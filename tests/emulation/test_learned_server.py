@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("torch", reason="the `vllm` tier runs in the serving environment")
 
 import torch
-from moe_serve_demo.servers import MODEL_NAME, Arm, Place, Server
+from moe_serve_demo.servers import MODEL_NAME, DemoArm, DemoServer, Place
 from moe_serve_emulation.checkpoint import config
 from moe_serve_emulation.learned.checkpoint import generate
 from moe_serve_emulation.learned.models import SPECS, path
@@ -33,8 +33,8 @@ NEAR = 0.6
 
 
 @pytest.fixture
-def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
-    started = Server(
+def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[DemoServer]:
+    started = DemoServer(
         request.param,
         Place(
             vllm_python=Path(sys.executable),
@@ -53,8 +53,8 @@ def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
         started.stop()
 
 
-@pytest.mark.parametrize("server", [Arm(name="lossless", policy="aligned")], indirect=True)
-def test_vllm_says_what_the_model_that_was_trained_says(server: Server) -> None:
+@pytest.mark.parametrize("server", [DemoArm(name="lossless", policy="aligned")], indirect=True)
+def test_vllm_says_what_the_model_that_was_trained_says(server: DemoServer) -> None:
     for name in NAMES:
         assert right(server, name) >= 0.95 * ASKED
     gap = gaps(server)
@@ -63,15 +63,15 @@ def test_vllm_says_what_the_model_that_was_trained_says(server: Server) -> None:
 
 
 @pytest.mark.parametrize(
-    "server", [Arm(name="lossy", policy="upstream", max_neuron_loss=0.3)], indirect=True
+    "server", [DemoArm(name="lossy", policy="upstream", max_neuron_loss=0.3)], indirect=True
 )
-def test_answers_are_wrong_where_vllms_own_pads_lose_neurons(server: Server) -> None:
+def test_answers_are_wrong_where_vllms_own_pads_lose_neurons(server: DemoServer) -> None:
     for name in NAMES:
         assert right(server, name) <= 0.5 * ASKED
     assert gaps(server).mean() > 5 * NEAR
 
 
-def gaps(server: Server) -> torch.Tensor:
+def gaps(server: DemoServer) -> torch.Tensor:
     """How far vLLM's log-probabilities lie from the trained model's, token by token.
 
     Several of the model's own texts in a row: more than the 128 tokens that a layer with a sliding
@@ -83,7 +83,7 @@ def gaps(server: Server) -> torch.Tensor:
     return (scored(server, tokens) - expected(tokens)).abs()
 
 
-def right(server: Server, name: str) -> int:
+def right(server: DemoServer, name: str) -> int:
     """How many of the task's questions the server answers right."""
     asked = task(name, ASKED, seed=5)
 
@@ -106,7 +106,7 @@ def expected(tokens: list[int]) -> torch.Tensor:
     return told[:, :-1].log_softmax(-1).gather(2, ids[:, 1:, None])[0, :, 0]
 
 
-def scored(server: Server, tokens: list[int]) -> torch.Tensor:
+def scored(server: DemoServer, tokens: list[int]) -> torch.Tensor:
     """The same from vLLM."""
     body = {"model": MODEL_NAME, "prompt": tokens, "max_tokens": 1, "prompt_logprobs": 0}
     answer = httpx.post(f"{server.url}/v1/completions", json=body, timeout=120).json()

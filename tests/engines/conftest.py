@@ -85,8 +85,8 @@ class Weights:
 
     @property
     def seen(self) -> list[int]:
-        told = [int(text or 0) for text in self._log.read_text("utf-8").split("/")[:-1]]
-        return [weight for at, weight in enumerate(told) if told[at - 1 : at] != [weight]]
+        notified = [int(text or 0) for text in self._log.read_text("utf-8").split("/")[:-1]]
+        return [weight for at, weight in enumerate(notified) if notified[at - 1 : at] != [weight]]
 
     def stop(self) -> None:
         self._process.terminate()

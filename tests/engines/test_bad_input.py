@@ -51,13 +51,13 @@ class Ground:
             capture_output=True, text=True, check=False,
         )  # fmt: skip
 
-    def told(self, trouble: str, words: str) -> None:
+    def notified(self, trouble: str, words: str) -> None:
         """It is told in all three places."""
         until(
             words,
-            lambda: words in self.arena.rollout().get("waits_for", ""),
+            lambda: words in self.arena.rollout().get("waiting_for", ""),
         )
-        name = f'moe_serve_rollout_trouble{{trouble="{trouble}"}}'
+        name = f'moe_serve_rollout_trouble{{reason="{trouble}"}}'
         until("the metric", lambda: self.metric(name) == 1)
         until("the Event", lambda: any(words in text for text in self.warnings()))
         status = self.status()
@@ -120,7 +120,7 @@ def test_a_shared_route_that_is_not_there_is_named(
 ) -> None:
     ground = begin(cluster, route=shared("users"))
 
-    ground.told("drift", "there is no HTTPRoute users")
+    ground.notified("drift", "there is no HTTPRoute users")
 
     ground.looks(3)
     routes = ground.arena.api.get(ground.arena.of("httproutes"))["items"]
@@ -141,7 +141,7 @@ def test_a_shared_route_without_the_plans_rule_or_services_is_named_and_left_alo
     path = f"{ground.arena.of('httproutes')}/{NEIGHBOUR}"
     before = ground.arena.api.get(path)
 
-    ground.told("drift", words)
+    ground.notified("drift", words)
 
     ground.looks(3)
     assert ground.arena.api.get(path) == before
@@ -154,7 +154,7 @@ def test_a_route_of_the_plans_name_that_somebody_else_made_is_left_alone(
     path = f"{ground.arena.of('httproutes')}/{NEIGHBOUR}"
     before = ground.arena.api.get(path)
 
-    ground.told("drift", f"HTTPRoute {NEIGHBOUR} is not this controller's")
+    ground.notified("drift", f"HTTPRoute {NEIGHBOUR} is not this controller's")
 
     ground.looks(3)
     assert ground.arena.api.get(path) == before
@@ -168,7 +168,7 @@ def test_a_service_that_is_not_there_is_named(
     }  # fmt: skip
     ground = begin(cluster, arms=arms)
 
-    ground.told("absent", "Service gptoss-9 of canary")
+    ground.notified("absent", "Service gptoss-9 of canary")
 
     ground.looks(3)
     assert ground.arena.weights().get("gptoss-9", 0) == 0
@@ -179,7 +179,7 @@ def test_without_the_gateway_apis_definitions_it_waits_and_goes_on_once_they_are
 ) -> None:
     ground = begin(bare.kubernetes)
 
-    ground.told("fault", "install the Gateway API's definitions")
+    ground.notified("fault", "install the Gateway API's definitions")
 
     assert ground.arena.rollout()["phase"] == "pending"
     crds.apply(bare.kubernetes, "gateway-api")

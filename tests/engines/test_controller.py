@@ -155,7 +155,7 @@ def test_a_judge_that_falls_silent_holds_it_at_its_weight(
     rollout.silence()
     rollout.until("held")
     assert rollout.arena.rollout()["hold"]["cause"] == "blind"
-    assert "no word of the judge" in rollout.arena.rollout()["waits_for"]
+    assert "no word of the judge" in rollout.arena.rollout()["waiting_for"]
     assert rollout.weights == [0, 5, 10]
 
 
@@ -165,6 +165,6 @@ def test_a_canary_for_which_no_node_has_room_is_held_with_the_missing_gpus_named
     rollout = begin("faster", crowded=True, patience={"unplaceable_minutes": 0.05})
     rollout.until("held")
     assert rollout.arena.rollout()["hold"]["cause"] == "unplaceable"
-    assert "lower the replicas of gptoss-1" in rollout.arena.rollout()["waits_for"]
-    assert "GPUs are missing" in rollout.arena.rollout()["waits_for"]
+    assert "lower the replicas of gptoss-1" in rollout.arena.rollout()["waiting_for"]
+    assert "GPUs are missing" in rollout.arena.rollout()["waiting_for"]
     assert rollout.weights == [0]

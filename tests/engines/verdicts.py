@@ -13,7 +13,7 @@ from pathlib import Path
 
 import httpx
 
-from moe_serve.quality.result import Outcome
+from moe_serve.quality.result import QualityOutcome
 from moe_serve.sources.recorded import write
 from tests.monitoring.rules import tool
 from tests.monitoring.server import prometheus
@@ -24,7 +24,7 @@ HOURS = 4.0
 # The recording goes on while a test waits for an engine.
 AHEAD = 0.5
 RULES = "spread: {gpu_sd: 0.003}\nvalidity: {under_test: [policy]}\n"
-OTHER = probed(Outcome.FAILED)
+OTHER = probed(QualityOutcome.FAILED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,18 +38,18 @@ class Case:
 
 CASES = {
     "faster": Case(
-        verdict="PROMOTE", fleet=Fleet(hours=HOURS + AHEAD), answers=probed(Outcome.PASSED)
+        verdict="PROMOTE", fleet=Fleet(hours=HOURS + AHEAD), answers=probed(QualityOutcome.PASSED)
     ),
     "wrong": Case(verdict="ROLLBACK", fleet=Fleet(hours=HOURS + AHEAD), answers=OTHER),
     "no gain": Case(
         verdict="ROLLBACK",
         fleet=Fleet(hours=HOURS + AHEAD, gain=1.0, noise=0.01),
-        answers=probed(Outcome.PASSED),
+        answers=probed(QualityOutcome.PASSED),
     ),
     "undecided": Case(
         verdict="KEEP_GOING",
         fleet=Fleet(hours=HOURS + AHEAD, gain=1.03),
-        answers=probed(Outcome.PASSED),
+        answers=probed(QualityOutcome.PASSED),
     ),
 }
 

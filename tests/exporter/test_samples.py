@@ -13,20 +13,20 @@ from hypothesis import strategies as st
 from moe_serve.exporter import samples as module
 from moe_serve.exporter.collector import Collector, unproven
 from moe_serve.exporter.exposition import render
-from moe_serve.exporter.proof import Facts
+from moe_serve.exporter.proof import ProofFacts
 from moe_serve.exporter.roofline import peaks_of
 from moe_serve.exporter.samples import Samples
 from moe_serve.exporter.sources import Sources
 from moe_serve.metrics.catalogue import METRICS, Type
 from moe_serve.telemetry.record import (
-    Kind,
-    Mode,
-    Model,
-    Phase,
+    BatchPhase,
+    GraphMode,
+    ModelRole,
     Rank,
     Record,
     RecordWriter,
     SlotKey,
+    SlotKind,
     read_records,
 )
 from moe_serve.telemetry.slots import OVERFLOW
@@ -94,7 +94,9 @@ def test_the_modelled_work_is_what_the_sizes_say(tmp_path: Path) -> None:
 def test_one_row_reads_its_own_experts_not_all(tmp_path: Path) -> None:
     writer = RecordWriter(tmp_path, Rank())
     writer.add(
-        SlotKey(kind=Kind.KERNEL, mode=Mode.FULL, phase=Phase.DECODE, bucket=1, layer=0),
+        SlotKey(
+            kind=SlotKind.KERNEL, mode=GraphMode.FULL, phase=BatchPhase.DECODE, bucket=1, layer=0
+        ),
         30_000,
         tokens=1,
     )
@@ -146,9 +148,9 @@ def test_padding_is_active_with_proof_alone(changes: dict[str, Any], tmp_path: P
 
 def test_halves_of_a_step_are_added_and_a_drafter_stands_apart(tmp_path: Path) -> None:
     writer = RecordWriter(tmp_path, Rank())
-    for ubatch, model in ((0, Model.TARGET), (1, Model.TARGET), (0, Model.DRAFT)):
+    for ubatch, model in ((0, ModelRole.TARGET), (1, ModelRole.TARGET), (0, ModelRole.DRAFT)):
         key = SlotKey(
-            kind=Kind.KERNEL, mode=Mode.FULL, phase=Phase.DECODE, bucket=8, layer=0,
+            kind=SlotKind.KERNEL, mode=GraphMode.FULL, phase=BatchPhase.DECODE, bucket=8, layer=0,
             ubatch=ubatch, model=model,
         )  # fmt: skip
         writer.add(key, 1000, tokens=8)
@@ -184,13 +186,13 @@ def test_a_known_device_has_peaks(device: str) -> None:
 
 KEYS = st.builds(
     SlotKey,
-    kind=st.sampled_from([Kind.KERNEL, Kind.WINDOW, Kind.STEP]),
-    mode=st.sampled_from(Mode),
-    phase=st.sampled_from(Phase),
+    kind=st.sampled_from([SlotKind.KERNEL, SlotKind.WINDOW, SlotKind.STEP]),
+    mode=st.sampled_from(GraphMode),
+    phase=st.sampled_from(BatchPhase),
     bucket=st.sampled_from([1, 64, 128, OVERFLOW]),
     layer=st.sampled_from([0, 35]),
     ubatch=st.integers(0, 1),
-    model=st.sampled_from(Model),
+    model=st.sampled_from(ModelRole),
 )
 UPDATES = st.tuples(KEYS, st.integers(-5, 10**9), st.integers(0, 20_000))
 
@@ -205,7 +207,7 @@ def test_no_counter_ever_falls(rounds: list[list[tuple[SlotKey, int, int]]]) -> 
         for updates in rounds:
             for key, ticks, tokens in updates:
                 writer.add(key, ticks, tokens=tokens)
-                writer.stepped(Phase.MIXED, tokens)
+                writer.stepped(BatchPhase.MIXED, tokens)
             after = counters(exporter.collect())
             assert all(after[series] >= value for series, value in before.items())
             before = after
@@ -285,7 +287,7 @@ def test_whatever_a_proof_says_the_rest_is_told_and_nothing_is_not_a_number(
             place = place[name] if isinstance(place, dict | list) and _has(place, name) else {}
         if isinstance(place, dict):
             place[path[-1]] = value
-    samples, facts = Samples(), Facts(proof)
+    samples, facts = Samples(), ProofFacts(proof)
     module.add_totals(samples, record)
     module.add_roofline(samples, record, facts)
     changed = replace(record, proof=proof, alive=True)
@@ -322,12 +324,17 @@ def test_series_stay_below_the_bound_that_the_configuration_gives(tmp_path: Path
     writer = RecordWriter(tmp_path, Rank())
     proof = workers.proof(layers={"moe": 36, "sampled": [0, 1, 34, 35]})
     for bucket in proof["graphs"]["sizes"]:
-        for mode, phase in ((Mode.FULL, Phase.DECODE), (Mode.PIECEWISE, Phase.ANY)):
+        for mode, phase in (
+            (GraphMode.FULL, BatchPhase.DECODE),
+            (GraphMode.PIECEWISE, BatchPhase.ANY),
+        ):
             _fill(writer, mode, phase, bucket)
-    for phase in (Phase.DECODE, Phase.MIXED):
+    for phase in (BatchPhase.DECODE, BatchPhase.MIXED):
         for bucket in module.EAGER_BUCKETS:
-            _fill(writer, Mode.EAGER, phase, bucket)
-            writer.add(SlotKey(kind=Kind.STEP, mode=Mode.EAGER, phase=phase, bucket=bucket), 1)
+            _fill(writer, GraphMode.EAGER, phase, bucket)
+            writer.add(
+                SlotKey(kind=SlotKind.STEP, mode=GraphMode.EAGER, phase=phase, bucket=bucket), 1
+            )
         writer.stepped(phase, 1)
     writer.prove(proof)
     found = workers.collected(tmp_path)
@@ -338,8 +345,8 @@ def test_series_stay_below_the_bound_that_the_configuration_gives(tmp_path: Path
     assert 0.9 * bound < series <= bound
 
 
-def _fill(writer: RecordWriter, mode: Mode, phase: Phase, bucket: int) -> None:
+def _fill(writer: RecordWriter, mode: GraphMode, phase: BatchPhase, bucket: int) -> None:
     for layer in (0, 1, 34, 35):
-        key = SlotKey(kind=Kind.KERNEL, mode=mode, phase=phase, bucket=bucket, layer=layer)
+        key = SlotKey(kind=SlotKind.KERNEL, mode=mode, phase=phase, bucket=bucket, layer=layer)
         writer.add(key, 1, tokens=bucket)
-    writer.add(SlotKey(kind=Kind.WINDOW, mode=mode, phase=phase, bucket=bucket), 1)
+    writer.add(SlotKey(kind=SlotKind.WINDOW, mode=mode, phase=phase, bucket=bucket), 1)

@@ -6,12 +6,16 @@ from typing import Any
 from moe_serve.exporter.collector import Collector
 from moe_serve.exporter.samples import Samples
 from moe_serve.exporter.sources import Sources
-from moe_serve.telemetry.record import Kind, Mode, Phase, Rank, RecordWriter, SlotKey
+from moe_serve.telemetry.record import BatchPhase, GraphMode, Rank, RecordWriter, SlotKey, SlotKind
 
-KERNEL = SlotKey(kind=Kind.KERNEL, mode=Mode.FULL, phase=Phase.DECODE, bucket=64, layer=0)
-LAST = SlotKey(kind=Kind.KERNEL, mode=Mode.FULL, phase=Phase.DECODE, bucket=64, layer=35)
-WINDOW = SlotKey(kind=Kind.WINDOW, mode=Mode.FULL, phase=Phase.DECODE, bucket=64)
-STEP = SlotKey(kind=Kind.STEP, mode=Mode.EAGER, phase=Phase.MIXED, bucket=0)
+KERNEL = SlotKey(
+    kind=SlotKind.KERNEL, mode=GraphMode.FULL, phase=BatchPhase.DECODE, bucket=64, layer=0
+)
+LAST = SlotKey(
+    kind=SlotKind.KERNEL, mode=GraphMode.FULL, phase=BatchPhase.DECODE, bucket=64, layer=35
+)
+WINDOW = SlotKey(kind=SlotKind.WINDOW, mode=GraphMode.FULL, phase=BatchPhase.DECODE, bucket=64)
+STEP = SlotKey(kind=SlotKind.STEP, mode=GraphMode.EAGER, phase=BatchPhase.MIXED, bucket=0)
 
 
 def proof(**changes: Any) -> dict[str, Any]:
@@ -76,7 +80,7 @@ def worker(folder: Path, *, tp: int = 0, **changes: Any) -> RecordWriter:
         for _ in range(10):
             writer.add(key, 300_000 if key is not WINDOW else 5_000_000, tokens=64)
     for _ in range(10):
-        writer.stepped(Phase.DECODE, 50)
+        writer.stepped(BatchPhase.DECODE, 50)
     writer.add(STEP, 70_000_000, tokens=9000)
     writer.prove(proof(**changes))
     return writer

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import moe_serve.vllm_plugin as plugin
-from moe_serve.telemetry.record import Kind, Mode, Phase, read_records
+from moe_serve.telemetry.record import BatchPhase, GraphMode, SlotKind, read_records
 from tests.vllm_plugin import doctored
 
 torch: Any = pytest.importorskip("torch")
@@ -109,15 +109,15 @@ def test_replays_of_served_steps_are_counted_and_no_other_work(here: Any) -> Non
         here.step(64)
     here.dummy(8)
 
-    full = (Mode.FULL, Phase.DECODE)
+    full = (GraphMode.FULL, BatchPhase.DECODE)
     assert counts(here) == {
-        (Kind.KERNEL, *full, 0, 8): (3, 24),
-        (Kind.KERNEL, *full, 2, 8): (3, 24),
-        (Kind.WINDOW, *full, None, 8): (3, 24),
-        (Kind.KERNEL, *full, 0, 64): (2, 128),
-        (Kind.KERNEL, *full, 2, 64): (2, 128),
-        (Kind.WINDOW, *full, None, 64): (2, 128),
-        (Kind.SCHEDULE, Mode.EAGER, Phase.DECODE, None, 0): (5, 3 * 7 + 2 * 63),
+        (SlotKind.KERNEL, *full, 0, 8): (3, 24),
+        (SlotKind.KERNEL, *full, 2, 8): (3, 24),
+        (SlotKind.WINDOW, *full, None, 8): (3, 24),
+        (SlotKind.KERNEL, *full, 0, 64): (2, 128),
+        (SlotKind.KERNEL, *full, 2, 64): (2, 128),
+        (SlotKind.WINDOW, *full, None, 64): (2, 128),
+        (SlotKind.SCHEDULE, GraphMode.EAGER, BatchPhase.DECODE, None, 0): (5, 3 * 7 + 2 * 63),
     }
     (record,) = read_records(here.folder)
     assert record.proof["markers"]["state"] == "on"
@@ -134,7 +134,7 @@ def test_another_capture_is_a_new_generation_whose_totals_go_on(here: Any) -> No
     found = counts(here)
     (record,) = read_records(here.folder)
 
-    assert found[Kind.KERNEL, Mode.FULL, Phase.DECODE, 0, 8] == (2, 16)
+    assert found[SlotKind.KERNEL, GraphMode.FULL, BatchPhase.DECODE, 0, 8] == (2, 16)
     assert record.recaptures == 1
 
 
@@ -143,4 +143,4 @@ def test_eager_steps_are_counted_by_rows(here: Any) -> None:
     scheduled = SimpleNamespace(num_scheduled_tokens={"a": 64}, total_num_scheduled_tokens=64)
     here.worker.execute_model(scheduled)
 
-    assert counts(here)[Kind.KERNEL, Mode.EAGER, Phase.MIXED, 2, 64] == (1, 64)
+    assert counts(here)[SlotKind.KERNEL, GraphMode.EAGER, BatchPhase.MIXED, 2, 64] == (1, 64)

@@ -10,21 +10,23 @@ import httpx
 import pytest
 import uvicorn
 
-from moe_serve.analysis.comparison import Registration
+from moe_serve.analysis.comparison import AnalysisPlan
 from moe_serve.analysis.history import History
-from moe_serve.analysis.noise import Spread
+from moe_serve.analysis.noise import PodVariation
 from moe_serve.errors import SourceError
 from moe_serve.judge.app import make_app
-from moe_serve.judge.watch import Watch
+from moe_serve.judge.watch import ComparisonWatch
 from moe_serve.quality.finding import QualityFinding
 from moe_serve.quality.result import NoQuality
-from moe_serve.sources.assemble import Arms, Way, assemble
+from moe_serve.sources.assemble import ArmSelector, QuerySource, assemble
 from tests.judge.test_audit import SAME
 from tests.testing.histories import START, Fleet, streams
 
 NOW = START + 4 * 3600
-WAY = Way(source="memory", words=lambda names, start, end: f"{'|'.join(names)} {start} {end}")
-RULES = Registration(spread=Spread(), under_test=("policy",))
+WAY = QuerySource(
+    source="memory", build_query=lambda names, start, end: f"{'|'.join(names)} {start} {end}"
+)
+RULES = AnalysisPlan(pod_variation=PodVariation(), under_test=("policy",))
 
 
 @dataclass
@@ -37,10 +39,10 @@ class Memory:
     def history(self, start: float, end: float) -> History:
         if self.fault:
             raise SourceError(self.fault)
-        return assemble(streams(self.fleet), Arms(), start, end, "memory", WAY)
+        return assemble(streams(self.fleet), ArmSelector(), start, end, "memory", WAY)
 
 
-Served = Callable[..., tuple[Watch, httpx.Client]]
+Served = Callable[..., tuple[ComparisonWatch, httpx.Client]]
 
 
 @pytest.fixture(name="served")
@@ -52,9 +54,13 @@ def serving() -> Iterator[Served]:
             source: Memory,
             quality: QualityFinding | NoQuality = SAME,
             now: Callable[[], float] = lambda: NOW,
-        ) -> tuple[Watch, httpx.Client]:
-            watch = Watch(
-                source=source, registered=RULES, quality=lambda: quality, started=START, clock=now
+        ) -> tuple[ComparisonWatch, httpx.Client]:
+            watch = ComparisonWatch(
+                source=source,
+                analysis_plan=RULES,
+                quality=lambda: quality,
+                started=START,
+                clock=now,
             )
             listener = socket.create_server(("127.0.0.1", 0))
             stack.callback(listener.close)

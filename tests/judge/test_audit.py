@@ -3,19 +3,19 @@ from pathlib import Path
 
 import pytest
 
-from moe_serve.analysis.comparison import Findings, Registration, examine
-from moe_serve.analysis.noise import Calibration, Spread
+from moe_serve.analysis.comparison import AnalysisPlan, Findings, examine
+from moe_serve.analysis.noise import Calibration, PodVariation
 from moe_serve.errors import UsageError
 from moe_serve.judge.audit import Audit, entries, reproduce
 from moe_serve.quality.finding import QualityFinding, finding
-from moe_serve.quality.result import NoQuality, Outcome
-from moe_serve.sources.assemble import Arms, Way, assemble
+from moe_serve.quality.result import NoQuality, QualityOutcome
+from moe_serve.sources.assemble import ArmSelector, QuerySource, assemble
 from tests.testing.histories import START, Fleet, streams
 from tests.testing.probed import probed
 
-SAME = finding(probed(Outcome.PASSED))
-RULES = Registration(
-    spread=Spread(gpu_sd=0.003, gpu_freedom=6),
+SAME = finding(probed(QualityOutcome.PASSED))
+RULES = AnalysisPlan(
+    pod_variation=PodVariation(gpu_sd=0.003, gpu_freedom=6),
     under_test=("policy",),
     calibration=Calibration(
         block_seconds=600, block_variance=1e-4, blocks=144, autocorrelation=0.1
@@ -31,8 +31,8 @@ def findings(
     quality: QualityFinding | NoQuality = SAME, hours: float = 4, **fleet: object
 ) -> Findings:
     made = streams(Fleet(**fleet))  # type: ignore[arg-type]
-    way = Way(source="memory", words=lambda names, start, end: f"{names} {start} {end}")
-    history = assemble(made, Arms(), START, START + hours * 3600, "memory", way)
+    way = QuerySource(source="memory", build_query=lambda names, start, end: f"{names} {start} {end}")
+    history = assemble(made, ArmSelector(), START, START + hours * 3600, "memory", way)
     return examine(history, RULES, quality)
 
 
@@ -69,9 +69,9 @@ def test_a_verdict_tells_what_was_asked_for_each_number(log: Path) -> None:
     assert queries["configuration"]["checks"] == ["same_configuration", "configuration_known"]
     assert queries["step"]["samples"] > 0
     assert "moe_serve_steps_timed_total" in queries["step"]["expression"]
-    asked = {name for query in told["queries"] for name in query["checks"]}
+    provenance = {name for query in told["queries"] for name in query["checks"]}
     # The answers are compared elsewhere.
-    assert {check["name"] for check in told["checks"]} - asked == {"same_answers"}
+    assert {check["name"] for check in told["checks"]} - provenance == {"same_answers"}
 
 
 def test_an_audit_from_before_there_were_queries_still_verifies(tmp_path: Path) -> None:

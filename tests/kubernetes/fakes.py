@@ -5,16 +5,16 @@ from dataclasses import dataclass, field
 
 from moe_serve.errors import RolloutError
 from moe_serve.rollout.observation import (
-    ArmSeen,
-    Person,
+    HumanRequest,
     RouteAbsent,
     RouteForeign,
     RouteSeen,
+    TrackStatus,
 )
-from moe_serve.rollout.ports import Stored
-from moe_serve.rollout.state import Entry, State
-from moe_serve.rollout.stored import from_json, to_json
-from moe_serve.rollout.weights import Arm, Weights
+from moe_serve.rollout.ports import StoredRollout
+from moe_serve.rollout.state import Entry, RolloutState
+from moe_serve.rollout.state_json import from_json, to_json
+from moe_serve.rollout.weights import Track, Weights
 
 LEASE_SECONDS = 30
 
@@ -29,12 +29,12 @@ class Server:
     ours: bool = True
     route_version: int = 0
     state: dict | None = None
-    told: Mapping[str, int] = field(default_factory=dict)
+    notified: Mapping[str, int] = field(default_factory=dict)
     state_version: int = 0
-    person: Person = field(default_factory=Person)
+    human_request: HumanRequest = field(default_factory=HumanRequest)
     holder: str = ""
     lease_version: int = 0
-    arms: dict[Arm, ArmSeen] = field(default_factory=dict)
+    arms: dict[Track, TrackStatus] = field(default_factory=dict)
     events: dict[tuple[str, int], Entry] = field(default_factory=dict)
     writes: list[str] = field(default_factory=list)
     fault: str = ""
@@ -92,20 +92,22 @@ class FakeStore:
     server: Server
     _version: int = -1
 
-    def load(self) -> Stored:
+    def load(self) -> StoredRollout:
         self.server.answer()
         self._version = self.server.state_version
         if self.server.state is None:
-            return Stored()
-        return Stored(
-            state=from_json(self.server.state), told=self.server.told, person=self.server.person
+            return StoredRollout()
+        return StoredRollout(
+            state=from_json(self.server.state),
+            notified=self.server.notified,
+            human_request=self.server.human_request,
         )
 
-    def save(self, state: State, told: Mapping[str, int]) -> None:
+    def save(self, state: RolloutState, notified: Mapping[str, int]) -> None:
         self.server.answer()
         if self._version != self.server.state_version:
             raise RolloutError("409")
-        self.server.state, self.server.told = to_json(state), dict(told)
+        self.server.state, self.server.notified = to_json(state), dict(notified)
         self.server.state_version += 1
         self._version = self.server.state_version
         self.server.writes.append(f"state {state.phase} {state.revision}")
@@ -151,7 +153,7 @@ class FakeArms:
 
     server: Server
 
-    def seen(self) -> Mapping[Arm, ArmSeen]:
+    def seen(self) -> Mapping[Track, TrackStatus]:
         self.server.answer()
         return self.server.arms
 
@@ -163,7 +165,7 @@ class FakeEvents:
     server: Server
     name: str = "events"
 
-    def tell(self, rollout: str, entry: Entry) -> bool:
+    def notify(self, rollout: str, entry: Entry) -> bool:
         self.server.answer()
         self.server.events.setdefault((rollout, entry.revision), entry)
         return True

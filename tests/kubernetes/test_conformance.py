@@ -14,10 +14,10 @@ from moe_serve.kubernetes.events import Events
 from moe_serve.kubernetes.lease import Leadership
 from moe_serve.kubernetes.route import Route
 from moe_serve.kubernetes.store import ABORT, APPROVE, Store
-from moe_serve.rollout.observation import Person, RouteAbsent, RouteForeign, RouteSeen
-from moe_serve.rollout.ports import Stored
+from moe_serve.rollout.observation import HumanRequest, RouteAbsent, RouteForeign, RouteSeen
+from moe_serve.rollout.ports import StoredRollout
 from moe_serve.rollout.state import initial
-from moe_serve.rollout.weights import DARK, Weights
+from moe_serve.rollout.weights import NO_CANARY_TRAFFIC, Weights
 from tests.kubernetes.fakes import (
     FakeEvents,
     FakeLeadership,
@@ -28,7 +28,7 @@ from tests.kubernetes.fakes import (
 from tests.rollout.world import plan_of
 
 PLAN = plan_of()
-STEP = PLAN.rungs[1]
+STEP = PLAN.weight_steps[1]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -65,7 +65,9 @@ def _fake() -> Side:
         change_route=change,
         disown_route=lambda: setattr(server, "ours", False),
         delete_route=lambda: setattr(server, "weights", None),
-        ask=lambda approve, abort: setattr(server, "person", Person(approve=approve, abort=abort)),
+        ask=lambda approve, abort: setattr(
+            server, "human_request", HumanRequest(approve=approve, abort=abort)
+        ),
         count_events=lambda: len(server.events),
     )
 
@@ -138,9 +140,9 @@ def side(request: pytest.FixtureRequest) -> Side:
 def test_a_route_that_is_not_there_is_made_and_read_back_as_it_was_asked_for(side: Side) -> None:
     route = side.route()
     assert route.read("r-1") == RouteAbsent()
-    route.create(DARK, rollout="r-1", stamp=3)
+    route.create(NO_CANARY_TRAFFIC, rollout="r-1", stamp=3)
     found = route.read("r-1")
-    assert (found.weights, found.stamp, found.altered) == (DARK, 3, "")
+    assert (found.weights, found.stamp, found.altered) == (NO_CANARY_TRAFFIC, 3, "")
     route.set_weights(STEP, rollout="r-1", stamp=4)
     found = side.route().read("r-1")
     assert (found.weights, found.stamp, found.altered) == (STEP, 4, "")
@@ -148,19 +150,19 @@ def test_a_route_that_is_not_there_is_made_and_read_back_as_it_was_asked_for(sid
 
 
 def test_a_route_is_made_once(side: Side) -> None:
-    side.route().create(DARK, rollout="r-1", stamp=1)
+    side.route().create(NO_CANARY_TRAFFIC, rollout="r-1", stamp=1)
     with pytest.raises(RolloutError, match="409"):
         side.route().create(STEP, rollout="r-1", stamp=2)
-    assert side.route().read("r-1").weights == DARK
+    assert side.route().read("r-1").weights == NO_CANARY_TRAFFIC
 
 
 def test_a_route_that_changed_since_it_was_read_is_not_written(side: Side) -> None:
-    side.route().create(DARK, rollout="r-1", stamp=1)
+    side.route().create(NO_CANARY_TRAFFIC, rollout="r-1", stamp=1)
     slow = side.route()
     slow.read("r-1")
     side.change_route(STEP)
     with pytest.raises(RolloutError, match="409"):
-        slow.set_weights(DARK, rollout="r-1", stamp=2)
+        slow.set_weights(NO_CANARY_TRAFFIC, rollout="r-1", stamp=2)
     assert side.route().read("r-1").weights == STEP
 
 
@@ -171,28 +173,28 @@ def test_a_strangers_change_is_seen_with_our_old_stamp_and_can_be_taken_back(sid
     found = route.read("r-1")
     assert isinstance(found, RouteSeen)
     assert (found.weights, found.stamp) == (Weights(stable=50, canary=50), 7)
-    route.set_weights(DARK, rollout="r-1", stamp=8)
+    route.set_weights(NO_CANARY_TRAFFIC, rollout="r-1", stamp=8)
     found = route.read("r-1")
-    assert (found.weights, found.stamp, found.altered) == (DARK, 8, "")
+    assert (found.weights, found.stamp, found.altered) == (NO_CANARY_TRAFFIC, 8, "")
 
 
 def test_a_route_without_our_label_is_foreign(side: Side) -> None:
-    side.route().create(DARK, rollout="r-1", stamp=1)
+    side.route().create(NO_CANARY_TRAFFIC, rollout="r-1", stamp=1)
     side.disown_route()
     assert isinstance(side.route().read("r-1"), RouteForeign)
 
 
 def test_a_route_that_was_deleted_is_absent(side: Side) -> None:
-    side.route().create(DARK, rollout="r-1", stamp=1)
+    side.route().create(NO_CANARY_TRAFFIC, rollout="r-1", stamp=1)
     side.delete_route()
     assert side.route().read("r-1") == RouteAbsent()
 
 
 def test_a_state_is_kept_as_it_was(side: Side) -> None:
     store, state = side.store(), initial(PLAN, 1000.0)
-    assert store.load() == Stored()
+    assert store.load() == StoredRollout()
     store.save(state, {"events": 1})
-    assert side.store().load() == Stored(state=state, told={"events": 1})
+    assert side.store().load() == StoredRollout(state=state, notified={"events": 1})
 
 
 def test_of_two_who_write_the_same_state_one_is_refused(side: Side) -> None:
@@ -203,7 +205,7 @@ def test_of_two_who_write_the_same_state_one_is_refused(side: Side) -> None:
     with pytest.raises(RolloutError, match="409"):
         second.save(initial(PLAN, 2000.0), {})
     first.save(state, {"events": 2})
-    assert side.store().load() == Stored(state=state, told={"events": 2})
+    assert side.store().load() == StoredRollout(state=state, notified={"events": 2})
 
 
 def test_a_persons_wish_outlives_a_save(side: Side) -> None:
@@ -215,7 +217,7 @@ def test_a_persons_wish_outlives_a_save(side: Side) -> None:
         store.save(state, {"events": 1})
     store.load()
     store.save(state, {"events": 1})
-    assert side.store().load().person == Person(approve=4, abort="r-1")
+    assert side.store().load().human_request == HumanRequest(approve=4, abort="r-1")
 
 
 def test_one_leads_until_it_was_silent_for_the_whole_lease(side: Side) -> None:
@@ -250,8 +252,8 @@ def test_the_same_controller_leads_on_after_a_restart(side: Side) -> None:
 
 def test_an_event_that_is_told_twice_is_there_once(side: Side) -> None:
     entry = initial(PLAN, time.time()).history[0]
-    assert side.events().tell("r-1", entry)
-    assert side.events().tell("r-1", entry)
+    assert side.events().notify("r-1", entry)
+    assert side.events().notify("r-1", entry)
     assert side.count_events() == 1
 
 
@@ -288,10 +290,10 @@ def theirs(weights: Weights) -> dict[str, Any]:
 def test_in_somebodys_route_our_weights_alone_are_written_and_never_over_a_change(api: Api) -> None:
     parent = f"/apis/gateway.networking.k8s.io/v1/namespaces/{api.namespace}/httproutes"
     path = f"{parent}/{SHARED.route.name}"
-    api.create(parent, theirs(DARK))
+    api.create(parent, theirs(NO_CANARY_TRAFFIC))
     before = api.get(path)
     route = Route(api, SHARED)
-    assert route.read("r-1").weights == DARK
+    assert route.read("r-1").weights == NO_CANARY_TRAFFIC
     route.set_weights(STEP, rollout="r-1", stamp=1)
     after = api.get(path)
     assert Route(api, SHARED).read("r-1").weights == STEP
@@ -308,7 +310,7 @@ def test_in_somebodys_route_our_weights_alone_are_written_and_never_over_a_chang
     after["spec"]["rules"][0]["backendRefs"][0]["weight"] = 8
     changed = api.replace(path, after)
     with pytest.raises(ClusterError) as refused:
-        route.set_weights(DARK, rollout="r-1", stamp=2)
+        route.set_weights(NO_CANARY_TRAFFIC, rollout="r-1", stamp=2)
     assert refused.value.status in (409, 422)
     assert api.get(path)["spec"] == changed["spec"] == after["spec"]
 
@@ -316,7 +318,7 @@ def test_in_somebodys_route_our_weights_alone_are_written_and_never_over_a_chang
 @pytest.mark.cluster
 def test_the_last_fault_is_told_and_no_line_of_the_history(real: Side) -> None:
     events = real.events()
-    events.tell("r-1", initial(PLAN, time.time()).history[0])
+    events.notify("r-1", initial(PLAN, time.time()).history[0])
     assert events.last_fault() == ""
     for _ in range(2):  # as of two controllers
         events.warn("GET leases: 403", 1_800_000_000.0)

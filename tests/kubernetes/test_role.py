@@ -12,15 +12,15 @@ import pytest
 import yaml
 
 from moe_serve.analysis.verdict import Verdict
-from moe_serve.cli.controller_assembly import Wanted, assemble
+from moe_serve.cli.controller_assembly import ControllerSettings, assemble
 from moe_serve.cli.main import main
 from moe_serve.config.rollout_file import load
 from moe_serve.controller.failpoints import Failpoint
 from moe_serve.controller.run import Runner
 from moe_serve.kubernetes.api import Api, connect
-from moe_serve.quality.result import Outcome
-from moe_serve.rollout.observation import Word
-from moe_serve.rollout.state import State
+from moe_serve.quality.result import QualityOutcome
+from moe_serve.rollout.observation import JudgeResult
+from moe_serve.rollout.state import RolloutState
 from tests.chaos.arena import NEIGHBOUR, Arena, until
 
 pytestmark = pytest.mark.cluster
@@ -49,10 +49,10 @@ class Says:
 
     verdict: Verdict = Verdict.KEEP_GOING
 
-    def word(self, state: State) -> Word:
+    def word(self, state: RolloutState) -> JudgeResult:
         del state
-        return Word(
-            verdict=self.verdict, reason="", quality=Outcome.PASSED, quality_reason="",
+        return JudgeResult(
+            verdict=self.verdict, reason="", quality=QualityOutcome.PASSED, quality_reason="",
             judged_at=time.time(),
         )  # fmt: skip
 
@@ -71,8 +71,12 @@ class Ground:
     def runner(
         self, rules: list[dict[str, Any]], stop: threading.Event, *, active: bool = True
     ) -> Runner:
-        wanted = Wanted(
-            plan=load(self.arena.plan_file), active=active, every=1, me="a", failpoint=Failpoint()
+        wanted = ControllerSettings(
+            plan=load(self.arena.plan_file),
+            active=active,
+            every=1,
+            identity="a",
+            failpoint=Failpoint(),
         )
         runner, beside = assemble(self._as(rules), wanted, lambda wake: self.judge, [], [])
         for thread in beside:
@@ -141,12 +145,12 @@ def status(
 
 
 def _look_until(runner: Runner, ground: Ground, what: str, holds: Callable[[], bool]) -> None:
-    def looked() -> bool:
+    def result() -> bool:
         ground.arena.accept_route()
-        runner.status.note(runner.controller.look())
+        runner.status.note(runner.controller.reconcile())
         return holds()
 
-    until(what, looked)
+    until(what, result)
 
 
 def test_the_documented_role_carries_a_rollout_from_its_start_to_its_end(
@@ -160,7 +164,7 @@ def test_the_documented_role_carries_a_rollout_from_its_start_to_its_end(
     for count in (2, 3, 4):
         ground.arena.scale("canary", count)
     _look_until(runner, ground, "the end", lambda: ground.arena.rollout().get("phase") == "done")
-    runner.controller.look()
+    runner.controller.reconcile()
     runner.controller.leadership.release()
     assert ground.arena.weights() == {"gptoss-2": 100}
     assert runner.status.errors == 0
@@ -198,13 +202,13 @@ def test_a_role_that_is_too_small_moves_nothing_and_is_told_in_status_metric_and
     runner = ground.runner(without(resource, verb), stop)
     _look_until(
         runner, ground, "it is told",
-        lambda: lacks in ground.arena.rollout().get("waits_for", ""),
+        lambda: lacks in ground.arena.rollout().get("waiting_for", ""),
     )  # fmt: skip
     assert ground.arena.weights().get("gptoss-2", 0) == 0
-    waits = ground.arena.rollout()["waits_for"]
+    waits = ground.arena.rollout()["waiting_for"]
     assert "docs/rollout.md" in waits and "\n" not in waits
-    assert 'moe_serve_rollout_trouble{trouble="fault"} 1' in runner.status.metrics()
-    runner.controller.look()
+    assert 'moe_serve_rollout_trouble{reason="fault"} 1' in runner.status.metrics()
+    runner.controller.reconcile()
     assert any(lacks in text for text in ground.warnings())
     code, said = status()
     assert code == 0
@@ -232,7 +236,7 @@ def test_without_a_state_or_a_lease_nothing_moves_and_that_is_told_in_status_met
     )
     assert [lacks in text for text in ground.warnings()].count(True) == 1
     assert ground.arena.weights().get("gptoss-2", 0) == 0
-    assert 'moe_serve_rollout_trouble{trouble="fault"} 1' in runner.status.metrics()
+    assert 'moe_serve_rollout_trouble{reason="fault"} 1' in runner.status.metrics()
     _, said = status()
     assert [lacks in line for line in said.splitlines()].count(True) == 1
 

@@ -92,9 +92,9 @@ _OF_CONTROLLER = {"namespace": "llm", "job": "verdict", "pod": "a"}
 _CONTROLLER = ", ".join(f'{key}="{text}"' for key, text in _OF_CONTROLLER.items())
 
 
-def _leader(pod: str, leads: int) -> Series:
+def _leader(pod: str, is_leader: int) -> Series:
     labels = f'namespace="llm", job="verdict", pod="{pod}"'
-    return _gauge("moe_serve_rollout_leader", leads, labels)
+    return _gauge("moe_serve_rollout_leader", is_leader, labels)
 
 
 CASES = {
@@ -168,9 +168,9 @@ CASES = {
         labels={**_OF_RANK, "reason": "dropped"},
     ),
     "MoeServeRolloutTrouble": Case(
-        fires=_gauge("moe_serve_rollout_trouble", 1, f'{_CONTROLLER}, trouble="fault"'),
-        silent=_gauge("moe_serve_rollout_trouble", 0, f'{_CONTROLLER}, trouble="fault"'),
-        labels={**_OF_CONTROLLER, "trouble": "fault"},
+        fires=_gauge("moe_serve_rollout_trouble", 1, f'{_CONTROLLER}, reason="fault"'),
+        silent=_gauge("moe_serve_rollout_trouble", 0, f'{_CONTROLLER}, reason="fault"'),
+        labels={**_OF_CONTROLLER, "reason": "fault"},
     ),
     "MoeServeRolloutWithoutLeader": Case(
         fires={**_leader("a", 0), **_leader("b", 0)},

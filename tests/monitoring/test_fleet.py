@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Histogram, start_http_server
 
-from moe_serve.telemetry.record import Kind, Mode, Phase, Rank, RecordWriter, SlotKey
+from moe_serve.telemetry.record import BatchPhase, GraphMode, Rank, RecordWriter, SlotKey, SlotKind
 from tests.exporter import workers
 from tests.monitoring.server import Prometheus, panels, prometheus, silent_panels
 
@@ -55,16 +55,20 @@ class Worker:
             mean = MEAN_NS[self.track][bucket]
             for _ in range(times):
                 for layer in SAMPLED:
-                    self._add(Kind.KERNEL, bucket, mean, layer)
-                self._add(Kind.WINDOW, bucket, 2 * LAYERS * mean, None)
-                self.writer.stepped(Phase.DECODE, bucket - 2)
+                    self._add(SlotKind.KERNEL, bucket, mean, layer)
+                self._add(SlotKind.WINDOW, bucket, 2 * LAYERS * mean, None)
+                self.writer.stepped(BatchPhase.DECODE, bucket - 2)
                 self.tokens.inc(bucket - 2)
                 self.latency.observe(0.01)
-        eager = SlotKey(kind=Kind.KERNEL, mode=Mode.EAGER, phase=Phase.DECODE, bucket=3, layer=0)
+        eager = SlotKey(
+            kind=SlotKind.KERNEL, mode=GraphMode.EAGER, phase=BatchPhase.DECODE, bucket=3, layer=0
+        )
         self.writer.add(eager, 50_000, tokens=3)
 
-    def _add(self, kind: Kind, bucket: int, nanoseconds: int, layer: int | None) -> None:
-        key = SlotKey(kind=kind, mode=Mode.FULL, phase=Phase.DECODE, bucket=bucket, layer=layer)
+    def _add(self, kind: SlotKind, bucket: int, nanoseconds: int, layer: int | None) -> None:
+        key = SlotKey(
+            kind=kind, mode=GraphMode.FULL, phase=BatchPhase.DECODE, bucket=bucket, layer=layer
+        )
         self.writer.add(key, nanoseconds, tokens=bucket)
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from moe_serve.analysis.comparison import Registration, examine
+from moe_serve.analysis.comparison import AnalysisPlan, examine
 from moe_serve.analysis.guards import Guard, GuardKind
 from moe_serve.analysis.history import History
-from moe_serve.analysis.noise import Spread
+from moe_serve.analysis.noise import PodVariation
 from moe_serve.errors import SourceError
 from moe_serve.sources.prometheus import Prometheus
 from moe_serve.sources.recorded import RecordedFile, write
@@ -23,8 +23,8 @@ pytestmark = pytest.mark.monitoring
 
 PORT = 19_497
 END = START + 4 * 3600
-RULES = Registration(
-    spread=Spread(gpu_sd=0.005, gpu_freedom=6),
+RULES = AnalysisPlan(
+    pod_variation=PodVariation(gpu_sd=0.005, gpu_freedom=6),
     under_test=("policy",),
     guards=(
         Guard(kind=GuardKind.TTFT, margin=0.1),
@@ -43,7 +43,9 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def arrays(history: History) -> list[np.ndarray]:
     pods = (*history.stable.pods, *history.canary.pods)
-    return [part for pod in pods for part in (pod.times, pod.lives, pod.counts, pod.busy)]
+    return [
+        part for pod in pods for part in (pod.times, pod.counter_generation, pod.counts, pod.busy)
+    ]
 
 
 def test_a_real_prometheus_gives_the_recorded_history_and_its_verdict(
@@ -62,15 +64,15 @@ def test_a_real_prometheus_gives_the_recorded_history_and_its_verdict(
             replace(source, arms=replace(source.arms, stable="blue", canary="green")).history(
                 START, END
             )
-        assert found.asked is not None
-        for query in found.asked.queries(START, END):
+        assert found.provenance is not None
+        for query in found.provenance.queries(START, END):
             answer = server.query(query.expression)
             samples = sum(len(series["values"]) for series in answer)
             assert (query.series, query.samples) == (len(answer), samples), query
     file = RecordedFile(path=recorded).history(START, END)
-    assert file.asked is not None
-    assert [(q.subject, q.series, q.samples) for q in found.asked.queries(START, END)] == [
-        (q.subject, q.series, q.samples) for q in file.asked.queries(START, END)
+    assert file.provenance is not None
+    assert [(q.subject, q.series, q.samples) for q in found.provenance.queries(START, END)] == [
+        (q.subject, q.series, q.samples) for q in file.provenance.queries(START, END)
     ]
     assert found.cells == file.cells
     assert (found.stable.facts, found.canary.facts) == (file.stable.facts, file.canary.facts)

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 from moe_serve_demo import host
-from moe_serve_demo.load import Load, prompts
+from moe_serve_demo.load import DemoLoad, prompts
 from moe_serve_demo.measure import exported
-from moe_serve_demo.servers import Arm, Place, Server
+from moe_serve_demo.servers import DemoArm, DemoServer, Place
 from moe_serve_demo.tools import Serving
 from moe_serve_emulation.checkpoint import CheckpointSpec
 
@@ -27,7 +27,7 @@ from tests.monitoring.server import Prometheus, panels, prometheus, silent_panel
 
 pytestmark = [pytest.mark.monitoring, pytest.mark.vllm, pytest.mark.timeout(900)]
 
-ARMS = (Arm(name="stable", policy="zero"), Arm(name="canary", policy="aligned"))
+ARMS = (DemoArm(name="stable", policy="zero"), DemoArm(name="canary", policy="aligned"))
 PORT = 18450
 LOAD_SECONDS = 180
 # What an eager CPU does not have: a device with known peaks, and a thousand steps in a minute.
@@ -55,7 +55,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
                 work=folder,
                 environment=os.environ,
             )
-            server = Server(arm, place)
+            server = DemoServer(arm, place)
             server.start()
             stack.callback(server.stop)
             servers.append(server)
@@ -74,10 +74,10 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 class Loading:
     """The demo's load on every server, in a thread, until it is stopped or a server ends."""
 
-    def __init__(self, servers: list[Server]) -> None:
+    def __init__(self, servers: list[DemoServer]) -> None:
         urls = servers[0].url, servers[1].url
         words = range(3, CheckpointSpec().vocab)
-        self._load = Load(urls=urls, prompts=prompts(16, vocabulary=words, seed=1))
+        self._load = DemoLoad(urls=urls, prompts=prompts(16, vocabulary=words, seed=1))
         self._stop = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
         self._thread.start()
@@ -123,7 +123,7 @@ def _unexpected(watch: Prometheus) -> list[tuple[str, str, str]]:
 
 
 def test_a_worker_killed_under_load_loses_nothing_that_it_counted(fleet: Any) -> None:
-    server: Server = fleet.servers[1]
+    server: DemoServer = fleet.servers[1]
     (living,) = read_records(server.records)
     before = server.exporter.scrape()
     os.kill(living.pid, signal.SIGKILL)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from moe_serve.preflight.checks import Check, Outcome
+from moe_serve.preflight.checks import PreflightCheck, PreflightOutcome
 from moe_serve.preflight.devices import DeviceFile, check_devices, read_device_files
 from moe_serve.preflight.firmware import ask_tools, run_tool
 from moe_serve.preflight.gpu_checks import check_gpus
@@ -26,7 +26,7 @@ def answers(
     wanted: int = 1,
     firmware: int | None = None,
     environment: Mapping[str, str] | None = None,
-) -> dict[str, Check]:
+) -> dict[str, PreflightCheck]:
     found = check_gpus(
         read_gpus(root), wanted=wanted, firmware=firmware, environment=environment or {}
     )
@@ -53,7 +53,7 @@ def test_a_good_mi355x_node_is_read_whole(tmp_path: Path) -> None:
 def test_a_good_mi355x_node_passes(tmp_path: Path) -> None:
     found = answers(node(tmp_path, *[Card()] * 8), wanted=8)
 
-    assert [check.outcome for check in found.values()] == [Outcome.OK] * 4
+    assert [check.outcome for check in found.values()] == [PreflightOutcome.OK] * 4
     assert found["gpu"].detail == "8 x gfx950"
 
 
@@ -109,9 +109,11 @@ def test_memory_that_the_driver_does_not_tell_is_no_pass(tmp_path: Path) -> None
 def test_no_gpu_fails_once_and_leaves_the_rest_unasked(tmp_path: Path) -> None:
     found = answers(tmp_path)
 
-    assert found["gpu"].outcome is Outcome.FAIL
+    assert found["gpu"].outcome is PreflightOutcome.FAIL
     assert "--no-gpu" in found["gpu"].detail
-    assert {found[name].outcome for name in ("partition", "vram", "firmware")} == {Outcome.SKIP}
+    assert {found[name].outcome for name in ("partition", "vram", "firmware")} == {
+        PreflightOutcome.SKIP
+    }
 
 
 def test_fewer_gpus_than_ranks_fail(tmp_path: Path) -> None:

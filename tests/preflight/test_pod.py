@@ -10,7 +10,7 @@ import pytest
 from moe_serve.cli.main import main
 from moe_serve.padding.shapes import Parallelism
 from moe_serve.preflight import folders, vocabulary
-from moe_serve.preflight.checks import Check, Outcome, all_pass, skip
+from moe_serve.preflight.checks import PreflightCheck, PreflightOutcome, all_pass, skip
 from moe_serve.preflight.folders import check_folders, check_shm, read_folders
 from moe_serve.preflight.models import find_model
 from moe_serve.preflight.pod import Pod, check_pod
@@ -32,7 +32,7 @@ def table(
     model: str | None = "openai/gpt-oss-120b",
     tp: int = 1,
     gpu: bool = True,
-) -> dict[str, Check]:
+) -> dict[str, PreflightCheck]:
     variables = {name: str(root / name) for name in (*folders.CACHES, "MOE_SERVE_RECORD_DIR")}
     variables |= environment
     pod = Pod(
@@ -61,7 +61,7 @@ def words(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
 def test_a_good_pod_passes_whole(tmp_path: Path, words: str) -> None:
     found = table(tmp_path, Card(), environment={**AITER_ON, vocabulary.BASE: words})
 
-    assert [name for name, check in found.items() if check.outcome is not Outcome.OK] == []
+    assert [name for name, check in found.items() if check.outcome is not PreflightOutcome.OK] == []
     assert found["pads"].detail.startswith("pads 192/192 of 192/192 sent (policy aligned)")
 
 
@@ -75,7 +75,7 @@ def test_without_a_gpu_every_gpu_check_says_that_it_was_left_out(
         software=Software(vllm="0.32.0", aiter=None, plugin=True),
     )
 
-    left_out = {name for name, check in found.items() if check.outcome is Outcome.SKIP}
+    left_out = {name for name, check in found.items() if check.outcome is PreflightOutcome.SKIP}
     assert left_out == {
         "devices", "gpu", "partition", "vram", "firmware", "aiter", "aiter on", "known-bad",
     }  # fmt: skip
@@ -98,7 +98,7 @@ def test_each_lack_in_the_environment_says_what_to_do(
 ) -> None:
     check = table(tmp_path, Card(), environment=environment)[name]
 
-    assert check.outcome is Outcome.FAIL
+    assert check.outcome is PreflightOutcome.FAIL
     assert says in check.detail
 
 
@@ -118,7 +118,7 @@ def test_each_lack_in_the_software_says_what_to_do(
 ) -> None:
     check = table(tmp_path, Card(), software=software)[name]
 
-    assert check.outcome is Outcome.FAIL
+    assert check.outcome is PreflightOutcome.FAIL
     assert says in check.detail
 
 
@@ -133,7 +133,7 @@ def test_a_declared_loss_passes_and_is_told(tmp_path: Path) -> None:
 def test_a_model_that_does_not_divide_fails(tmp_path: Path) -> None:
     check = table(tmp_path, *[Card()] * 7, tp=7)["pads"]
 
-    assert check.outcome is Outcome.FAIL
+    assert check.outcome is PreflightOutcome.FAIL
     assert "do not divide by 7" in check.detail
 
 
@@ -161,9 +161,9 @@ def test_a_folder_that_cannot_be_written_to_is_named(tmp_path: Path) -> None:
     found = {check.name: check for check in check_folders(read_folders(environment), environment)}
 
     assert found["HOME"].passed
-    assert found["VLLM_CACHE_ROOT"].outcome is Outcome.FAIL
+    assert found["VLLM_CACHE_ROOT"].outcome is PreflightOutcome.FAIL
     assert "set VLLM_CACHE_ROOT" in found["VLLM_CACHE_ROOT"].detail
-    assert found["AITER_JIT_DIR"].outcome is Outcome.SKIP
+    assert found["AITER_JIT_DIR"].outcome is PreflightOutcome.SKIP
 
 
 def test_a_folder_that_is_not_there_yet_is_not_made(tmp_path: Path) -> None:
@@ -234,7 +234,7 @@ def test_a_model_that_cannot_be_judged_is_said(
     (tmp_path / "config.json").write_text(json.dumps(whole))
     check = table(tmp_path / "node", Card(), model=str(tmp_path))["pads"]
 
-    assert check.outcome is Outcome.SKIP
+    assert check.outcome is PreflightOutcome.SKIP
     assert says in check.detail
 
 

@@ -9,9 +9,9 @@ import httpx
 import pytest
 
 from moe_serve.errors import MoeServeError
-from moe_serve.probe.exporter import Exporter, Traffic
+from moe_serve.probe.exporter import ExporterClient, Traffic
 from moe_serve.sources.scraped import Scraper, Target
-from moe_serve.telemetry.record import Phase
+from moe_serve.telemetry.record import BatchPhase
 from tests.exporter.workers import STEP, WINDOW
 from tests.testing.exporters import exporting, saying, stepped, worker
 
@@ -25,11 +25,11 @@ def stack() -> Iterator[ExitStack]:
 
 
 def told(url: str) -> dict[str, str]:
-    return asyncio.run(Exporter(FLAG, url).facts())
+    return asyncio.run(ExporterClient(FLAG, url).facts())
 
 
 def traffic(url: str) -> Traffic:
-    return asyncio.run(Exporter(FLAG, url).traffic())
+    return asyncio.run(ExporterClient(FLAG, url).traffic())
 
 
 def test_the_facts_are_those_that_the_judge_reads(tmp_path: Path) -> None:
@@ -46,11 +46,11 @@ def test_the_facts_are_those_that_the_judge_reads(tmp_path: Path) -> None:
 def test_the_busiest_batch_size_is_by_time_and_without_prefill(tmp_path: Path) -> None:
     writer = worker(tmp_path)
     for _ in range(30):
-        stepped(writer, Phase.DECODE, 4, 0.01)
+        stepped(writer, BatchPhase.DECODE, 4, 0.01)
     for _ in range(10):
-        stepped(writer, Phase.DECODE, 32, 0.09)
+        stepped(writer, BatchPhase.DECODE, 32, 0.09)
     for _ in range(10):
-        stepped(writer, Phase.MIXED, 64, 1)
+        stepped(writer, BatchPhase.MIXED, 64, 1)
     with exporting(tmp_path) as url:
         assert traffic(url) == Traffic(exporter=url, batch=32, busy_share=0.75)
 
@@ -70,8 +70,11 @@ def test_forward_passes_tell_it_where_steps_have_no_time(tmp_path: Path) -> None
     ("made", "says"),
     [
         (lambda _: None, "has timed no batch without prefill, so traffic has no size"),
-        (lambda writer: stepped(writer, Phase.MIXED, 8, 1), "has timed no batch without prefill"),
-        (lambda writer: stepped(writer, Phase.DECODE, 0, 1), "too large to have a size"),
+        (
+            lambda writer: stepped(writer, BatchPhase.MIXED, 8, 1),
+            "has timed no batch without prefill",
+        ),
+        (lambda writer: stepped(writer, BatchPhase.DECODE, 0, 1), "too large to have a size"),
     ],
 )
 def test_traffic_without_a_size_is_said(
@@ -162,14 +165,14 @@ def test_an_address_needs_no_path(tmp_path: Path) -> None:
     worker(tmp_path)
     with exporting(tmp_path) as url:
         for short in (url.removesuffix("metrics"), url.removesuffix("/metrics")):
-            assert Exporter(FLAG, short).url == url
+            assert ExporterClient(FLAG, short).url == url
             assert told(short) == told(url)
 
 
 def test_pods_that_are_alike_may_share_an_address(tmp_path: Path, stack: ExitStack) -> None:
     worker(tmp_path / "one")
     writer = worker(tmp_path / "other")
-    stepped(writer, Phase.DECODE, 8, 1)
+    stepped(writer, BatchPhase.DECODE, 8, 1)
     pods = [stack.enter_context(exporting(tmp_path / name)) for name in ("one", "other")]
     both = stack.enter_context(saying(*(httpx.get(pod, trust_env=False).text for pod in pods)))
     assert told(both) == told(pods[0])
@@ -179,7 +182,7 @@ def test_a_password_in_the_address_is_used_and_never_told() -> None:
     with pytest.raises(MoeServeError) as caught:
         told("http://somebody:secret@127.0.0.1:1/metrics")
     assert "secret" not in str(caught.value)
-    assert Exporter(FLAG, "http://a:secret@h/metrics").url == "http://h/metrics"
+    assert ExporterClient(FLAG, "http://a:secret@h/metrics").url == "http://h/metrics"
     with pytest.raises(MoeServeError) as caught:
-        Exporter(FLAG, "a:secret@h/metrics")
+        ExporterClient(FLAG, "a:secret@h/metrics")
     assert "secret" not in str(caught.value)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from moe_serve.errors import UsageError
 from moe_serve.quality.answers import Answer, AnswerKind
 from moe_serve.quality.comparison import compare
-from moe_serve.quality.result import NoQuality, Outcome, QualityResult
+from moe_serve.quality.result import NoQuality, QualityOutcome, QualityResult
 from tests.testing.samples import answers
 
 STABLE = answers()
@@ -26,7 +26,7 @@ def compared(
 
 def test_identical_answers_pass() -> None:
     made = compared(STABLE)
-    assert made.outcome is Outcome.PASSED
+    assert made.outcome is QualityOutcome.PASSED
     assert made.prefill is not None and made.decode is not None
     assert (made.prefill.upper, made.prefill.top1_agreement, made.prefill.prompts) == (0, 1, 24)
     assert (made.decode.prompts, made.missing) == (8, ())
@@ -36,12 +36,12 @@ def test_identical_answers_pass() -> None:
 @settings(max_examples=20, deadline=None)
 @given(st.floats(0.02, 2.0), st.integers(0, 50))
 def test_shifted_answers_fail(shift: float, seed: int) -> None:
-    assert compared(answers(shift=shift, noise=1e-4, seed=seed)).outcome is Outcome.FAILED
+    assert compared(answers(shift=shift, noise=1e-4, seed=seed)).outcome is QualityOutcome.FAILED
 
 
 def test_noise_below_epsilon_passes() -> None:
     made = compared(answers(noise=1e-3, seed=2), again=answers(noise=1e-3, seed=3))
-    assert made.outcome is Outcome.PASSED
+    assert made.outcome is QualityOutcome.PASSED
 
 
 def test_a_shift_in_decode_alone_fails() -> None:
@@ -51,7 +51,7 @@ def test_a_shift_in_decode_alone_fails() -> None:
         for moved, same in zip(shifted, STABLE, strict=True)
     ]
     made = compared(mixed)
-    assert made.outcome is Outcome.FAILED
+    assert made.outcome is QualityOutcome.FAILED
     assert "decode" in made.reason and "prefill" not in made.reason
 
 
@@ -59,52 +59,52 @@ def test_a_shift_in_decode_alone_fails() -> None:
 def test_values_that_are_not_finite_fail(value: float) -> None:
     broken = replace(STABLE[5], logprobs=(value, *STABLE[5].logprobs[1:]))
     made = compared([*STABLE[:5], broken, *STABLE[6:]])
-    assert made.outcome is Outcome.FAILED
+    assert made.outcome is QualityOutcome.FAILED
     assert "not finite in 1 answers, first scored-5 at concurrency 1" in made.reason
 
 
 def test_a_broken_reference_passes_nobody() -> None:
     broken = replace(STABLE[5], logprobs=(math.nan, *STABLE[5].logprobs[1:]))
     made = compared(STABLE, stable=[*STABLE[:5], broken, *STABLE[6:]])
-    assert made.outcome is Outcome.UNDECIDED
+    assert made.outcome is QualityOutcome.UNDECIDED
     assert "the stable arm itself" in made.reason
 
 
 def test_missing_prompts_are_named_and_never_pass() -> None:
     made = compared(STABLE[1:])
     assert made.missing == ("canary: no answer to scored-0 at concurrency 1",)
-    assert made.outcome is Outcome.UNDECIDED
+    assert made.outcome is QualityOutcome.UNDECIDED
     assert "1 answers are missing" in made.reason
 
 
 def test_a_gap_in_the_noise_floor_is_named_but_does_not_block() -> None:
     made = compared(STABLE, again=STABLE[1:])
     assert made.missing == ("stable again: no answer to scored-0 at concurrency 1",)
-    assert made.outcome is Outcome.PASSED
+    assert made.outcome is QualityOutcome.PASSED
 
 
 def test_other_tokens_in_a_scored_text_are_named() -> None:
     other = replace(STABLE[0], token_ids=(1, *STABLE[0].token_ids[1:]))
     made = compared([other, *STABLE[1:]])
     assert made.missing == ("canary: other tokens than stable's in scored-0 at concurrency 1",)
-    assert made.outcome is Outcome.UNDECIDED
+    assert made.outcome is QualityOutcome.UNDECIDED
 
 
 def test_a_noise_floor_above_epsilon_is_undecided() -> None:
     made = compared(answers(noise=0.05, seed=2), again=answers(noise=0.05, seed=3))
-    assert made.outcome is Outcome.UNDECIDED
+    assert made.outcome is QualityOutcome.UNDECIDED
     assert "differs from itself" in made.reason
 
 
 def test_a_difference_far_above_the_noise_floor_still_fails() -> None:
     made = compared(answers(shift=1.0, seed=2), again=answers(noise=0.05, seed=3))
-    assert made.outcome is Outcome.FAILED
+    assert made.outcome is QualityOutcome.FAILED
 
 
 def test_too_few_prompts_never_pass() -> None:
     few = [answer for answer in STABLE if answer.kind is AnswerKind.GREEDY][:6]
     made = compared(few, stable=few, again=few)
-    assert made.outcome is Outcome.UNDECIDED
+    assert made.outcome is QualityOutcome.UNDECIDED
     assert "3 prompts, at least 8" in made.reason
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from moe_serve.errors import UsageError
 from moe_serve.quality.counters import Counters, Drift, counters, drift, grown
-from moe_serve.quality.result import NoQuality, Outcome
+from moe_serve.quality.result import NoQuality, QualityOutcome
 
 
 def arm(
@@ -58,34 +58,34 @@ def test_a_restart_in_between_is_no_data() -> None:
 
 def test_one_corrupted_request_fails() -> None:
     made = drifted(arm(corrupted=1))
-    assert made.outcome is Outcome.FAILED and "1 corrupted" in made.reason
+    assert made.outcome is QualityOutcome.FAILED and "1 corrupted" in made.reason
 
 
 def test_a_server_that_does_not_count_corruption_is_said_so() -> None:
     made = drifted(arm(corrupted=None))
-    assert made.outcome is Outcome.PASSED and "not counted there" in made.reason
+    assert made.outcome is QualityOutcome.PASSED and "not counted there" in made.reason
 
 
 def test_other_finish_reasons_fail() -> None:
     made = drifted(arm(stop=800, length=200))
-    assert made.outcome is Outcome.FAILED and "end for other reasons" in made.reason
+    assert made.outcome is QualityOutcome.FAILED and "end for other reasons" in made.reason
 
 
 def test_longer_answers_fail() -> None:
     made = drifted(arm(mean=75))
-    assert made.outcome is Outcome.FAILED and "75.0 tokens" in made.reason
+    assert made.outcome is QualityOutcome.FAILED and "75.0 tokens" in made.reason
 
 
 def test_like_arms_pass_and_few_requests_are_undecided() -> None:
-    assert drifted(arm(stop=890, length=110)).outcome is Outcome.PASSED
+    assert drifted(arm(stop=890, length=110)).outcome is QualityOutcome.PASSED
     made = drifted(arm(stop=20, length=1))
-    assert made.outcome is Outcome.UNDECIDED and "21 requests" in made.reason
+    assert made.outcome is QualityOutcome.UNDECIDED and "21 requests" in made.reason
 
 
 def test_an_arm_without_requests_has_no_mean() -> None:
     idle = Counters(corrupted=0, finished={"stop": 0}, lengths={50.0: 0.0}, tokens=0)
     made = drifted(idle, idle)
-    assert made.outcome is Outcome.UNDECIDED
+    assert made.outcome is QualityOutcome.UNDECIDED
     assert json.loads(json.dumps(made.to_json(), allow_nan=False))["mean_tokens"] == [None, None]
 
 

@@ -3,7 +3,7 @@ import random
 
 import pytest
 
-from moe_serve.quality.cells import Cell, Path, cell_round
+from moe_serve.quality.cells import ProbeCell, ProbePath, cell_round
 from moe_serve.quality.divergence import Position, Text, common, divergence
 
 
@@ -72,7 +72,7 @@ def test_a_round_names_what_it_could_not_score() -> None:
     bad = (Position(1, math.nan, {1: math.nan}),)
     reference = dict.fromkeys(("a", "b", "c", "d"), good)
     found = cell_round(
-        Cell(Path.PREFILL, 1),
+        ProbeCell(ProbePath.PREFILL, 1),
         reference,
         {"a": good, "b": good, "c": bad},
         {"a": good, "b": bad, "c": good, "d": good},

@@ -6,20 +6,26 @@ from dataclasses import replace
 import pytest
 
 from moe_serve.errors import UsageError
-from moe_serve.quality.finding import Mode, QualityFinding, Question, finding, under
+from moe_serve.quality.finding import (
+    QualityFinding,
+    QualityMode,
+    QualityPolicy,
+    accept_if_policy,
+    finding,
+)
 from moe_serve.quality.noninferior import TaskPlan, decide
-from moe_serve.quality.result import NoQuality, Outcome
+from moe_serve.quality.result import NoQuality, QualityOutcome
 
 PASSED = QualityFinding(
-    mode=Mode.IDENTICAL,
-    outcome=Outcome.PASSED,
+    mode=QualityMode.IDENTICAL,
+    outcome=QualityOutcome.PASSED,
     reason="near",
     number=0.001,
     allowed=0.005,
     body={},
 )
-FAILED = replace(PASSED, outcome=Outcome.FAILED, reason="far", number=None)
-IDENTICAL = Mode.IDENTICAL
+FAILED = replace(PASSED, outcome=QualityOutcome.FAILED, reason="far", number=None)
+IDENTICAL = QualityMode.IDENTICAL
 
 
 @pytest.mark.parametrize(
@@ -31,14 +37,14 @@ IDENTICAL = Mode.IDENTICAL
         (FAILED, 0.005, True),
         (FAILED, 0.001, True),
         (FAILED, 0.01, False),
-        (replace(PASSED, mode=Mode.NON_INFERIOR), 0.005, False),
-        (replace(FAILED, mode=Mode.NON_INFERIOR), 0.005, False),
+        (replace(PASSED, mode=QualityMode.NON_INFERIOR), 0.005, False),
+        (replace(FAILED, mode=QualityMode.NON_INFERIOR), 0.005, False),
     ],
 )
 def test_an_answer_to_another_question_is_none(
     found: QualityFinding, allowed: float, counts: bool
 ) -> None:
-    kept = under(Question(mode=IDENTICAL, allowed=allowed), found)
+    kept = accept_if_policy(QualityPolicy(mode=IDENTICAL, allowed=allowed), found)
     assert kept == found if counts else isinstance(kept, NoQuality)
     if not counts:
         assert f"the policy has identical with {allowed:g}" in kept.reason
@@ -47,25 +53,32 @@ def test_an_answer_to_another_question_is_none(
 @pytest.mark.parametrize(
     ("margin", "items", "planned", "counts"),
     [
-        (0.02, 1319, 1319, (Outcome.PASSED, Outcome.FAILED)),
-        (0.02, None, 250, (Outcome.PASSED, Outcome.FAILED)),
-        (0.02, 1319, 250, (Outcome.FAILED,)),
-        (0.02, 250, 1319, (Outcome.FAILED,)),
-        (0.02, 1319, None, (Outcome.FAILED,)),
-        (0.01, 1319, 1319, (Outcome.FAILED,)),
-        (0.03, 1319, 1319, (Outcome.PASSED,)),
+        (0.02, 1319, 1319, (QualityOutcome.PASSED, QualityOutcome.FAILED)),
+        (0.02, None, 250, (QualityOutcome.PASSED, QualityOutcome.FAILED)),
+        (0.02, 1319, 250, (QualityOutcome.FAILED,)),
+        (0.02, 250, 1319, (QualityOutcome.FAILED,)),
+        (0.02, 1319, None, (QualityOutcome.FAILED,)),
+        (0.01, 1319, 1319, (QualityOutcome.FAILED,)),
+        (0.03, 1319, 1319, (QualityOutcome.PASSED,)),
     ],
 )
 def test_a_task_passes_with_the_registered_items_and_no_wider_margin(
-    margin: float, items: int | None, planned: int | None, counts: tuple[Outcome, ...]
+    margin: float, items: int | None, planned: int | None, counts: tuple[QualityOutcome, ...]
 ) -> None:
     body = {"alpha": 0.05} if planned is None else {"alpha": 0.05, "planned_items": planned}
-    for outcome in (Outcome.PASSED, Outcome.FAILED):
+    for outcome in (QualityOutcome.PASSED, QualityOutcome.FAILED):
         found = replace(
-            PASSED, mode=Mode.NON_INFERIOR, outcome=outcome, allowed=0.02, number=0.001, body=body
+            PASSED,
+            mode=QualityMode.NON_INFERIOR,
+            outcome=outcome,
+            allowed=0.02,
+            number=0.001,
+            body=body,
         )
-        question = Question(mode=Mode.NON_INFERIOR, allowed=margin, items=items, alpha=0.05)
-        kept = under(question, found)
+        quality_policy = QualityPolicy(
+            mode=QualityMode.NON_INFERIOR, allowed=margin, items=items, alpha=0.05
+        )
+        kept = accept_if_policy(quality_policy, found)
         assert (kept == found) is (outcome in counts)
         if kept != found:
             assert f"the policy has non-inferior with {margin:g} allowed" in kept.reason
@@ -85,28 +98,30 @@ def test_a_task_passes_with_the_registered_items_and_no_wider_margin(
 def test_a_pass_at_a_larger_level_than_registered_is_none(
     told: float | None, registered: float | None, counts: bool
 ) -> None:
-    question = Question(mode=IDENTICAL, allowed=0.005, alpha=registered)
+    quality_policy = QualityPolicy(mode=IDENTICAL, allowed=0.005, alpha=registered)
     found = replace(PASSED, body={"alpha": told})
-    kept = under(question, found)
+    kept = accept_if_policy(quality_policy, found)
     assert (kept == found) is counts
     if not counts:
         assert kept.reason.endswith("at level 0.01 (passed: near)")
     failed = replace(FAILED, body={"alpha": told})
-    assert under(question, failed) == failed
+    assert accept_if_policy(quality_policy, failed) == failed
 
 
-@pytest.mark.parametrize("outcome", Outcome)
+@pytest.mark.parametrize("outcome", QualityOutcome)
 @pytest.mark.parametrize(
     ("margin", "items", "counts"), [(0.02, 400, True), (0.05, 400, False), (0.02, 1319, False)]
 )
 def test_audits_from_before_levels_were_registered_keep_their_rules(
-    outcome: Outcome, margin: float, items: int, counts: bool
+    outcome: QualityOutcome, margin: float, items: int, counts: bool
 ) -> None:
     found = replace(
-        PASSED, mode=Mode.NON_INFERIOR, outcome=outcome, allowed=0.02, number=0.001,
+        PASSED, mode=QualityMode.NON_INFERIOR, outcome=outcome, allowed=0.02, number=0.001,
         body={"planned_items": 400},
     )  # fmt: skip
-    kept = under(Question(mode=Mode.NON_INFERIOR, allowed=margin, items=items), found)
+    kept = accept_if_policy(
+        QualityPolicy(mode=QualityMode.NON_INFERIOR, allowed=margin, items=items), found
+    )
     assert (kept == found) is counts
 
 
@@ -114,27 +129,29 @@ def test_audits_from_before_levels_were_registered_keep_their_rules(
     ("mode", "body", "counts"),
     [
         (IDENTICAL, {"at_any_bound": True}, True),
-        (Mode.NON_INFERIOR, {"at_any_bound": True}, True),
+        (QualityMode.NON_INFERIOR, {"at_any_bound": True}, True),
         (IDENTICAL, {"cells": [{"lower": 0.0}, {"lower": None}, {"lower": 0.03}]}, True),
         (IDENTICAL, {"cells": [{"lower": 0.01}]}, False),
-        (Mode.NON_INFERIOR, {"cells": [{"lower": 0.03}]}, False),
+        (QualityMode.NON_INFERIOR, {"cells": [{"lower": 0.03}]}, False),
         (IDENTICAL, {"at_any_bound": "yes", "cells": ["x"], "canary": 1}, False),
     ],
 )
 def test_a_failure_counts_if_it_is_one_for_the_registered_question_too(
-    mode: Mode, body: dict[str, object], counts: bool
+    mode: QualityMode, body: dict[str, object], counts: bool
 ) -> None:
     found = replace(FAILED, allowed=0.001, body=body)
-    assert (under(Question(mode=mode, allowed=0.02, alpha=0.01), found) == found) is counts
+    assert (
+        accept_if_policy(QualityPolicy(mode=mode, allowed=0.02, alpha=0.01), found) == found
+    ) is counts
 
 
 def test_a_loss_of_items_that_is_shown_beyond_a_wider_margin_counts() -> None:
-    question = Question(mode=Mode.NON_INFERIOR, allowed=0.02, alpha=0.05)
+    quality_policy = QualityPolicy(mode=QualityMode.NON_INFERIOR, allowed=0.02, alpha=0.05)
     for upper, counts in ((-0.03, True), (-0.015, False)):
         failed = replace(
-            FAILED, mode=Mode.NON_INFERIOR, allowed=0.01, body={"canary": {"upper": upper}}
+            FAILED, mode=QualityMode.NON_INFERIOR, allowed=0.01, body={"canary": {"upper": upper}}
         )
-        assert (under(question, failed) == failed) is counts
+        assert (accept_if_policy(quality_policy, failed) == failed) is counts
 
 
 def test_a_tasks_result_comes_back_from_its_own_json() -> None:
@@ -143,7 +160,11 @@ def test_a_tasks_result_comes_back_from_its_own_json() -> None:
     result = decide(TaskPlan(task="t", items=400, margin=0.02), gold, dict(gold), known_bad=bad)
     found = finding(json.loads(json.dumps(result.to_json())))
     assert isinstance(found, QualityFinding)
-    assert (found.mode, found.outcome, found.allowed) == (Mode.NON_INFERIOR, Outcome.PASSED, 0.02)
+    assert (found.mode, found.outcome, found.allowed) == (
+        QualityMode.NON_INFERIOR,
+        QualityOutcome.PASSED,
+        0.02,
+    )
     assert found.number is not None
     assert found.number < found.allowed
     assert found.to_json() == result.to_json()
@@ -152,7 +173,7 @@ def test_a_tasks_result_comes_back_from_its_own_json() -> None:
 def test_no_comparison_stays_none() -> None:
     found = NoQuality(reason="nobody asked")
     assert finding(found.to_json()) == found
-    assert under(Question(mode=IDENTICAL, allowed=0.005), found) is found
+    assert accept_if_policy(QualityPolicy(mode=IDENTICAL, allowed=0.005), found) is found
 
 
 @pytest.mark.parametrize(

@@ -6,16 +6,16 @@ from collections.abc import Sequence
 import pytest
 
 from moe_serve.errors import UsageError
-from moe_serve.quality.cells import Cell, CellRound, Path, Score
-from moe_serve.quality.identical import IdenticalResult, Plan, decide
-from moe_serve.quality.result import NoQuality, Outcome
+from moe_serve.quality.cells import CellRound, ProbeCell, ProbePath, Score
+from moe_serve.quality.identical import IdenticalResult, ProbePlan, decide
+from moe_serve.quality.result import NoQuality, QualityOutcome
 
-PREFILL, DECODE = Cell(Path.PREFILL, 1), Cell(Path.DECODE, 16)
-PLAN = Plan(cells=(PREFILL, DECODE), rounds=4)
+PREFILL, DECODE = ProbeCell(ProbePath.PREFILL, 1), ProbeCell(ProbePath.DECODE, 16)
+PLAN = ProbePlan(cells=(PREFILL, DECODE), rounds=4)
 
 
 def part(
-    cell: Cell,
+    cell: ProbeCell,
     *,
     number: int = 0,
     shift: float = 0.0,
@@ -47,7 +47,7 @@ def rounds(count: int = 4, **kinds: float) -> list[list[CellRound]]:
     ]
 
 
-def decided(found: Sequence[Sequence[CellRound]], plan: Plan = PLAN) -> IdenticalResult:
+def decided(found: Sequence[Sequence[CellRound]], plan: ProbePlan = PLAN) -> IdenticalResult:
     made = decide(plan, found)
     assert isinstance(made, IdenticalResult)
     return made
@@ -55,20 +55,20 @@ def decided(found: Sequence[Sequence[CellRound]], plan: Plan = PLAN) -> Identica
 
 def test_no_excess_in_any_cell_passes() -> None:
     made = decided(rounds())
-    assert made.outcome is Outcome.PASSED
+    assert made.outcome is QualityOutcome.PASSED
     assert "all 2 cells" in made.reason
 
 
 def test_an_excess_in_one_cell_fails_and_names_it() -> None:
     made = decided(rounds(shift=0.02))
-    assert made.outcome is Outcome.FAILED
+    assert made.outcome is QualityOutcome.FAILED
     assert "decode at concurrency 16" in made.reason and "prefill" not in made.reason
 
 
 def test_an_excess_at_epsilon_is_undecided_until_all_rounds_are_done() -> None:
     assert decided(rounds(2, shift=0.005)).reason.endswith("keep probing")
     made = decided(rounds(4, shift=0.005))
-    assert made.outcome is Outcome.UNDECIDED
+    assert made.outcome is QualityOutcome.UNDECIDED
     assert made.reason.endswith("all planned rounds are done")
 
 
@@ -88,7 +88,7 @@ def test_the_same_prompts_again_are_no_new_clusters() -> None:
 def test_a_value_that_is_not_finite_fails_at_once() -> None:
     broken = CellRound(cell=DECODE, asked=1, scores=(), broken=("p7",))
     made = decided([[part(PREFILL), broken]])
-    assert made.outcome is Outcome.FAILED
+    assert made.outcome is QualityOutcome.FAILED
     assert "not finite" in made.reason and "p7" in made.reason
 
 
@@ -96,19 +96,19 @@ def test_a_stable_arm_that_is_not_finite_can_never_pass() -> None:
     found = rounds()
     found[0].append(CellRound(cell=DECODE, asked=1, scores=(), stable_broken=("p7",)))
     made = decided(found)
-    assert made.outcome is Outcome.UNDECIDED and "stable itself" in made.reason
+    assert made.outcome is QualityOutcome.UNDECIDED and "stable itself" in made.reason
 
 
 def test_the_top1_tripwire_needs_five_points_and_more_than_chance() -> None:
-    assert decided(rounds(drop=0.03)).outcome is Outcome.PASSED
+    assert decided(rounds(drop=0.03)).outcome is QualityOutcome.PASSED
     assert "fewer positions" in decided(rounds(drop=0.06)).reason
     few = [[part(PREFILL), part(DECODE, drop=0.06, prompts=2)]]
-    assert decided(few).outcome is Outcome.UNDECIDED
+    assert decided(few).outcome is QualityOutcome.UNDECIDED
 
 
 def test_a_cell_without_answers_never_passes() -> None:
     made = decided([[part(PREFILL, number=at)] for at in range(4)])
-    assert made.outcome is Outcome.UNDECIDED
+    assert made.outcome is QualityOutcome.UNDECIDED
     assert "decode at concurrency 16: no prompt was answered" in made.reason
     assert json.loads(json.dumps(made.to_json(), allow_nan=False))["cells"][0]["upper"] is None
 
@@ -124,7 +124,7 @@ def test_few_prompts_never_pass_however_equal() -> None:
 def test_missing_answers_are_named_and_never_pass() -> None:
     found = [[part(PREFILL, number=at), part(DECODE, number=at, lost=16)] for at in range(4)]
     made = decided(found)
-    assert made.outcome is Outcome.UNDECIDED
+    assert made.outcome is QualityOutcome.UNDECIDED
     assert "64 of 1024 answers are missing, first canary: no answer to 0" in made.reason
 
 
@@ -145,7 +145,7 @@ def test_more_rounds_than_planned_are_refused() -> None:
 
 def test_a_cell_outside_the_plan_is_refused() -> None:
     with pytest.raises(UsageError, match="prefill at concurrency 64 is no cell"):
-        decide(PLAN, [[part(Cell(Path.PREFILL, 64))]])
+        decide(PLAN, [[part(ProbeCell(ProbePath.PREFILL, 64))]])
 
 
 @pytest.mark.parametrize(
@@ -153,4 +153,4 @@ def test_a_cell_outside_the_plan_is_refused() -> None:
 )
 def test_a_plan_that_cannot_be_carried_out_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(UsageError, match="quality plan"):
-        Plan(**{"cells": (PREFILL,), "rounds": 4, **wrong})  # type: ignore[arg-type]
+        ProbePlan(**{"cells": (PREFILL,), "rounds": 4, **wrong})  # type: ignore[arg-type]

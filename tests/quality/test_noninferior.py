@@ -1,7 +1,7 @@
 import json
 
 from moe_serve.quality.noninferior import TaskPlan, TaskResult, decide, harmed
-from moe_serve.quality.result import NoQuality, Outcome
+from moe_serve.quality.result import NoQuality, QualityOutcome
 
 PLAN = TaskPlan(task="sums", items=1319)
 
@@ -30,7 +30,7 @@ def decided(
 
 def test_an_arm_within_the_margin_passes_and_its_figures_are_told() -> None:
     made = decided(answers(wrong=40, won=39))
-    assert made.outcome is Outcome.PASSED
+    assert made.outcome is QualityOutcome.PASSED
     assert (made.canary.lost, made.canary.won) == (40, 39)
     assert json.loads(json.dumps(made.to_json(), allow_nan=False))["power"] > 0.89
 
@@ -38,20 +38,20 @@ def test_an_arm_within_the_margin_passes_and_its_figures_are_told() -> None:
 def test_an_arm_whose_interval_reaches_the_margin_fails() -> None:
     made = decided(answers(wrong=50, won=35))
     assert made.canary.arm - made.canary.baseline > -0.02
-    assert made.outcome is Outcome.FAILED
+    assert made.outcome is QualityOutcome.FAILED
     assert "not shown to be within the margin" in made.reason
 
 
 def test_the_loss_of_21_points_fails_after_250_items() -> None:
     first = {name: right for name, right in BAD.items() if int(name) < 250}
     assert harmed(PLAN, GOLD, first)
-    assert decided(first).outcome is Outcome.FAILED
+    assert decided(first).outcome is QualityOutcome.FAILED
 
 
 def test_the_early_look_can_never_pass() -> None:
     first = {name: right for name, right in GOLD.items() if int(name) < 250}
     made = decided(first)
-    assert made.outcome is Outcome.UNDECIDED
+    assert made.outcome is QualityOutcome.UNDECIDED
     assert "250 of 1319 planned items" in made.reason
 
 
@@ -63,7 +63,7 @@ def test_fewer_items_than_the_early_look_do_not_stop() -> None:
 def test_a_harness_that_was_not_shown_to_fail_a_bad_arm_proves_nothing() -> None:
     assert "no arm that is known to be bad" in decided(GOLD, known_bad=None).reason
     made = decided(GOLD, known_bad=answers(wrong=20))
-    assert made.outcome is Outcome.UNDECIDED
+    assert made.outcome is QualityOutcome.UNDECIDED
     assert "was not failed" in made.reason
 
 

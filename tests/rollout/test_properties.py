@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from moe_serve.analysis.verdict import Verdict
-from moe_serve.quality.result import Outcome
+from moe_serve.quality.result import QualityOutcome
 from moe_serve.rollout.decide import decide
 from moe_serve.rollout.observation import RouteAbsent, RouteForeign, RouteSeen
 from moe_serve.rollout.plan import carries
-from moe_serve.rollout.state import Phase, State
-from moe_serve.rollout.stored import from_json, to_json
-from moe_serve.rollout.weights import DARK, Arm, Weights
+from moe_serve.rollout.state import RolloutPhase, RolloutState
+from moe_serve.rollout.state_json import from_json, to_json
+from moe_serve.rollout.weights import NO_CANARY_TRAFFIC, Track, Weights
 from tests.rollout.world import World, plan_of
 
 _PLANS = (
@@ -28,15 +28,22 @@ _PLANS = (
         promotion={"replicas": 4, "warm_replicas": 0},
     ),
 )
-_ORDER = (Phase.PENDING, Phase.QUALITY, Phase.STEPS, Phase.PROMOTION, Phase.WATCH, Phase.DONE)
-_BACK = (Phase.ROLLBACK, Phase.ROLLED_BACK)
+_ORDER = (
+    RolloutPhase.PENDING,
+    RolloutPhase.QUALITY,
+    RolloutPhase.STEPS,
+    RolloutPhase.PROMOTION,
+    RolloutPhase.WATCH,
+    RolloutPhase.DONE,
+)
+_BACK = (RolloutPhase.ROLLBACK, RolloutPhase.ROLLED_BACK)
 
 
-def _rank(state: State) -> tuple[int, int, int]:
+def _rank(state: RolloutState) -> tuple[int, int, int]:
     stage = state.stage
     if stage in _BACK:
         return (1, _BACK.index(stage), 0)
-    return (0, _ORDER.index(stage), state.step if stage is Phase.STEPS else 0)
+    return (0, _ORDER.index(stage), state.step if stage is RolloutPhase.STEPS else 0)
 
 
 class Rollout(RuleBasedStateMachine):
@@ -44,7 +51,7 @@ class Rollout(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.world = World(plan=_PLANS[0], ready={Arm.STABLE: 4})
+        self.world = World(plan=_PLANS[0], ready={Track.STABLE: 4})
         self.quality_was_passed = False
         self.promoted_by_judge = False
 
@@ -56,116 +63,122 @@ class Rollout(RuleBasedStateMachine):
     @rule(minutes=st.sampled_from((0, 1, 10, 15, 30, 240, 720)))
     def time_goes_on(self, minutes: int) -> None:
         self.world.now += minutes * 60
-        self.look()
+        self.reconcile()
 
     @rule(
         verdict=st.sampled_from((None, *Verdict)),
-        quality=st.sampled_from((None, *Outcome)),
+        quality=st.sampled_from((None, *QualityOutcome)),
     )
-    def the_judge_speaks(self, verdict: Verdict | None, quality: Outcome | None) -> None:
+    def the_judge_speaks(self, verdict: Verdict | None, quality: QualityOutcome | None) -> None:
         self.world.verdict, self.world.quality = verdict, quality
-        self.look()
+        self.reconcile()
 
-    @rule(arm=st.sampled_from(Arm), count=st.integers(0, 5))
-    def pods_come_and_go(self, arm: Arm, count: int) -> None:
+    @rule(arm=st.sampled_from(Track), count=st.integers(0, 5))
+    def pods_come_and_go(self, arm: Track, count: int) -> None:
         self.world.ready[arm] = count
-        self.look()
+        self.reconcile()
 
     @rule()
     def all_is_well(self) -> None:
         """Without such a nudge hardly any run gets past the first phases."""
         world = self.world
-        world.ready = {Arm.STABLE: 4, Arm.BASELINE: 1, Arm.CANARY: 4 if world.state.promoted else 1}
-        world.strangers, world.full, world.faults = {}, {}, ()
+        world.ready = {
+            Track.STABLE: 4,
+            Track.BASELINE: 1,
+            Track.CANARY: 4 if world.state.promoted else 1,
+        }
+        world.unexpected_pods, world.full, world.faults = {}, {}, ()
         world.route_stuck, world.refused = False, ""
-        world.quality, world.verdict = Outcome.PASSED, Verdict.PROMOTE
+        world.quality, world.verdict = QualityOutcome.PASSED, Verdict.PROMOTE
         if isinstance(world.route, RouteForeign):
             world.route = RouteAbsent()
         for _ in range(12):
             world.now += 900
-            self.look()
+            self.reconcile()
 
     @rule(
-        arm=st.sampled_from(Arm),
+        arm=st.sampled_from(Track),
         count=st.integers(0, 1),
-        kind=st.sampled_from(("strangers", "full")),
+        kind=st.sampled_from(("unexpected_pods", "full")),
     )
-    def odd_pods(self, arm: Arm, count: int, kind: str) -> None:
+    def odd_pods(self, arm: Track, count: int, kind: str) -> None:
         getattr(self.world, kind)[arm] = count
-        self.look()
+        self.reconcile()
 
     @rule(
         weights=st.sampled_from(
-            (DARK, Weights(stable=50, canary=50), Weights(stable=0, canary=100))
+            (NO_CANARY_TRAFFIC, Weights(stable=50, canary=50), Weights(stable=0, canary=100))
         )
     )
     def somebody_writes_the_route(self, weights: Weights) -> None:
         stamp = self.world.route.stamp if isinstance(self.world.route, RouteSeen) else None
         self.world.route = RouteSeen(weights=weights, stamp=stamp)
-        self.look()
+        self.reconcile()
 
     @rule(gone=st.booleans())
     def the_route_goes(self, gone: bool) -> None:
         self.world.route = RouteAbsent() if gone else RouteForeign(detail="it is team-a's")
-        self.look()
+        self.reconcile()
 
     @rule(fault=st.booleans())
     def the_cluster_fails(self, fault: bool) -> None:
         self.world.faults = ("the API server does not answer",) if fault else ()
-        self.look()
+        self.reconcile()
 
     @rule(stuck=st.booleans())
     def writes_are_lost(self, stuck: bool) -> None:
         """The state was stored, and then the controller died before it wrote the route."""
         self.world.route_stuck = stuck
-        self.look()
+        self.reconcile()
 
     @rule(refused=st.booleans())
     def writes_are_refused(self, refused: bool) -> None:
         self.world.route_stuck = refused
         self.world.refused = "403, it may not patch" if refused else ""
-        self.look()
+        self.reconcile()
 
     @rule(minutes=st.sampled_from((-600, 600)))
     def the_clock_is_set(self, minutes: int) -> None:
         self.world.now += minutes * 60
         self.world.jump = minutes * 60.0
-        self.look()
+        self.reconcile()
 
     @rule()
     def a_person_approves(self) -> None:
         self.world.approve = self.world.state.hold.revision if self.world.state.hold else -1
-        self.look()
+        self.reconcile()
 
     @rule()
     def a_person_aborts(self) -> None:
         self.world.abort = self.world.state.rollout
-        self.look()
+        self.reconcile()
         self.world.abort = None
 
-    def look(self) -> None:
+    def reconcile(self) -> None:
         world, before, written = self.world, self.world.state, len(self.world.given)
         seen = world.seen()
         world.step()
         after = world.state
-        self.quality_was_passed |= world.quality is Outcome.PASSED and world.verdict is not None
-        if after.phase is Phase.PROMOTION and not before.promoted:
-            assert world.verdict is Verdict.PROMOTE and world.quality is Outcome.PASSED
-            assert after.evidence is not None and before.phase is Phase.STEPS
+        self.quality_was_passed |= (
+            world.quality is QualityOutcome.PASSED and world.verdict is not None
+        )
+        if after.phase is RolloutPhase.PROMOTION and not before.promoted:
+            assert world.verdict is Verdict.PROMOTE and world.quality is QualityOutcome.PASSED
+            assert after.evidence is not None and before.phase is RolloutPhase.STEPS
             self.promoted_by_judge = True
         self._never_backwards(before, after)
         for weights in world.given[written:]:
             self._carried(weights, seen, before)
 
-    def _never_backwards(self, before: State, after: State) -> None:
+    def _never_backwards(self, before: RolloutState, after: RolloutState) -> None:
         assert _rank(after) >= _rank(before)
         assert after.revision >= before.revision
         if before.phase.final:
             assert after == before
 
-    def _carried(self, weights: Weights, seen, before: State) -> None:
+    def _carried(self, weights: Weights, seen, before: RolloutState) -> None:
         """A weight that rises is one that the arm's ready pods carry."""
-        for arm in (Arm.BASELINE, Arm.CANARY):
+        for arm in (Track.BASELINE, Track.CANARY):
             shown = seen.route.weights.of(arm) if isinstance(seen.route, RouteSeen) else 100
             if weights.of(arm) > shown:
                 assert carries(
@@ -175,12 +188,12 @@ class Rollout(RuleBasedStateMachine):
 
     @invariant()
     def weights_are_only_ever_the_plans(self) -> None:
-        assert set(self.world.given) <= set(self.world.plan.rungs)
+        assert set(self.world.given) <= set(self.world.plan.weight_steps)
 
     @invariant()
     def no_traffic_before_the_answers_are_the_same(self) -> None:
         if not self.quality_was_passed:
-            assert all(weights == DARK for weights in self.world.given)
+            assert all(weights == NO_CANARY_TRAFFIC for weights in self.world.given)
 
     @invariant()
     def no_more_than_the_steps_before_the_judge_said_promote(self) -> None:
@@ -209,14 +222,14 @@ class Rollout(RuleBasedStateMachine):
             return
         world = replace(
             self.world, route_stuck=False, refused="", given=[], faults=(), jump=0.0,
-            ready={**self.world.ready, Arm.STABLE: 4}, abort=self.world.state.rollout,
+            ready={**self.world.ready, Track.STABLE: 4}, abort=self.world.state.rollout,
         )  # fmt: skip
         shown = world.weights
         world.settle()
-        assert world.state.phase is Phase.ROLLED_BACK
+        assert world.state.phase is RolloutPhase.ROLLED_BACK
         # What had not begun has nothing to take back, and leaves the route as somebody made it.
-        untouched = world.state.rolled_back_from is Phase.PENDING and shown is not None
-        assert world.weights == (shown if untouched else DARK)
+        untouched = world.state.rolled_back_from is RolloutPhase.PENDING and shown is not None
+        assert world.weights == (shown if untouched else NO_CANARY_TRAFFIC)
 
 
 Rollout.TestCase.settings = settings(

@@ -7,15 +7,15 @@ import pytest
 import yaml
 
 from moe_serve.analysis.verdict import Verdict
-from moe_serve.quality.result import Outcome
+from moe_serve.quality.result import QualityOutcome
 from moe_serve.rollout.observation import RouteAbsent, RouteForeign, RouteSeen
 from moe_serve.rollout.replicas import replica_diff
-from moe_serve.rollout.weights import Arm, Weights
+from moe_serve.rollout.weights import Track, Weights
 from tests.rollout.world import World, plan_of
 
 TRACES = sorted(Path(__file__).with_name("traces").glob("*.yaml"))
 _SEEN = {
-    "ready", "strangers", "full", "missing", "word", "quality", "since", "route", "route_stuck",
+    "ready", "unexpected_pods", "full", "missing", "word", "quality", "since", "route", "route_stuck",
     "approve", "abort", "load_pods", "faults", "refused", "jump_minutes",
 }  # fmt: skip
 _EXPECTED = {"phase", "weights", "waits", "last", "diff", "writes", "step"}
@@ -53,7 +53,7 @@ def _found(world: World, written: int) -> dict[str, Any]:
         "phase": str(state.phase),
         "step": state.step,
         "weights": str(world.weights),
-        "waits": state.waits_for,
+        "waits": state.waiting_for,
         "last": next(e.detail for e in reversed(state.history) if e.kind == "phase"),
         "diff": list(replica_diff(world.plan, state)),
         "writes": len(world.given) - written,
@@ -61,12 +61,12 @@ def _found(world: World, written: int) -> dict[str, Any]:
 
 
 def _change(world: World, row: dict[str, Any]) -> None:
-    for kind in ("ready", "strangers", "full"):
-        getattr(world, kind).update({Arm(arm): count for arm, count in row.get(kind, {}).items()})
+    for kind in ("ready", "unexpected_pods", "full"):
+        getattr(world, kind).update({Track(arm): count for arm, count in row.get(kind, {}).items()})
     read = {
-        "missing": lambda arms: {Arm(arm) for arm in arms},
+        "missing": lambda arms: {Track(arm) for arm in arms},
         "word": lambda name: Verdict[name] if name else None,
-        "quality": lambda name: Outcome(name) if name else None,
+        "quality": lambda name: QualityOutcome(name) if name else None,
         "route": lambda change: _route(world, change),
     }
     plain = ("since", "route_stuck", "load_pods")

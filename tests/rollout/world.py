@@ -5,24 +5,24 @@ from typing import Any
 
 from moe_serve.analysis.verdict import Verdict
 from moe_serve.config import rollout_file as plan_file
-from moe_serve.quality.result import Outcome
+from moe_serve.quality.result import QualityOutcome
 from moe_serve.rollout.actions import CreateRoute, SetWeights
 from moe_serve.rollout.decide import decide
 from moe_serve.rollout.observation import (
-    ArmSeen,
+    HumanRequest,
     Identity,
-    NoWord,
+    JudgeResult,
+    JudgeUnavailable,
     Observation,
-    Person,
-    PodSeen,
+    PodStatus,
     RouteAbsent,
     RouteForeign,
     RouteSeen,
-    Word,
+    TrackStatus,
 )
-from moe_serve.rollout.plan import Plan
-from moe_serve.rollout.state import State, initial
-from moe_serve.rollout.weights import Arm, Weights
+from moe_serve.rollout.plan import RolloutPlan
+from moe_serve.rollout.state import RolloutState, initial
+from moe_serve.rollout.weights import Track, Weights
 
 DOCUMENT: dict[str, Any] = {
     "name": "gptoss",
@@ -44,10 +44,10 @@ DOCUMENT: dict[str, Any] = {
 OLD = Identity(config_digest="sha256:old", image_id="img@sha256:1")
 NEW = Identity(config_digest="sha256:new", image_id="img@sha256:1")
 OTHER = Identity(config_digest="sha256:other", image_id="img@sha256:1")
-RUNS = {Arm.STABLE: OLD, Arm.BASELINE: OLD, Arm.CANARY: NEW}
+RUNS = {Track.STABLE: OLD, Track.BASELINE: OLD, Track.CANARY: NEW}
 
 
-def plan_of(**parts: Any) -> Plan:
+def plan_of(**parts: Any) -> RolloutPlan:
     """The plan of the tests, some parts replaced."""
     return plan_file.parse({**DOCUMENT, **parts}, "plan")
 
@@ -56,14 +56,14 @@ def plan_of(**parts: Any) -> Plan:
 class World:
     """What an observation is made of, and the state as it was stored last."""
 
-    plan: Plan = field(default_factory=plan_of)
+    plan: RolloutPlan = field(default_factory=plan_of)
     now: float = 0.0
-    ready: dict[Arm, int] = field(default_factory=dict)
-    strangers: dict[Arm, int] = field(default_factory=dict)
-    full: dict[Arm, int] = field(default_factory=dict)
-    missing: set[Arm] = field(default_factory=set)
+    ready: dict[Track, int] = field(default_factory=dict)
+    unexpected_pods: dict[Track, int] = field(default_factory=dict)
+    full: dict[Track, int] = field(default_factory=dict)
+    missing: set[Track] = field(default_factory=set)
     verdict: Verdict | None = Verdict.KEEP_GOING
-    quality: Outcome | None = None
+    quality: QualityOutcome | None = None
     since: float = 0.0
     judge_fault: str = "not asked"
     route: RouteSeen | RouteAbsent | RouteForeign = field(default_factory=RouteAbsent)
@@ -74,11 +74,11 @@ class World:
     faults: tuple[str, ...] = ()
     refused: str = ""
     jump: float = 0.0
-    stored: State | None = None
+    stored: RolloutState | None = None
     given: list[Weights] = field(default_factory=list)
 
     @property
-    def state(self) -> State:
+    def state(self) -> RolloutState:
         """The state as it is stored."""
         if self.stored is None:
             self.stored = initial(self.plan, self.now)
@@ -86,9 +86,9 @@ class World:
 
     def seen(self) -> Observation:
         """What a controller would see now."""
-        word: Word | NoWord = NoWord(reason=self.judge_fault)
+        judge_result: JudgeResult | JudgeUnavailable = JudgeUnavailable(reason=self.judge_fault)
         if self.verdict is not None:
-            word = Word(
+            judge_result = JudgeResult(
                 verdict=self.verdict,
                 reason=f"because {self.verdict.value}",
                 quality=self.quality,
@@ -100,24 +100,26 @@ class World:
         return Observation(
             route=self.route,
             arms={arm: self._arm(arm) for arm in self.plan.arms},
-            word=word,
-            person=Person(approve=self.approve, abort=self.abort),
+            judge_result=judge_result,
+            human_request=HumanRequest(approve=self.approve, abort=self.abort),
             load_pods=self.load_pods,
             clock_jump_seconds=self.jump,
             faults=self.faults,
             refused=self.refused,
         )
 
-    def _arm(self, arm: Arm) -> ArmSeen:
-        def pods(kind: str, count: int, who: Identity, **flags: bool) -> list[PodSeen]:
-            return [PodSeen(name=f"{arm}-{kind}-{i}", identity=who, **flags) for i in range(count)]
+    def _arm(self, arm: Track) -> TrackStatus:
+        def pods(kind: str, count: int, who: Identity, **flags: bool) -> list[PodStatus]:
+            return [
+                PodStatus(name=f"{arm}-{kind}-{i}", identity=who, **flags) for i in range(count)
+            ]
 
         waiting = replace(RUNS[arm], image_id=None)
-        return ArmSeen(
+        return TrackStatus(
             found=arm not in self.missing,
             pods=(
                 *pods("good", self.ready.get(arm, 0), RUNS[arm], ready=True),
-                *pods("odd", self.strangers.get(arm, 0), OTHER, ready=True),
+                *pods("odd", self.unexpected_pods.get(arm, 0), OTHER, ready=True),
                 *pods("waiting", self.full.get(arm, 0), waiting, ready=False, unschedulable=True),
             ),
         )

@@ -16,14 +16,14 @@ import httpx
 import numpy as np
 import pytest
 
-from moe_serve.analysis.comparison import Registration, examine
+from moe_serve.analysis.comparison import AnalysisPlan, examine
 from moe_serve.analysis.estimate import Estimate
 from moe_serve.analysis.history import History
-from moe_serve.analysis.noise import Spread
+from moe_serve.analysis.noise import PodVariation
 from moe_serve.analysis.series import CellKind
 from moe_serve.errors import SourceError
 from moe_serve.quality.result import NoQuality
-from moe_serve.sources.assemble import Arms, assemble
+from moe_serve.sources.assemble import ArmSelector, assemble
 from moe_serve.sources.prometheus import Prometheus
 from moe_serve.sources.recorded import RecordedFile, read, write
 from moe_serve.sources.scraped import Scraper, Target
@@ -49,7 +49,7 @@ def same(one: History, other: History) -> None:
         assert [pod.pod for pod in left.pods] == [pod.pod for pod in right.pods]
         for a, b in zip(left.pods, right.pods, strict=True):
             np.testing.assert_array_equal(a.times, b.times)
-            np.testing.assert_array_equal(a.lives, b.lives)
+            np.testing.assert_array_equal(a.counter_generation, b.counter_generation)
             np.testing.assert_array_equal(a.counts, b.counts)
             np.testing.assert_array_equal(a.busy, b.busy)
 
@@ -64,7 +64,7 @@ def test_a_recorded_fleet_gives_its_true_gain(recorded: Path) -> None:
         "vllm": "0.32.0",
         "config_digest": "0123456789abcdef",
     }
-    found = examine(history, Registration(spread=Spread()), NoQuality(reason="none"))
+    found = examine(history, AnalysisPlan(pod_variation=PodVariation()), NoQuality(reason="none"))
     assert isinstance(found.step, Estimate)
     assert found.step.lo < np.log(1.08) < found.step.hi
     assert found.observed.canary.void == {"process restarted": 1}
@@ -134,8 +134,8 @@ def test_prometheus_gives_the_same_history(api: tuple[str, type[Api]], recorded:
 
 
 def told(history: History) -> dict[str, tuple[int, int]]:
-    assert history.asked is not None
-    queries = history.asked.queries(history.start, history.end)
+    assert history.provenance is not None
+    queries = history.provenance.queries(history.start, history.end)
     return {query.subject: (query.series, query.samples) for query in queries}
 
 
@@ -143,9 +143,9 @@ def test_what_prometheus_was_asked_gives_the_same_samples_when_it_is_pasted(
     api: tuple[str, type[Api]], recorded: Path
 ) -> None:
     history = Prometheus(url=api[0]).history(START, END).until(START + 3600)
-    assert history.asked is not None
-    assert history.asked.source == f"Prometheus {api[0]}/"
-    for query in history.asked.queries(history.start, history.end):
+    assert history.provenance is not None
+    assert history.provenance.source == f"Prometheus {api[0]}/"
+    for query in history.provenance.queries(history.start, history.end):
         # Its query page sends no time but now.
         body = {"query": query.expression, "time": "1999999999"}
         answer = httpx.post(f"{api[0]}/api/v1/query", data=body).json()["data"]["result"]
@@ -165,10 +165,10 @@ def test_what_a_recorded_file_was_asked_gives_the_same_lines_in_a_shell(
     other = 'moe_serve_steps_timed_total{backtrack="stable",track="old"} 1 1780000100.0\n'
     path.write_text(other + recorded.read_text("utf-8"), "utf-8")
     history = RecordedFile(path=path).history(START + 600, START + 1200)
-    assert history.asked is not None
+    assert history.provenance is not None
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    assert history.asked.source == f"recorded file {path} (sha256 {digest})"
-    for query in history.asked.queries(history.start, history.end):
+    assert history.provenance.source == f"recorded file {path} (sha256 {digest})"
+    for query in history.provenance.queries(history.start, history.end):
         shell = subprocess.run(
             ["bash", "-c", query.expression], capture_output=True, text=True, check=True
         )
@@ -181,11 +181,11 @@ def test_what_a_recorded_file_was_asked_gives_the_same_lines_in_a_shell(
     ("value", "another"), [("gpt.oss", "gpt-oss"), ('a"b', "a"), ("a\\d", "a1"), ("(x|y)", "x")]
 )
 def test_an_arm_is_asked_for_by_its_very_name(value: str, another: str) -> None:
-    pattern = Arms(stable=value, canary="canary").pattern
+    pattern = ArmSelector(stable=value, canary="canary").pattern
     assert re.fullmatch(pattern, value)
     assert re.fullmatch(pattern, "canary")
     assert not re.fullmatch(pattern, another)
-    source = Prometheus(url="http://p", arms=Arms(stable=value, canary="canary"))
+    source = Prometheus(url="http://p", arms=ArmSelector(stable=value, canary="canary"))
     literal = source._range(["up"], 0, 1).partition("track=~")[2].rpartition("[")[0][:-1]
     assert json.loads(literal) == pattern  # PromQL's escapes are those of JSON here
 
@@ -248,7 +248,7 @@ def test_one_arm_alone_is_no_comparison(tmp_path: Path) -> None:
     with path.open("w", encoding="utf-8") as out:
         write(streams(Fleet(silent="canary")), out)
     history = RecordedFile(path=path).history(START, END)
-    found = examine(history, Registration(), NoQuality(reason="none"))
+    found = examine(history, AnalysisPlan(), NoQuality(reason="none"))
     assert found.judgement.verdict.value == "INVALID"
     assert "canary has no pod with data" in found.judgement.reason
 
@@ -292,9 +292,9 @@ def test_exporters_are_asked_directly_and_a_dead_one_is_a_gap() -> None:
     scraper = Scraper(targets=targets, clock=lambda: float(next(now)))
     for _ in range(3):
         scraper.poll()
-    asked = scraper.history(1000, 1100).asked
-    assert asked is not None
-    step = asked.queries(1000, 1100)[0]
+    provenance = scraper.history(1000, 1100).provenance
+    assert provenance is not None
+    step = provenance.queries(1000, 1100)[0]
     assert (step.subject.value, step.series, step.samples) == ("step", 2, 6)
     assert f"stable={url}, canary=http://127.0.0.1:1/metrics " in step.source
     shell = subprocess.run(
@@ -314,9 +314,9 @@ def test_what_exporters_were_asked_shows_no_secret() -> None:
     url = "http://me:s3cret@h:9400/metrics?token=s3cret"
     scraper = Scraper(targets=[Target(arm="stable", pod="a", url=url)], keep_seconds=1e12)
     scraper._keep(scraper.targets[0], 1.0, f'{NAMES[0]}{{rank="0"}} 1\n')
-    asked = scraper.history(0, 2).asked
-    assert asked is not None
-    told = [(query.source, query.expression) for query in asked.queries(0, 2)]
+    provenance = scraper.history(0, 2).provenance
+    assert provenance is not None
+    told = [(query.source, query.expression) for query in provenance.queries(0, 2)]
     assert "stable=http://h:9400/metrics " in told[0][0]
     assert "s3cret" not in str(told)
 
@@ -399,7 +399,7 @@ def test_samples_that_are_no_numbers_are_void_and_named() -> None:
         f"moe_serve_padding_live_neurons{{{LABELS}}} 2880 1.0\n",
         f"moe_serve_moe_layers{{{LABELS}}} +Inf 1.0\n",
     ]  # fmt: skip
-    history = assemble(read(lines, "x", 0, 9), Arms(), 0, 9, "x")
+    history = assemble(read(lines, "x", 0, 9), ArmSelector(), 0, 9, "x")
     stable = history.stable
     assert (stable.requests, stable.neurons, stable.moe_layers) == (4, None, None)
     assert "void, as they are no finite numbers: 1 of moe_serve_moe_layers" in history.origin
@@ -410,4 +410,4 @@ def test_a_bucket_without_an_edge_is_one_line() -> None:
     name = "vllm:time_to_first_token_seconds_bucket"
     lines = [f'{name}{{track="stable",le="abc"}} 1 1.0\n']
     with pytest.raises(SourceError, match="le='abc' is no bucket's edge"):
-        assemble(read(lines, "x", 0, 9), Arms(), 0, 9, "x")
+        assemble(read(lines, "x", 0, 9), ArmSelector(), 0, 9, "x")

@@ -16,22 +16,24 @@ from hypothesis import strategies as st
 from moe_serve.errors import RecordError
 from moe_serve.telemetry import layout
 from moe_serve.telemetry.record import (
-    Kind,
-    Mode,
-    Model,
-    Phase,
+    BatchPhase,
+    GraphMode,
+    ModelRole,
     Rank,
     RecordReader,
     RecordWriter,
     SlotKey,
+    SlotKind,
     Totals,
     read_record,
     read_records,
 )
 from moe_serve.telemetry.slots import HISTOGRAM_SECONDS, OVERFLOW, eager_bucket
 
-STEP = SlotKey(kind=Kind.STEP, mode=Mode.EAGER, phase=Phase.DECODE, bucket=8)
-KERNEL = SlotKey(kind=Kind.KERNEL, mode=Mode.FULL, phase=Phase.ANY, bucket=1024, layer=35, ubatch=1)
+STEP = SlotKey(kind=SlotKind.STEP, mode=GraphMode.EAGER, phase=BatchPhase.DECODE, bucket=8)
+KERNEL = SlotKey(
+    kind=SlotKind.KERNEL, mode=GraphMode.FULL, phase=BatchPhase.ANY, bucket=1024, layer=35, ubatch=1
+)
 
 
 def bins(**counts: int) -> tuple[int, ...]:
@@ -52,7 +54,7 @@ def test_a_reader_sees_totals_and_proof(tmp_path: Path) -> None:
     writer.add(STEP, 3_000_000, tokens=8)
     writer.add(KERNEL, 1_000, tokens=1024)
     writer.add(KERNEL, -5, tokens=1024)
-    writer.stepped(Phase.DECODE, 7)
+    writer.stepped(BatchPhase.DECODE, 7)
 
     (record,) = read_records(tmp_path)
 
@@ -62,7 +64,9 @@ def test_a_reader_sees_totals_and_proof(tmp_path: Path) -> None:
     assert (record.alive, record.telemetry_failed) == (True, False)
     assert (record.slots_dropped, record.slots_torn, record.recaptures) == (0, 0, 0)
     assert record.proof == {"policy": "aligned"}
-    schedule = SlotKey(kind=Kind.SCHEDULE, mode=Mode.EAGER, phase=Phase.DECODE, bucket=0)
+    schedule = SlotKey(
+        kind=SlotKind.SCHEDULE, mode=GraphMode.EAGER, phase=BatchPhase.DECODE, bucket=0
+    )
     assert record.totals == {
         STEP: Totals(
             count=2, seconds=0.005, max_seconds=0.003, tokens=16, invalid=0,
@@ -89,8 +93,9 @@ def test_times_are_in_the_clocks_own_ticks(tmp_path: Path) -> None:
 
 
 @given(
-    kind=st.sampled_from(Kind), mode=st.sampled_from(Mode), phase=st.sampled_from(Phase),
-    model=st.sampled_from(Model), bucket=st.integers(0, 2**24 - 1), ubatch=st.integers(0, 255),
+    kind=st.sampled_from(SlotKind), mode=st.sampled_from(GraphMode),
+    phase=st.sampled_from(BatchPhase),
+    model=st.sampled_from(ModelRole), bucket=st.integers(0, 2**24 - 1), ubatch=st.integers(0, 255),
     layer=st.none() | st.integers(0, 2**16 - 2),
 )  # fmt: skip
 def test_a_key_is_one_positive_word(**fields: Any) -> None:
@@ -149,7 +154,7 @@ def test_a_reader_that_comes_again_sees_what_changed(tmp_path: Path) -> None:
     writer = RecordWriter(tmp_path, Rank())
     reader = RecordReader(tmp_path / Rank().file_name)
     writer.add(STEP, 5)
-    writer.stepped(Phase.DECODE, 1)
+    writer.stepped(BatchPhase.DECODE, 1)
     before = reader.read()
     writer.add(STEP, 7)
     after = reader.read()
@@ -357,7 +362,7 @@ def _history(count: int) -> list[bytes]:
     return states
 
 
-def _read(pair: bytes) -> layout.Slot | None:
+def _read(pair: bytes) -> layout.SlotLayout | None:
     return layout.unpack_slot(pair, 0, 10**9)
 
 
@@ -388,7 +393,7 @@ def test_whatever_order_stores_become_visible_in_a_reader_sees_the_state_before_
 
 
 def test_a_reader_that_is_lapped_sees_a_state_that_was_or_none() -> None:
-    """Words of one cell out of three generations of it, the other cell torn as well."""
+    """QueryBuilder of one cell out of three generations of it, the other cell torn as well."""
     states = _history(9)
     truth = [_read(state) for state in states]
     choices = range(3)
@@ -459,13 +464,13 @@ def test_a_key_that_finds_no_slot_counts_once_and_steps_are_still_counted(
     writer = RecordWriter(tmp_path, Rank())
     for _ in range(50):
         writer.add(STEP, 1000)
-    writer.stepped(Phase.MIXED, 7)
-    writer.stepped(Phase.DECODE, 5)
+    writer.stepped(BatchPhase.MIXED, 7)
+    writer.stepped(BatchPhase.DECODE, 5)
     record = read_record(tmp_path / "dp0-pp0-tp0.record")
     assert record.slots_dropped == 1
     assert {(key.kind, key.phase): totals.tokens for key, totals in record.totals.items()} == {
-        (Kind.SCHEDULE, Phase.MIXED): 7,
-        (Kind.SCHEDULE, Phase.DECODE): 5,
+        (SlotKind.SCHEDULE, BatchPhase.MIXED): 7,
+        (SlotKind.SCHEDULE, BatchPhase.DECODE): 5,
     }
     writer.close()
 

@@ -33,7 +33,7 @@ class Behaviour:
     corrupts: bool | None = None
     on_first: Callable[[], None] | None = None
     salts: list[str] = field(default_factory=list)
-    asked: int = 0
+    provenance: int = 0
 
     def logprobs(self, context: Sequence[int]) -> list[float]:
         text = ",".join(map(str, context[-3:]))
@@ -81,8 +81,8 @@ class Behaviour:
 
     def metrics(self) -> str:
         return (
-            f"{CORRUPTED} {self.asked if self.corrupts else 0}\n"
-            f'{FINISHED}{{finished_reason="stop"}} {self.asked}\n'
+            f"{CORRUPTED} {self.provenance if self.corrupts else 0}\n"
+            f'{FINISHED}{{finished_reason="stop"}} {self.provenance}\n'
         )
 
     def _said(self, prompt: str) -> str:
@@ -117,7 +117,7 @@ class Handler(BaseHTTPRequestHandler):
             return
         body = json.loads(text)
         behaviour = self.server.behaviour
-        behaviour.asked += 1
+        behaviour.provenance += 1
         if self.path == "/tokenize":
             digits = [
                 part for at in body["prompt"].encode("ascii", "replace") for part in divmod(at, 12)
@@ -129,7 +129,7 @@ class Handler(BaseHTTPRequestHandler):
         behaviour.salts.append(body["cache_salt"])
         if body.get("logprobs", body.get("prompt_logprobs", 0)) > VOCABULARY:
             self._say(400, {"error": {"message": f"at most {VOCABULARY} logprobs"}})
-        elif behaviour.fail and behaviour.asked % behaviour.fail == 0:
+        elif behaviour.fail and behaviour.provenance % behaviour.fail == 0:
             self._say(500, {})
         else:
             self._say(200, {"choices": [behaviour.complete(body)]})

@@ -11,7 +11,7 @@ from typing import Any
 from moe_serve.exporter.collector import Collector, Readiness
 from moe_serve.exporter.sources import Sources
 from moe_serve.exporter.web import Application, WebConfig, make_listener
-from moe_serve.telemetry.record import Kind, Mode, Phase, Rank, RecordWriter, SlotKey
+from moe_serve.telemetry.record import BatchPhase, GraphMode, Rank, RecordWriter, SlotKey, SlotKind
 from tests.exporter import workers
 
 SECOND = 1_000_000_000
@@ -25,9 +25,9 @@ def worker(folder: Path, *, tp: int = 0, **proof: Any) -> RecordWriter:
     return writer
 
 
-def stepped(writer: RecordWriter, phase: Phase, bucket: int, seconds: float) -> None:
+def stepped(writer: RecordWriter, phase: BatchPhase, bucket: int, seconds: float) -> None:
     """One step of so many rows."""
-    key = SlotKey(kind=Kind.STEP, mode=Mode.EAGER, phase=phase, bucket=bucket)
+    key = SlotKey(kind=SlotKind.STEP, mode=GraphMode.EAGER, phase=phase, bucket=bucket)
     writer.add(key, int(seconds * SECOND), tokens=bucket)
 
 

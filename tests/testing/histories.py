@@ -71,11 +71,11 @@ def _pod(
         "track": arm, "arm": f"gptoss-{arm}", "pod": pod, "instance": f"{pod}:9400", "rank": "0",
     }  # fmt: skip
     half = scrapes // 2 if pod == fleet.restart else scrapes
-    lives = np.where(np.arange(scrapes) < half, 1000.0, 2000.0)
+    counter_generation = np.where(np.arange(scrapes) < half, 1000.0, 2000.0)
     index = 0 if arm == "stable" else 1
     if fleet.users:
         _users(made, fleet.users, source, labels, times, index)
-    _series(made, "moe_serve_source_start_timestamp_seconds", labels, times, lives)
+    _series(made, "moe_serve_source_start_timestamp_seconds", labels, times, counter_generation)
     facts = {"policy": fleet.policies[index], "config_digest": fleet.digests[index]}
     _series(made, "moe_serve_config_info", {**labels, **facts}, times, np.ones(scrapes))
     facts = {"vllm": fleet.versions[index]}

@@ -3,16 +3,16 @@
 import math
 from typing import Any
 
-from moe_serve.probe.run import Gate
-from moe_serve.quality.cells import Cell, Path
-from moe_serve.quality.identical import CellResult, IdenticalResult, Plan
+from moe_serve.probe.run import GateResult
+from moe_serve.quality.cells import ProbeCell, ProbePath
+from moe_serve.quality.identical import IdenticalResult, ProbeCellResult, ProbePlan
 from moe_serve.quality.noninferior import TaskPlan, TaskResult, decide
-from moe_serve.quality.result import NoQuality, Outcome
+from moe_serve.quality.result import NoQuality, QualityOutcome
 from tests.testing.histories import Fleet
 
 Told = dict[str, str]
 Facts = tuple[Told | None, Told | None]
-_CELLS = tuple(Cell(path, 4) for path in Path)
+_CELLS = tuple(ProbeCell(path, 4) for path in ProbePath)
 
 
 def facts() -> tuple[Told, Told]:
@@ -25,22 +25,22 @@ def facts() -> tuple[Told, Told]:
     return stable, canary
 
 
-def probed(outcome: Outcome, *, known: Facts | None = None) -> Any:
+def probed(outcome: QualityOutcome, *, known: Facts | None = None) -> Any:
     """The document; `known` is what both arms' exporters told, of the usual fleet by default."""
-    apart = 0.001 if outcome is Outcome.PASSED else 0.02
+    apart = 0.001 if outcome is QualityOutcome.PASSED else 0.02
     cells = tuple(
-        CellResult(
+        ProbeCellResult(
             cell=cell, prompts=64, tokens=2048, asked=64, answered=64, excess=apart,
             lower=apart / 2, upper=apart * 1.5, floor=0.0, top1_drop=0.0, top1_lower=-math.inf,
             broken=(), stable_broken=(), missing=(),
         )
         for cell in _CELLS
     )  # fmt: skip
-    gate = Gate(
+    gate = GateResult(
         result=IdenticalResult(
             outcome=outcome,
             reason=f"answers {outcome.value}",
-            plan=Plan(cells=_CELLS, rounds=8),
+            plan=ProbePlan(cells=_CELLS, rounds=8),
             rounds=1,
             cells=cells,
         ),
@@ -58,7 +58,7 @@ def examined(*, items: int, margin: float) -> Any:
     assert isinstance(result, TaskResult)
     drift = NoQuality(reason="no counters")
     details = _details("non-inferior", margin, None)
-    return Gate(result=result, drift=drift, details=details).to_json()
+    return GateResult(result=result, drift=drift, details=details).to_json()
 
 
 def _details(mode: str, allowed: float, known: Facts | None) -> dict[str, Any]:

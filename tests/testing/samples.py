@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from moe_serve.analysis.boundary import Looks
+from moe_serve.analysis.boundary import InterimAnalyses
 from moe_serve.analysis.estimate import Estimate, NoEstimate
-from moe_serve.analysis.estimator import Terms, estimate
+from moe_serve.analysis.estimator import EstimatorSettings, estimate
 from moe_serve.analysis.judge import judge
-from moe_serve.analysis.noise import Design, Spread
+from moe_serve.analysis.noise import Design, PodVariation
 from moe_serve.analysis.observations import crossover_table
 from moe_serve.analysis.policy import Policy, config_digest
 from moe_serve.analysis.series import (
@@ -29,9 +29,13 @@ from moe_serve.quality.answers import Answer, AnswerKind
 from moe_serve.quality.comparison import compare
 from moe_serve.quality.finding import finding
 from moe_serve.quality.result import NoQuality, QualityResult
-from moe_serve.report.data import ArmSheet, Calibration, Chapter, Event, ReportData
+from moe_serve.report.data import ArmSheet, CalibrationSummary, Chapter, Event, ReportData
 
-TERMS = Terms(looks=Looks(first=6, last=24), spread=Spread(), design=Design.CROSSOVER)
+TERMS = EstimatorSettings(
+    interim_analyses=InterimAnalyses(first=6, last=24),
+    pod_variation=PodVariation(),
+    design=Design.CROSSOVER,
+)
 BUCKETS = (2, 4, 8)
 SECONDS = {CellKind.KERNEL: 0.004, CellKind.STEP: 0.03}
 
@@ -179,7 +183,7 @@ def chapter(
             kernel,
             finding(quality.to_json()),
             validity,
-            terms=TERMS,
+            settings=TERMS,
             byte_bound=byte_bound,
         ),
         step=step,
@@ -226,8 +230,12 @@ def report() -> ReportData:
         ),
         machine=(("processor", "2 cores"), ("memory", "24 GiB"), ("Python", "3.11.7")),
         calibration=(
-            Calibration(label="aligned against zero", bytes_ratio=1.123, seconds_ratio=1.131),
-            Calibration(label="upstream against zero", bytes_ratio=1.198, seconds_ratio=1.21),
+            CalibrationSummary(
+                label="aligned against zero", bytes_ratio=1.123, seconds_ratio=1.131
+            ),
+            CalibrationSummary(
+                label="upstream against zero", bytes_ratio=1.198, seconds_ratio=1.21
+            ),
         ),
         not_proven=(
             "AMD hardware: the kernel is emulated on a CPU; its time follows its bytes by design.",

@@ -12,12 +12,12 @@ import pytest
 import moe_serve.vllm_plugin as plugin
 from moe_serve.errors import MoeServeError, PaddingUnsafe, RecordError, UnknownVllm, UsageError
 from moe_serve.telemetry.record import (
-    Kind,
-    Model,
-    Phase,
+    BatchPhase,
+    ModelRole,
     Rank,
     RecordWriter,
     SlotKey,
+    SlotKind,
     Totals,
     read_records,
 )  # fmt: skip
@@ -314,21 +314,21 @@ def test_only_calls_of_sampled_layers_within_real_steps_are_counted(
     call(experts)  # of no layer
 
     assert counts(tmp_path) == {
-        (Kind.KERNEL, Model.TARGET, 4, Phase.DECODE, 4): 2,
-        (Kind.KERNEL, Model.TARGET, 6, Phase.DECODE, 4): 2,
-        (Kind.KERNEL, Model.DRAFT, 3, Phase.DECODE, 4): 2,
-        (Kind.WINDOW, Model.TARGET, None, Phase.DECODE, 4): 2,
-        (Kind.STEP, Model.TARGET, None, Phase.DECODE, 4): 2,
-        (Kind.KERNEL, Model.TARGET, 4, Phase.MIXED, 4): 1,
-        (Kind.KERNEL, Model.TARGET, 6, Phase.MIXED, 4): 1,
-        (Kind.KERNEL, Model.DRAFT, 3, Phase.MIXED, 4): 1,
-        (Kind.WINDOW, Model.TARGET, None, Phase.MIXED, 4): 1,
-        (Kind.STEP, Model.TARGET, None, Phase.MIXED, 4): 1,
-        (Kind.SCHEDULE, Model.TARGET, None, Phase.DECODE, 0): 2,
-        (Kind.SCHEDULE, Model.TARGET, None, Phase.MIXED, 0): 1,
+        (SlotKind.KERNEL, ModelRole.TARGET, 4, BatchPhase.DECODE, 4): 2,
+        (SlotKind.KERNEL, ModelRole.TARGET, 6, BatchPhase.DECODE, 4): 2,
+        (SlotKind.KERNEL, ModelRole.DRAFT, 3, BatchPhase.DECODE, 4): 2,
+        (SlotKind.WINDOW, ModelRole.TARGET, None, BatchPhase.DECODE, 4): 2,
+        (SlotKind.STEP, ModelRole.TARGET, None, BatchPhase.DECODE, 4): 2,
+        (SlotKind.KERNEL, ModelRole.TARGET, 4, BatchPhase.MIXED, 4): 1,
+        (SlotKind.KERNEL, ModelRole.TARGET, 6, BatchPhase.MIXED, 4): 1,
+        (SlotKind.KERNEL, ModelRole.DRAFT, 3, BatchPhase.MIXED, 4): 1,
+        (SlotKind.WINDOW, ModelRole.TARGET, None, BatchPhase.MIXED, 4): 1,
+        (SlotKind.STEP, ModelRole.TARGET, None, BatchPhase.MIXED, 4): 1,
+        (SlotKind.SCHEDULE, ModelRole.TARGET, None, BatchPhase.DECODE, 0): 2,
+        (SlotKind.SCHEDULE, ModelRole.TARGET, None, BatchPhase.MIXED, 0): 1,
     }
     found = totals(tmp_path)
-    real = [total.tokens for key, total in found.items() if key.kind is Kind.SCHEDULE]
+    real = [total.tokens for key, total in found.items() if key.kind is SlotKind.SCHEDULE]
     assert sorted(real) == [4, 8]
 
 
@@ -366,10 +366,10 @@ def test_the_operator_says_which_layers_are_timed(
     step(served(), 1)
     (record,) = read_records(tmp_path / "records")
 
-    assert {key.layer for key in record.totals if key.kind is Kind.KERNEL} == timed
+    assert {key.layer for key in record.totals if key.kind is SlotKind.KERNEL} == timed
     assert record.proof["markers"]["state"] == state
     assert bool(record.proof["markers"]["reason"]) is (state != "on")
-    assert {key.kind for key in record.totals} >= {Kind.STEP, Kind.SCHEDULE}
+    assert {key.kind for key in record.totals} >= {SlotKind.STEP, SlotKind.SCHEDULE}
 
 
 def test_a_version_that_says_nothing_lacks_in_the_proof_and_does_not_stop_a_start(
@@ -452,7 +452,7 @@ def test_markers_that_fail_are_off_and_serving_goes_on(
     assert record.proof["markers"]["state"] == "failed"
     assert record.proof["markers"]["reason"] == "RuntimeError: the device is gone"
     assert caplog.text.count("the device is gone") == 1
-    assert {key.kind for key in record.totals} == {Kind.STEP, Kind.SCHEDULE}
+    assert {key.kind for key in record.totals} == {SlotKind.STEP, SlotKind.SCHEDULE}
 
 
 def test_markers_over_their_budget_count_no_more(
@@ -468,7 +468,7 @@ def test_markers_over_their_budget_count_no_more(
     assert record.proof["markers"]["state"] == "over_budget"
     assert record.proof["markers"]["overhead_ratio"] > 0
     assert "the budget is 0.00%" in record.proof["markers"]["reason"]
-    kernels = [t.count for k, t in record.totals.items() if k.kind is Kind.KERNEL]
+    kernels = [t.count for k, t in record.totals.items() if k.kind is SlotKind.KERNEL]
     assert kernels == [5, 5, 5]
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from moe_serve.cli.main import build_parser
 from moe_serve.controller.catalogue import METRICS as ROLLOUT
 from moe_serve.controller.catalogue import PREFIX
-from moe_serve.exporter.proof import Facts
+from moe_serve.exporter.proof import ProofFacts
 from moe_serve.exporter.samples import series_bound
 from moe_serve.metrics.catalogue import LABELS, METRICS
 from moe_serve.padding.aiter_eras import aiter_era
@@ -199,7 +199,7 @@ def _bound() -> list[str]:
 def _series(ranks: int, layers: int, sizes: int) -> int:
     sampled, captured = list(range(layers)), list(range(sizes))
     return ranks * series_bound(
-        Facts({"layers": {"sampled": sampled}, "graphs": {"sizes": captured}})
+        ProofFacts({"layers": {"sampled": sampled}, "graphs": {"sizes": captured}})
     )
 
 

@@ -4,12 +4,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from moe_serve.benchmark.load.client import Measured
+from moe_serve.benchmark.load.client import RequestTiming
 from moe_serve.benchmark.load.plan import Turn
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
+class RunFacts:
     """What a server is, as its owner says; `gpus` is the tensor parallel size."""
 
     model: str
@@ -20,7 +20,7 @@ class Facts:
 
 
 def aggregate(
-    measured: Measured, turn: Turn, facts: Facts, planned_pairs: int
+    measured: RequestTiming, turn: Turn, facts: RunFacts, planned_pairs: int
 ) -> dict[str, object]:
     """One JSON object; times in seconds, rates in tokens a second and GPU.
 
@@ -65,7 +65,7 @@ def aggregate(
     }
 
 
-def _latencies(measured: Measured) -> dict[str, float]:
+def _latencies(measured: RequestTiming) -> dict[str, float]:
     answered = measured.answered
     tpot = [
         (one.latency - one.first) / (one.output_tokens - 1)

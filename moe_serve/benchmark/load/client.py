@@ -37,7 +37,7 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Measured:
+class RequestTiming:
     """One turn: wall seconds, the client's own processor seconds, and every request."""
 
     started: float
@@ -83,7 +83,7 @@ class Endpoint:
         return found
 
 
-async def measure(endpoint: Endpoint, bodies: Sequence[bytes], concurrency: int) -> Measured:
+async def measure(endpoint: Endpoint, bodies: Sequence[bytes], concurrency: int) -> RequestTiming:
     """Ask everything, `concurrency` requests in flight until none is left to begin."""
     results: list[Answered | Refused] = []
     left = iter(bodies)
@@ -92,7 +92,7 @@ async def measure(endpoint: Endpoint, bodies: Sequence[bytes], concurrency: int)
         for _ in range(min(concurrency, len(bodies))):
             group.create_task(_slot(endpoint, left, results))
     seconds, spent = time.perf_counter() - started, time.process_time() - busy
-    return Measured(
+    return RequestTiming(
         started=wall,
         seconds=seconds,
         client_seconds=spent,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from moe_serve.benchmark.results import Arm, Cell
+from moe_serve.benchmark.results import BenchmarkArm, BenchmarkCell
 from moe_serve.errors import UsageError
 
 WARMUP_PAIR = 0
@@ -22,7 +22,7 @@ class Workload:
     Prompts are token ids below `vocabulary`: no tokenizer is needed, and lengths are exact.
     """
 
-    cells: tuple[Cell, ...]
+    cells: tuple[BenchmarkCell, ...]
     pairs: int
     first_pair: int = 1
     range_ratio: float = 0.8
@@ -68,18 +68,18 @@ class Turn:
     """One arm in one cell of one pair; pair 0 is the warm-up, whose numbers are dropped."""
 
     pair: int
-    arm: Arm
-    cell: Cell
+    arm: BenchmarkArm
+    cell: BenchmarkCell
 
 
 def turns(load: Workload, *, warmup_passes: int = 1) -> Iterator[Turn]:
     """The warm-up, then A B, B A, A B: a drift of the machine meets both arms alike."""
     for _ in range(warmup_passes):
-        for arm in Arm:
+        for arm in BenchmarkArm:
             for cell in load.cells:
                 yield Turn(pair=WARMUP_PAIR, arm=arm, cell=cell)
     for pair in range(load.first_pair, load.first_pair + load.pairs):
-        for arm in Arm if pair % 2 else reversed(Arm):
+        for arm in BenchmarkArm if pair % 2 else reversed(BenchmarkArm):
             for cell in load.cells:
                 yield Turn(pair=pair, arm=arm, cell=cell)
 

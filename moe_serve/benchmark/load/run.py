@@ -7,19 +7,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from moe_serve.benchmark.load.aggregate import Facts, aggregate
-from moe_serve.benchmark.load.client import Endpoint, Measured, measure
+from moe_serve.benchmark.load.aggregate import RunFacts, aggregate
+from moe_serve.benchmark.load.client import Endpoint, RequestTiming, measure
 from moe_serve.benchmark.load.plan import WARMUP_PAIR, Turn, Workload, requests, turns
-from moe_serve.benchmark.results import Arm
+from moe_serve.benchmark.results import BenchmarkArm
 from moe_serve.errors import BenchError, UsageError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Bench:
+class BenchmarkRunner:
     """Two servers, what each is, and where the runs go; `model` None: the only one served."""
 
-    endpoints: Mapping[Arm, Endpoint]
-    images: Mapping[Arm, str]
+    endpoints: Mapping[BenchmarkArm, Endpoint]
+    images: Mapping[BenchmarkArm, str]
     load: Workload
     folder: Path
     model: str | None
@@ -53,7 +53,7 @@ class Bench:
             if turn.pair == WARMUP_PAIR:
                 self.tell(f"{number:4}/{len(order)} warm-up  {turn.arm.value:6} {turn.cell}")
                 continue
-            facts = Facts(
+            facts = RunFacts(
                 model=model,
                 gpus=self.gpus,
                 hardware=self.hardware,
@@ -67,7 +67,7 @@ class Bench:
                 f"{found['tput_per_gpu']:.0f} tokens/s per GPU, {found['failed']} failed"
             )
 
-    async def _turn(self, turn: Turn, model: str, salt: str) -> Measured:
+    async def _turn(self, turn: Turn, model: str, salt: str) -> RequestTiming:
         endpoint, slots = self.endpoints[turn.arm], turn.cell.concurrency
         salt = f"{salt}-{turn.arm.value}"
         if first := requests(self.load, turn, warmup=True):
@@ -85,7 +85,7 @@ class Bench:
 
     async def _model(self) -> str:
         served = {arm: await endpoint.models() for arm, endpoint in self.endpoints.items()}
-        both = [name for name in served[Arm.STABLE] if name in served[Arm.CANARY]]
+        both = [name for name in served[BenchmarkArm.STABLE] if name in served[BenchmarkArm.CANARY]]
         if self.model is not None:
             both = [name for name in both if name == self.model]
         if len(both) != 1:

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from moe_serve.telemetry import layout
 from moe_serve.telemetry.record import (
-    Kind,
-    Mode,
-    Phase,
+    BatchPhase,
+    GraphMode,
     Rank,
     RecordWriter,
     SlotKey,
+    SlotKind,
     read_records,
 )
 from moe_serve.vllm_plugin.markers.slot import Cost, Slot
@@ -82,7 +82,9 @@ class HostMarkers:
 
 
 def _trial(writer: RecordWriter) -> Slot:
-    key = SlotKey(kind=Kind.KERNEL, mode=Mode.EAGER, phase=Phase.DECODE, bucket=1, layer=0)
+    key = SlotKey(
+        kind=SlotKind.KERNEL, mode=GraphMode.EAGER, phase=BatchPhase.DECODE, bucket=1, layer=0
+    )
     number = writer.slot(key)
     assert number is not None
     return Slot(number=number, word=layout.pack_key(key))

@@ -7,7 +7,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
-from moe_serve.telemetry.slots import Model
+from moe_serve.telemetry.slots import ModelRole
 
 ALL, FIRST, LAST = "all", "first", "last"
 WISH = re.compile(rf"({ALL}|{FIRST}|{LAST}|\d+)(,({ALL}|{FIRST}|{LAST}|\d+))*")
@@ -20,7 +20,7 @@ class MoeLayer:
     """One MoE layer: its number in its model, whose model that is, and what runs it."""
 
     number: int
-    model: Model
+    model: ModelRole
     runner: Any
 
 
@@ -29,7 +29,7 @@ class Sampled:
     """A timed layer; `first` and `last` bound the window of a forward pass of the served model."""
 
     number: int
-    model: Model
+    model: ModelRole
     first: bool = False
     last: bool = False
 
@@ -55,7 +55,7 @@ def moe_layers(names: Sequence[str], found: Mapping[str, Any], target: Any) -> l
         layers.append(
             MoeLayer(
                 number=int(number[1]) if number else position,
-                model=Model.TARGET if {id(layer), id(runner)} & own else Model.DRAFT,
+                model=ModelRole.TARGET if {id(layer), id(runner)} & own else ModelRole.DRAFT,
                 runner=runner,
             )
         )
@@ -66,12 +66,12 @@ def sampled(layers: Iterable[MoeLayer], wish: str) -> dict[Sampled, MoeLayer]:
     """The layers that `wish` names (`first`, `last`, `all`, numbers), for each model apart."""
     words = wish.split(",")
     chosen: dict[Sampled, MoeLayer] = {}
-    for model in Model:
+    for model in ModelRole:
         each = [layer for layer in layers if layer.model is model]
         timed = [layer for layer in each if _wished(layer, each, words)]
         for layer in timed:
             # With a single layer the window would be that layer once more.
-            bounds = model is Model.TARGET and len(timed) > 1
+            bounds = model is ModelRole.TARGET and len(timed) > 1
             key = Sampled(
                 number=layer.number,
                 model=model,

@@ -10,7 +10,7 @@ from typing import Any
 
 from moe_serve.telemetry.layout import pack_key
 from moe_serve.telemetry.record import RecordWriter
-from moe_serve.telemetry.slots import Kind, Mode, Phase, SlotKey, eager_bucket
+from moe_serve.telemetry.slots import BatchPhase, GraphMode, SlotKey, SlotKind, eager_bucket
 from moe_serve.vllm_plugin.markers.layers import Sampled, running
 from moe_serve.vllm_plugin.markers.slot import Backend, Cost, Slot
 
@@ -20,7 +20,7 @@ _IN_PLACE = 2
 _FORWARD_CONTEXT, _UBATCHING = "vllm.forward_context", "vllm.v1.worker.ubatching"
 
 
-class State(StrEnum):
+class InstrumentationState(StrEnum):
     """What has become of the markers."""
 
     ON = "on"
@@ -75,11 +75,11 @@ class Sampler:
         self._pairs, self._decode_graphs, self._budget = pairs, decode_graphs, budget
         self._on_change, self._capturing, self._clock = on_change, capturing, clock
         self._slots: dict[SlotKey, Slot | None] = {}
-        self._step: Phase | None = None
+        self._step: BatchPhase | None = None
         self._served = False
         self._last_step: float | None = None
         self._intervals: list[float] = []
-        self.state = State.ON
+        self.state = InstrumentationState.ON
         self.overhead: float | None = None
         self.cost: Cost = backend.calibrate()
 
@@ -96,7 +96,7 @@ class Sampler:
     def begin(self, rows: int) -> Marked | None:
         """Mark the start of a fused-MoE call; None: this call is not timed."""
         layer = running.get()
-        if layer is None or self.state is not State.ON:
+        if layer is None or self.state is not InstrumentationState.ON:
             return None
         try:
             return self._begin(layer, rows)
@@ -111,9 +111,9 @@ class Sampler:
         except Exception as error:  # noqa: BLE001
             self._fail(error)
 
-    def serving(self, phase: Phase | None) -> None:
+    def serving(self, phase: BatchPhase | None) -> None:
         """What is launched from here on serves a step of this phase; None: it serves nobody."""
-        if self.state is not State.ON:
+        if self.state is not InstrumentationState.ON:
             return
         self._step = phase
         try:
@@ -143,7 +143,7 @@ class Sampler:
         mode, phase, bucket = where
         slot = self._slot(
             SlotKey(
-                kind=Kind.KERNEL, mode=mode, phase=phase, bucket=bucket, layer=layer.number,
+                kind=SlotKind.KERNEL, mode=mode, phase=phase, bucket=bucket, layer=layer.number,
                 ubatch=0 if ubatch is None else ubatch + 1, model=layer.model,
             )
         )  # fmt: skip
@@ -152,22 +152,24 @@ class Sampler:
         window = None
         # The halves of an overlapped step interleave: no one window spans either.
         if (layer.first or layer.last) and ubatch is None:
-            window = self._slot(SlotKey(kind=Kind.WINDOW, mode=mode, phase=phase, bucket=bucket))
+            window = self._slot(
+                SlotKey(kind=SlotKind.WINDOW, mode=mode, phase=phase, bucket=bucket)
+            )
         self._backend.start(slot, window if layer.first else None)
         return Marked(slot=slot, rows=rows, ends=window if layer.last else None)
 
-    def _captured_as(self, rows: int) -> tuple[Mode, Phase, int]:
+    def _captured_as(self, rows: int) -> tuple[GraphMode, BatchPhase, int]:
         if self._served:
             self._served = False
             self._writer.recaptured()
         if _is_piecewise():
-            return Mode.PIECEWISE, Phase.ANY, rows
-        return Mode.FULL, Phase.DECODE if self._decode_graphs() else Phase.ANY, rows
+            return GraphMode.PIECEWISE, BatchPhase.ANY, rows
+        return GraphMode.FULL, BatchPhase.DECODE if self._decode_graphs() else BatchPhase.ANY, rows
 
-    def _eager_as(self, rows: int) -> tuple[Mode, Phase, int] | None:
+    def _eager_as(self, rows: int) -> tuple[GraphMode, BatchPhase, int] | None:
         if self._step is None:
             return None
-        return Mode.EAGER, self._step, eager_bucket(rows)
+        return GraphMode.EAGER, self._step, eager_bucket(rows)
 
     def _slot(self, key: SlotKey) -> Slot | None:
         if key not in self._slots:
@@ -182,11 +184,11 @@ class Sampler:
         step = statistics.median(self._intervals)
         self._intervals.clear()
         self.overhead = self._pairs * self.cost.pair_seconds * _IN_PLACE / step
-        if self.state is not State.ON or self.overhead <= self._budget:
+        if self.state is not InstrumentationState.ON or self.overhead <= self._budget:
             self._on_change(None)
         else:
             self._stop(
-                State.OVER_BUDGET,
+                InstrumentationState.OVER_BUDGET,
                 f"markers cost {self.overhead:.2%} of a median step of {step * 1e3:.2f} ms, the "
                 f"budget is {self._budget:.2%}: they count no more; what is in captured graphs "
                 "stays there until the next start, which needs fewer layers or none",
@@ -194,10 +196,10 @@ class Sampler:
 
     def _fail(self, error: Exception) -> None:
         self._writer.fail()
-        self._stop(State.FAILED, f"{type(error).__name__}: {error}")
+        self._stop(InstrumentationState.FAILED, f"{type(error).__name__}: {error}")
 
-    def _stop(self, state: State, reason: str) -> None:
-        if self.state is not State.ON:
+    def _stop(self, state: InstrumentationState, reason: str) -> None:
+        if self.state is not InstrumentationState.ON:
             return
         self.state = state
         try:

@@ -18,12 +18,12 @@ from typing import Any
 
 from moe_serve.telemetry.layout import pack_key
 from moe_serve.telemetry.record import (
-    Kind,
-    Mode,
-    Phase,
+    BatchPhase,
+    GraphMode,
     Rank,
     RecordWriter,
     SlotKey,
+    SlotKind,
     Totals,
     read_records,
 )  # fmt: skip
@@ -36,7 +36,7 @@ _ROWS = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Check:
+class SelftestCheck:
     """One property: whether it holds, and what was seen."""
 
     name: str
@@ -44,7 +44,7 @@ class Check:
     seen: str
 
 
-class Bench:
+class SelftestRig:
     """Markers of one backend over a record of their own, and work to put between them."""
 
     def __init__(
@@ -59,10 +59,10 @@ class Bench:
 
             self._matrix = torch.randn(4096, 4096, device=device, dtype=torch.bfloat16)
 
-    def slot(self, bucket: int, *, kind: Kind = Kind.KERNEL, layer: int | None = 0) -> Slot:
+    def slot(self, bucket: int, *, kind: SlotKind = SlotKind.KERNEL, layer: int | None = 0) -> Slot:
         """A new slot for `bucket`."""
         key = SlotKey(
-            kind=kind, mode=Mode.EAGER, phase=Phase.DECODE, bucket=bucket, layer=layer
+            kind=kind, mode=GraphMode.EAGER, phase=BatchPhase.DECODE, bucket=bucket, layer=layer
         )  # fmt: skip
         number = self.writer.slot(key)
         assert number is not None
@@ -107,11 +107,11 @@ class Bench:
             copier.copy()
 
 
-def check_all(bench: Bench) -> tuple[Check, ...]:
+def check_all(bench: SelftestRig) -> tuple[SelftestCheck, ...]:
     """Every property, in an order in which each needs only those before it."""
     cost = bench.backend.calibrate()
     checks = [
-        Check(
+        SelftestCheck(
             name="cost is calibrated",
             passed=0 <= cost.bias_seconds <= cost.pair_seconds < 1e-3,
             seen=f"pair {cost.pair_seconds * 1e6:.2f} us, bias {cost.bias_seconds * 1e6:.2f} us",
@@ -127,21 +127,21 @@ def check_all(bench: Bench) -> tuple[Check, ...]:
     return tuple(checks)
 
 
-def _gate(bench: Bench) -> Check:
+def _gate(bench: SelftestRig) -> SelftestCheck:
     slot = bench.slot(1)
     bench.pair(slot)
     found = bench.totals()
     bench.backend.gate(is_open=True)
     bench.pair(slot)
     opened = bench.totals()
-    return Check(
+    return SelftestCheck(
         name="nothing is counted before the gate is open",
         passed=1 not in found and opened[1].count == 1,
         seen=f"{len(found)} slots before, {opened[1].count if 1 in opened else 0} counts after",
     )
 
 
-def _counts(bench: Bench) -> Check:
+def _counts(bench: SelftestRig) -> SelftestCheck:
     slot = bench.slot(2)
     begun = time.perf_counter()
     for _ in range(50):
@@ -155,14 +155,14 @@ def _counts(bench: Bench) -> Check:
         and total.seconds / 50 <= total.max_seconds <= total.seconds
     )
     seen = f"{total.count} calls, {total.tokens} rows, {total.seconds:.6f} s within {took:.6f} s"
-    return Check(
+    return SelftestCheck(
         name="every call is counted once, with its rows and time", passed=passed, seen=seen
     )
 
 
-def _window(bench: Bench) -> Check:
+def _window(bench: SelftestRig) -> SelftestCheck:
     first, last = bench.slot(3), bench.slot(4)
-    window = bench.slot(5, kind=Kind.WINDOW, layer=None)
+    window = bench.slot(5, kind=SlotKind.WINDOW, layer=None)
     for _ in range(10):
         bench.backend.start(first, window)
         bench.work()
@@ -173,28 +173,28 @@ def _window(bench: Bench) -> Check:
         bench.backend.stop(last, _ROWS, window)
     found = bench.totals()
     inner = found[3].seconds + found[4].seconds
-    return Check(
+    return SelftestCheck(
         name="a window spans its calls and what lies between them",
         passed=found[5].count == 10 and found[5].seconds > inner,
         seen=f"window {found[5].seconds:.6f} s, calls {inner:.6f} s",
     )
 
 
-def _backwards(bench: Bench) -> Check:
+def _backwards(bench: SelftestRig) -> SelftestCheck:
     slot = bench.slot(6)
     bench.pair(slot)
     bench.backend.start(slot, None)
     bench.backend.pretend_start(slot, _LATER)
     bench.backend.stop(slot, _ROWS, None)
     total = bench.totals()[6]
-    return Check(
+    return SelftestCheck(
         name="a clock that runs backwards is counted, not added",
         passed=(total.count, total.invalid, total.tokens) == (1, 1, _ROWS) and total.seconds < 1,
         seen=f"{total.count} counted, {total.invalid} invalid, {total.seconds:.6f} s",
     )
 
 
-def _concurrent_reader(bench: Bench) -> Check:
+def _concurrent_reader(bench: SelftestRig) -> SelftestCheck:
     slot = bench.slot(7)
     reads = wrong = torn = 0
     for _ in range(20):
@@ -208,14 +208,14 @@ def _concurrent_reader(bench: Bench) -> Check:
                 wrong += total.tokens != total.count * _ROWS
                 wrong += sum(total.histogram) != total.count
         torn += record.slots_torn
-    return Check(
+    return SelftestCheck(
         name="a reader beside a running device sees whole values only",
         passed=reads > 0 and not wrong and not torn,
         seen=f"{reads} reads, {wrong} wrong, {torn} torn",
     )
 
 
-def _graphs(bench: Bench) -> Check:
+def _graphs(bench: SelftestRig) -> SelftestCheck:
     from moe_serve.vllm_plugin.markers.device import captured
 
     graphs = {size: captured(partial(bench.pair, bench.slot(size)), 1) for size in (16, 32)}
@@ -226,14 +226,14 @@ def _graphs(bench: Bench) -> Check:
         graphs[32].replay()
     found = bench.totals()
     grown = tuple(found[size].count - before[size].count for size in graphs)
-    return Check(
+    return SelftestCheck(
         name="replayed graphs count, each size in its own slot",
         passed=grown == (5, 7),
         seen=f"5 and 7 replays gave {grown[0]} and {grown[1]} counts",
     )
 
 
-def _gate_in_a_graph(bench: Bench) -> Check:
+def _gate_in_a_graph(bench: SelftestRig) -> SelftestCheck:
     from moe_serve.vllm_plugin.markers.device import captured
 
     slot = bench.slot(64)
@@ -244,14 +244,14 @@ def _gate_in_a_graph(bench: Bench) -> Check:
     bench.backend.gate(is_open=True)
     graph.replay()
     grown = bench.totals()[64].count - before
-    return Check(
+    return SelftestCheck(
         name="a replay is counted only while the gate is open",
         passed=grown == 1,
         seen=f"one replay with the gate closed and one with it open gave {grown} counts",
     )
 
 
-def _truth(bench: Bench) -> Check:
+def _truth(bench: SelftestRig) -> SelftestCheck:
     from moe_serve.vllm_plugin.markers.device import captured, timed
 
     slots = [bench.slot(128, layer=layer) for layer in range(8)]
@@ -272,20 +272,22 @@ def _truth(bench: Bench) -> Check:
     means = [t.seconds / t.count for key, t in record.totals.items() if key.bucket == 128]
     plain = sum(took) / len(took)
     ratio = sum(means) / plain
-    return Check(
+    return SelftestCheck(
         name="the sum of the layers' means is the graph's time",
         passed=len(means) == len(slots) and abs(ratio - 1) < _TRUTH,
         seen=f"ratio {ratio:.4f} to a graph without markers of {plain * 1e3:.3f} ms",
     )
 
 
-def open_bench(folder: Path, kind: str, *, mapped: bool = True) -> tuple[Bench, dict[str, object]]:
+def open_bench(
+    folder: Path, kind: str, *, mapped: bool = True
+) -> tuple[SelftestRig, dict[str, object]]:
     """A bench of this kind of device, and what is known of the device; close its backend."""
     if kind == "host":
         from moe_serve.vllm_plugin.markers.host import HostMarkers
 
         writer = RecordWriter(folder, Rank())
-        return Bench(folder, writer, HostMarkers(writer), None), {"type": "cpu"}
+        return SelftestRig(folder, writer, HostMarkers(writer), None), {"type": "cpu"}
     import torch
 
     from moe_serve.vllm_plugin.markers.device import DeviceMarkers, clock_of
@@ -303,10 +305,10 @@ def open_bench(folder: Path, kind: str, *, mapped: bool = True) -> tuple[Bench, 
         "copy_reason": backend.copy_reason if backend.path == "copied" else None,
         "torch": torch.__version__,
     }
-    return Bench(folder, writer, backend, device), facts
+    return SelftestRig(folder, writer, backend, device), facts
 
 
-def run(kind: str, *, mapped: bool = True) -> tuple[dict[str, object], tuple[Check, ...]]:
+def run(kind: str, *, mapped: bool = True) -> tuple[dict[str, object], tuple[SelftestCheck, ...]]:
     """Facts of the device and every check."""
     # As in production: a driver maps memory, not a file on a disk.
     with tempfile.TemporaryDirectory(dir=SHARED_MEMORY) as folder:
@@ -323,7 +325,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="selftest", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--device", choices=("gpu", "cpu"), default="gpu")
     options = parser.parse_args(argv)
-    runs: list[Callable[[], tuple[dict[str, object], tuple[Check, ...]]]]
+    runs: list[Callable[[], tuple[dict[str, object], tuple[SelftestCheck, ...]]]]
     if options.device == "cpu":
         runs = [lambda: run("host")]
     else:

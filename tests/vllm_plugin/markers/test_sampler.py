@@ -9,14 +9,22 @@ from typing import Any
 import pytest
 
 from moe_serve.telemetry import layout
-from moe_serve.telemetry.record import Kind, Mode, Model, Phase, Rank, RecordWriter, read_record
+from moe_serve.telemetry.record import (
+    BatchPhase,
+    GraphMode,
+    ModelRole,
+    Rank,
+    RecordWriter,
+    SlotKind,
+    read_record,
+)
 from moe_serve.vllm_plugin.markers import sampler as sampler_module
 from moe_serve.vllm_plugin.markers.layers import Sampled, running
-from moe_serve.vllm_plugin.markers.sampler import Sampler, State
+from moe_serve.vllm_plugin.markers.sampler import InstrumentationState, Sampler
 from moe_serve.vllm_plugin.markers.slot import Cost, Slot
 
-FIRST = Sampled(number=0, model=Model.TARGET, first=True)
-LAST = Sampled(number=35, model=Model.TARGET, last=True)
+FIRST = Sampled(number=0, model=ModelRole.TARGET, first=True)
+LAST = Sampled(number=35, model=ModelRole.TARGET, last=True)
 
 
 class Markers:
@@ -68,7 +76,7 @@ class Setting(SimpleNamespace):
             self.sampler.end(marked)
         return marked is not None
 
-    def step(self, phase: Phase, *calls: tuple[Sampled, int]) -> None:
+    def step(self, phase: BatchPhase, *calls: tuple[Sampled, int]) -> None:
         self.sampler.serving(phase)
         for layer, rows in calls:
             self.call(layer, rows)
@@ -109,15 +117,15 @@ def test_a_captured_call_is_the_graphs_whatever_step_runs(make: Make) -> None:
     here.call(FIRST, 64)
     here.call(LAST, 64)
 
-    full = (Mode.FULL, Phase.DECODE, 64)
-    window = (Kind.WINDOW, *full, None, 0)
+    full = (GraphMode.FULL, BatchPhase.DECODE, 64)
+    window = (SlotKind.WINDOW, *full, None, 0)
     assert here.markers.starts == [
-        ((Kind.KERNEL, *full, 0, 0), window),
-        ((Kind.KERNEL, *full, 35, 0), None),
+        ((SlotKind.KERNEL, *full, 0, 0), window),
+        ((SlotKind.KERNEL, *full, 35, 0), None),
     ]
     assert here.markers.stops == [
-        ((Kind.KERNEL, *full, 0, 0), 64, None),
-        ((Kind.KERNEL, *full, 35, 0), 64, window),
+        ((SlotKind.KERNEL, *full, 0, 0), 64, None),
+        ((SlotKind.KERNEL, *full, 35, 0), 64, window),
     ]
     assert here.markers.owned == [2, 3, 4]  # two are reserved for the schedule
     assert here.markers.gates == []
@@ -128,14 +136,15 @@ def test_a_full_graph_that_serves_every_step_has_no_phase(make: Make) -> None:
     here.capturing = True
     here.call(FIRST, 8)
 
-    assert here.markers.stops[0][0][:3] == (Kind.KERNEL, Mode.FULL, Phase.ANY)
+    assert here.markers.stops[0][0][:3] == (SlotKind.KERNEL, GraphMode.FULL, BatchPhase.ANY)
 
 
 @pytest.mark.parametrize(
-    ("name", "mode"), [("PIECEWISE", Mode.PIECEWISE), ("NONE", Mode.FULL), ("FULL", Mode.FULL)]
+    ("name", "mode"),
+    [("PIECEWISE", GraphMode.PIECEWISE), ("NONE", GraphMode.FULL), ("FULL", GraphMode.FULL)],
 )
 def test_vllms_context_only_tells_pieces_apart(
-    name: str, mode: Mode, make: Make, monkeypatch: pytest.MonkeyPatch
+    name: str, mode: GraphMode, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     context: Any = ModuleType("vllm.forward_context")
     context.is_forward_context_available = lambda: True
@@ -153,13 +162,13 @@ def test_vllms_context_only_tells_pieces_apart(
 def test_an_eager_call_counts_in_a_served_step_alone_and_in_a_bounded_bucket(make: Make) -> None:
     here = make()
     assert not here.call(FIRST, 8)  # profiling
-    here.step(Phase.MIXED, (FIRST, 65), (LAST, 10_000))
+    here.step(BatchPhase.MIXED, (FIRST, 65), (LAST, 10_000))
     here.sampler.serving(None)
     assert not here.call(FIRST, 8)  # a dummy batch
 
     assert [stop[0][:4] for stop in here.markers.stops] == [
-        (Kind.KERNEL, Mode.EAGER, Phase.MIXED, 128),
-        (Kind.KERNEL, Mode.EAGER, Phase.MIXED, 0),
+        (SlotKind.KERNEL, GraphMode.EAGER, BatchPhase.MIXED, 128),
+        (SlotKind.KERNEL, GraphMode.EAGER, BatchPhase.MIXED, 0),
     ]
     assert here.markers.gates == [True, False]
 
@@ -187,7 +196,7 @@ def test_a_capture_after_served_steps_is_a_new_generation(make: Make) -> None:
     here.call(FIRST, 8)
     first = read_record(here.path)
     here.capturing = False
-    here.step(Phase.DECODE, (FIRST, 8))
+    here.step(BatchPhase.DECODE, (FIRST, 8))
     here.capturing = True
     here.call(FIRST, 8)
     here.call(LAST, 8)
@@ -217,15 +226,15 @@ def test_the_overhead_is_of_the_median_time_between_steps(
     here = make(pair_seconds=1e-6, budget=0.003)
     for gap in (0.0, 0.002, 0.002, 100.0):  # two steps of 2 ms, then nobody came
         here.now += gap
-        here.step(Phase.DECODE)
+        here.step(BatchPhase.DECODE)
     # Two pairs, each twice as dear as alone.
     assert here.sampler.overhead == pytest.approx(4e-6 / 2e-3)
-    assert (here.sampler.state, here.said) == (State.ON, [None])
+    assert (here.sampler.state, here.said) == (InstrumentationState.ON, [None])
 
     for _ in range(3):
         here.now += 0.001
-        here.step(Phase.DECODE)
-    assert here.sampler.state is State.OVER_BUDGET
+        here.step(BatchPhase.DECODE)
+    assert here.sampler.state is InstrumentationState.OVER_BUDGET
     assert "0.40%" in here.said[-1]
     assert here.markers.gates[-1] is False
     assert not here.call(FIRST, 8)

@@ -12,7 +12,7 @@ from moe_serve.analysis.verdict import Check
 
 Floats = NDArray[np.float64]
 # Metric names, start and end in seconds since the epoch -> what to ask.
-Words = Callable[[Sequence[str], float, float], str]
+QueryBuilder = Callable[[Sequence[str], float, float], str]
 
 
 class Subject(StrEnum):
@@ -54,7 +54,7 @@ class Query:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Read:
+class SubjectSeries:
     """What was read of a subject: `series` are (their times, how many have just these)."""
 
     names: tuple[str, ...]
@@ -70,12 +70,15 @@ class Read:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
-    """How a history was had: from `source` (without credentials), each subject in its `words`."""
+class Provenance:
+    """Which source a history came from, and how to query each subject's samples again.
+
+    `source` is its address without credentials.
+    """
 
     source: str
-    words: Words
-    read: Mapping[Subject, Read]
+    build_query: QueryBuilder
+    read: Mapping[Subject, SubjectSeries]
 
     def queries(self, start: float, end: float) -> tuple[Query, ...]:
         """Every subject's query for a window."""
@@ -83,7 +86,7 @@ class Asked:
             Query(
                 subject=subject,
                 source=self.source,
-                expression=self.words(read.names, start, end),
+                expression=self.build_query(read.names, start, end),
                 series=series,
                 samples=samples,
             )

@@ -7,26 +7,26 @@ from typing import Any
 from moe_serve.errors import RolloutError
 from moe_serve.rollout.observation import Identity
 from moe_serve.rollout.state import (
-    Concern,
     Entry,
-    Evidence,
+    EntryKind,
     Hold,
-    Kind,
-    Phase,
-    State,
-    Trouble,
+    HoldReason,
+    PendingHold,
+    PromotionEvidence,
+    RolloutPhase,
+    RolloutState,
 )
-from moe_serve.rollout.weights import Arm
+from moe_serve.rollout.weights import Track
 
 FORMAT = 1
 
 
-def to_json(state: State) -> dict[str, Any]:
+def to_json(state: RolloutState) -> dict[str, Any]:
     """JSON's own types."""
     return {"format": FORMAT, **asdict(state)}
 
 
-def from_json(body: Mapping[str, Any]) -> State:
+def from_json(body: Mapping[str, Any]) -> RolloutState:
     """The state that was stored.
 
     Raises:
@@ -36,20 +36,22 @@ def from_json(body: Mapping[str, Any]) -> State:
         raise RolloutError(f"stored state has format {body.get('format')}, known is {FORMAT}")
     values = {key: value for key, value in body.items() if key != "format"}
     try:
-        values["phase"] = Phase(values["phase"])
-        values["judged"] = {Arm(arm): Identity(**who) for arm, who in values["judged"].items()}
+        values["phase"] = RolloutPhase(values["phase"])
+        values["judged"] = {Track(arm): Identity(**who) for arm, who in values["judged"].items()}
         values["history"] = tuple(
-            Entry(**{**entry, "kind": Kind(entry["kind"])}) for entry in values["history"]
+            Entry(**{**entry, "kind": EntryKind(entry["kind"])}) for entry in values["history"]
         )
         if (back := values["rolled_back_from"]) is not None:
-            values["rolled_back_from"] = Phase(back)
+            values["rolled_back_from"] = RolloutPhase(back)
         if (evidence := values["evidence"]) is not None:
-            values["evidence"] = Evidence(**evidence)
-        if (concern := values["concern"]) is not None:
-            values["concern"] = Concern(**{**concern, "trouble": Trouble(concern["trouble"])})
+            values["evidence"] = PromotionEvidence(**evidence)
+        if (pending_hold := values["pending_hold"]) is not None:
+            values["pending_hold"] = PendingHold(
+                **{**pending_hold, "reason": HoldReason(pending_hold["reason"])}
+            )
         if (hold := values["hold"]) is not None:
-            typed = {"cause": Trouble(hold["cause"]), "resume": Phase(hold["resume"])}
+            typed = {"reason": HoldReason(hold["reason"]), "resume": RolloutPhase(hold["resume"])}
             values["hold"] = Hold(**{**hold, **typed})
-        return State(**values)
+        return RolloutState(**values)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise RolloutError(f"stored state cannot be read: {error!r}") from error

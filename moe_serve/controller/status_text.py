@@ -3,15 +3,15 @@
 import datetime
 from typing import Any
 
-from moe_serve.rollout.plan import Plan
+from moe_serve.rollout.plan import RolloutPlan
 from moe_serve.rollout.replicas import replica_diff
-from moe_serve.rollout.state import State
-from moe_serve.rollout.stored import to_json as stored_json
+from moe_serve.rollout.state import RolloutState
+from moe_serve.rollout.state_json import to_json as stored_json
 
 _LAST = 6
 
 
-def screen(plan: Plan, state: State, now: float, fault: str = "") -> str:
+def screen(plan: RolloutPlan, state: RolloutState, now: float, fault: str = "") -> str:
     """A few lines; `fault` is why a look failed, where the state does not say it."""
     step = f", step {state.step + 1} of {len(plan.steps)}" if state.stage == "steps" else ""
     held = f" (in {state.stage})" if state.hold else ""
@@ -21,13 +21,13 @@ def screen(plan: Plan, state: State, now: float, fault: str = "") -> str:
         f"phase     {state.phase}{held}{step}, for {_span(now - state.phase_since)}",
         f"weights   {_weights(plan, state)} ({force})",
         f"verdict   {state.verdict}{': ' if state.verdict_reason else ''}{state.verdict_reason}",
-        f"waits for {state.waits_for}",
+        f"waits for {state.waiting_for}",
     ]
     if state.plan != plan.digest:
         lines.insert(1, f"plan      it began with {state.plan}; this file is {plan.digest}")
-    if (concern := state.concern) and concern.detail not in state.waits_for:
-        lines.append(f"trouble   {concern.trouble}: {concern.detail}")
-    if fault and fault not in state.waits_for:
+    if (pending_hold := state.pending_hold) and pending_hold.detail not in state.waiting_for:
+        lines.append(f"trouble   {pending_hold.reason}: {pending_hold.detail}")
+    if fault and fault not in state.waiting_for:
         lines.append(f"fault     {fault}")
     lines += [f"in Git    {line}" for line in replica_diff(plan, state)]
     lines.append("")
@@ -37,7 +37,7 @@ def screen(plan: Plan, state: State, now: float, fault: str = "") -> str:
     return "\n".join(lines) + "\n"
 
 
-def to_json(plan: Plan, state: State, fault: str = "") -> dict[str, Any]:
+def to_json(plan: RolloutPlan, state: RolloutState, fault: str = "") -> dict[str, Any]:
     """The state with the weights and the replica changes in words."""
     same = state.plan == plan.digest
     return {
@@ -48,7 +48,7 @@ def to_json(plan: Plan, state: State, fault: str = "") -> dict[str, Any]:
     }
 
 
-def _weights(plan: Plan, state: State) -> str:
+def _weights(plan: RolloutPlan, state: RolloutState) -> str:
     return str(state.weights(plan)) if state.plan == plan.digest else "those of another plan"
 
 

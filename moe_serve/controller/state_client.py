@@ -3,13 +3,13 @@
 import httpx
 
 from moe_serve.errors import UsageError
-from moe_serve.rollout.state import State
-from moe_serve.rollout.stored import from_json
+from moe_serve.rollout.state import RolloutState
+from moe_serve.rollout.state_json import from_json
 
 _ANSWER_SECONDS = 5.0
 
 
-def ask(url: str) -> tuple[State, str]:
+def ask(url: str) -> tuple[RolloutState, str]:
     """The state of its last look, and why that failed if it did.
 
     Raises:

@@ -10,27 +10,27 @@ import httpx
 
 from moe_serve.errors import UsageError
 from moe_serve.judge.audit import Audit
-from moe_serve.rollout.state import Entry, Kind
+from moe_serve.rollout.state import Entry, EntryKind
 
 _LOG = logging.getLogger(__name__)
 _ANSWER_SECONDS, _LONGEST_PAUSE = 5.0, 60.0
 
 
 @dataclass(slots=True)
-class Audited:
+class AuditNotifier:
     """The hash-chained audit log; a line that is there already is not written again."""
 
     log: Audit
     name: str = "audit"
 
-    def tell(self, rollout: str, entry: Entry) -> bool:
+    def notify(self, rollout: str, entry: Entry) -> bool:
         """Write a line."""
         self.log.transition(rollout, entry)
         return True
 
 
 @dataclass(slots=True, kw_only=True)
-class Hook:
+class WebhookNotifier:
     """Something that takes HTTP POSTs, in its own thread: nobody waits for it.
 
     Each line is sent until it was taken, with the same key each time; a controller that dies
@@ -48,9 +48,9 @@ class Hook:
     _waiting: dict[tuple[str, int], Entry] = field(default_factory=dict)
     _lock: threading.Condition = field(default_factory=threading.Condition)
 
-    def tell(self, rollout: str, entry: Entry) -> bool:
+    def notify(self, rollout: str, entry: Entry) -> bool:
         """True once it was taken."""
-        if self.slack and entry.kind is not Kind.PHASE:
+        if self.slack and entry.kind is not EntryKind.PHASE:
             return True
         key = (rollout, entry.revision)
         with self._lock:
@@ -106,7 +106,7 @@ class Hook:
         }
 
 
-def hook(flag: str, path: Path, plan: str, *, slack: bool, page: str = "") -> Hook:
+def hook(flag: str, path: Path, plan: str, *, slack: bool, page: str = "") -> WebhookNotifier:
     """The hook whose address is in a file, since an address that posts is a secret.
 
     Raises:
@@ -120,4 +120,4 @@ def hook(flag: str, path: Path, plan: str, *, slack: bool, page: str = "") -> Ho
     if not url.startswith(("http://", "https://")) or "\n" in url:
         raise UsageError(f"{flag} {path}: one line with an http(s) address is needed")
     name = f"webhook:{'slack' if slack else 'generic'}"
-    return Hook(name=name, url=url, plan=plan, slack=slack, page=page)
+    return WebhookNotifier(name=name, url=url, plan=plan, slack=slack, page=page)

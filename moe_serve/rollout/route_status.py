@@ -10,54 +10,56 @@ from moe_serve.rollout.observation import (
     RouteForeign,
     RouteSeen,
 )
-from moe_serve.rollout.plan import Owner, Plan
-from moe_serve.rollout.state import Phase, State
+from moe_serve.rollout.plan import Owner, RolloutPlan
+from moe_serve.rollout.state import RolloutPhase, RolloutState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
+class RouteStatus:
     """`drift` says what somebody else did; empty if nobody did."""
 
     in_force: bool
     drift: str = ""
 
 
-def standing(plan: Plan, state: State, seen: Observation) -> Standing:
+def route_status(plan: RolloutPlan, state: RolloutState, seen: Observation) -> RouteStatus:
     """How the route that was seen stands to the state."""
     match seen.route:
         case RouteAbsent():
-            return Standing(in_force=False)
+            return RouteStatus(in_force=False)
         case RouteForeign(detail=detail):
-            return Standing(in_force=False, drift=detail)
+            return RouteStatus(in_force=False, drift=detail)
         case RouteSeen() as route if route.weights == state.weights(plan) and not route.altered:
-            return Standing(in_force=True)
+            return RouteStatus(in_force=True)
         case RouteSeen() as route:
-            return Standing(in_force=False, drift=_drift(plan, state, route))
+            return RouteStatus(in_force=False, drift=_drift(plan, state, route))
         case _:
             assert_never(seen.route)
 
 
-def act_on(plan: Plan, state: State, seen: Observation) -> tuple[Action, ...]:
+def act_on(plan: RolloutPlan, state: RolloutState, seen: Observation) -> tuple[Action, ...]:
     """The write that is missing, if any: never over a stranger's, except to roll back what this
     rollout did.
     """
-    weights, stamp = state.weights(plan), state.rung_revision
+    weights, stamp = state.weights(plan), state.weight_revision
     if isinstance(seen.route, RouteAbsent):
         dedicated = plan.route.owner is Owner.DEDICATED
         return (CreateRoute(weights=weights, stamp=stamp),) if dedicated else ()
-    found = standing(plan, state, seen)
+    found = route_status(plan, state, seen)
     if found.in_force or isinstance(seen.route, RouteForeign):
         return ()
-    back = state.phase is Phase.ROLLBACK and state.rolled_back_from is not Phase.PENDING
-    if found.drift and not back and found.drift != state.retake:
+    back = (
+        state.phase is RolloutPhase.ROLLBACK and state.rolled_back_from is not RolloutPhase.PENDING
+    )
+    if found.drift and not back and found.drift != state.approved_overwrite:
         return ()
     return (SetWeights(weights=weights, stamp=stamp),)
 
 
-def _drift(plan: Plan, state: State, route: RouteSeen) -> str:
+def _drift(plan: RolloutPlan, state: RolloutState, route: RouteSeen) -> str:
     """Other weights than ours are a write of ours that is missing only if they are those before."""
-    before = plan.rungs[state.rung_before]
-    ours_is_missing = route.stamp is None or route.stamp < state.rung_revision
+    before = plan.weight_steps[state.previous_weight_index]
+    ours_is_missing = route.stamp is None or route.stamp < state.weight_revision
     if ours_is_missing and route.weights == before and not route.altered:
         return ""
     return (
