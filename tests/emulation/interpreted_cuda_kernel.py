@@ -55,7 +55,7 @@ def swapped(device: str = "cpu") -> None:
 
 def poisoned(device: str = "cpu") -> None:
     """What a plan does not read is not used: NaN in plain weights there changes nothing."""
-    for case in cases.named()[1:3]:
+    for case in (cases.named()[1], cases.named()[9]):
         made = cases.layer(case)
         weights = cases.plain_weights(case, made, device)
         clean = cases.answered(case, made, device, packed=False, launch=LAUNCHES[0])

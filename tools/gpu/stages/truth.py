@@ -13,6 +13,50 @@ NEW_TOKENS = 65
 _REPLAYS = 40
 
 
+class Events:
+    """A pair of external events around each fused MoE call of a captured graph, by batch."""
+
+    def __init__(self) -> None:
+        self.pairs: dict[int, list[tuple[Any, Any]]] = {}
+
+    def install(self) -> None:
+        """Wrap the stand-in's call: between the markers, where nothing else is launched."""
+        import torch
+        from aiter import fused_moe as module
+
+        inner = module.fused_moe
+
+        def fused_moe(hidden_states: Any, *args: Any, **kwargs: Any) -> Any:
+            if not torch.cuda.is_current_stream_capturing():
+                return inner(hidden_states, *args, **kwargs)
+            pair = tuple(torch.cuda.Event(enable_timing=True, external=True) for _ in range(2))
+            pair[0].record()
+            result = inner(hidden_states, *args, **kwargs)
+            pair[1].record()
+            self.pairs.setdefault(hidden_states.shape[0], []).append(pair)
+            return result
+
+        module.fused_moe = fused_moe
+
+    def measured(self, batch: int, layers: int) -> dict[str, float]:
+        """Sums over the layers of both clocks over the same replays, microseconds."""
+        import torch
+
+        graph = captured_graph(batch)
+        pairs = self.pairs.get(batch, [])[-layers:]
+        if graph is None or len(pairs) != layers:
+            return {}
+        before, sums = engines.record(), []
+        for _ in range(_REPLAYS):
+            graph.replay()
+            torch.cuda.synchronize()
+            sums.append(sum(begun.elapsed_time(ended) for begun, ended in pairs) * 1e3)
+        found = _between(before, engines.record(), batch)
+        markers = sum(seconds / count for count, seconds in found.values()) * 1e6
+        events = statistics.mean(sums)
+        return {"events_us": events, "marker_us": markers, "marker_over_events": markers / events}
+
+
 def truth() -> dict[str, Any]:
     """Ratios of the sums of means over the layers, by batch; the goal holds or it does not."""
     os.environ |= {"MOE_SERVE_PADDING": "aligned", "MOE_SERVE_MARKER_LAYERS": "all"}
@@ -98,50 +142,6 @@ def _spans(profiler: Any) -> list[tuple[int, int, int]]:
         elif begun is not None:
             inside += event.duration_ns()
     return spans
-
-
-class Events:
-    """A pair of external events around each fused MoE call of a captured graph, by batch."""
-
-    def __init__(self) -> None:
-        self.pairs: dict[int, list[tuple[Any, Any]]] = {}
-
-    def install(self) -> None:
-        """Wrap the stand-in's call: between the markers, where nothing else is launched."""
-        import torch
-        from aiter import fused_moe as module
-
-        inner = module.fused_moe
-
-        def fused_moe(hidden_states: Any, *args: Any, **kwargs: Any) -> Any:
-            if not torch.cuda.is_current_stream_capturing():
-                return inner(hidden_states, *args, **kwargs)
-            pair = tuple(torch.cuda.Event(enable_timing=True, external=True) for _ in range(2))
-            pair[0].record()
-            result = inner(hidden_states, *args, **kwargs)
-            pair[1].record()
-            self.pairs.setdefault(hidden_states.shape[0], []).append(pair)
-            return result
-
-        module.fused_moe = fused_moe
-
-    def measured(self, batch: int, layers: int) -> dict[str, float]:
-        """Sums over the layers of both clocks over the same replays, microseconds."""
-        import torch
-
-        graph = captured_graph(batch)
-        pairs = self.pairs.get(batch, [])[-layers:]
-        if graph is None or len(pairs) != layers:
-            return {}
-        before, sums = engines.record(), []
-        for _ in range(_REPLAYS):
-            graph.replay()
-            torch.cuda.synchronize()
-            sums.append(sum(begun.elapsed_time(ended) for begun, ended in pairs) * 1e3)
-        found = _between(before, engines.record(), batch)
-        markers = sum(seconds / count for count, seconds in found.values()) * 1e6
-        events = statistics.mean(sums)
-        return {"events_us": events, "marker_us": markers, "marker_over_events": markers / events}
 
 
 def captured_graph(batch: int) -> Any:
