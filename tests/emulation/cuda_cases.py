@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-
 from moe_serve_emulation import kernel as cpu
-from moe_serve_emulation.skips import KernelConfig, Reads, reads
 from moe_serve_emulation.cuda import experts, layout
+from moe_serve_emulation.skips import KernelConfig, Reads, reads
 
 __all__ = ["Reads", "reads"]
 EXPERTS, TOP_K = 3, 2

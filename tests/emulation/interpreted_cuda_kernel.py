@@ -9,8 +9,8 @@ import sys
 from dataclasses import replace
 
 import torch
-
 from moe_serve_emulation.cuda.tiles import Tiles
+
 from tests.emulation import cuda_cases as cases
 
 # Small, so that the interpreter is quick; on a GPU the kernel's own launch is taken as well.

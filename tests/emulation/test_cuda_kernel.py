@@ -59,7 +59,9 @@ def test_tiling_keeps_every_code_and_scale() -> None:
         return byte >> 4 if column % 2 else byte & 15
 
     for expert, row, column in ((0, 0, 0), (0, 17, 129), (1, 31, 255), (1, 5, 16), (0, 20, 47)):
-        byte = tiled[expert, row // 16, column // 128, row % 16, column % 128 // 32 * 16 + column % 16]
+        byte = tiled[
+            expert, row // 16, column // 128, row % 16, column % 128 // 32 * 16 + column % 16
+        ]
         high = column % 32 >= 16
         assert code(expert, row, column) == (int(byte) >> 4 if high else int(byte) & 15)
 
@@ -82,8 +84,8 @@ def test_live_neurons_follow_the_stored_rows(rows: Any, interleaved: bool, live:
 @pytest.mark.parametrize("rows", [((0, 100),), ((16, 64),)])
 def test_rows_that_no_grid_reads_are_refused(rows: Any) -> None:
     """Ranges that are no beginning in whole pairs of 16 rows are an error, never rounded."""
-    from moe_serve_emulation.errors import EmulationError
     from moe_serve_emulation.cuda.experts import live_neurons
+    from moe_serve_emulation.errors import EmulationError
 
     with pytest.raises(EmulationError):
         live_neurons(rows, 64, interleaved=True)

@@ -88,7 +88,9 @@ def expected(layer: Any, x: Any, shares: Any, ids: Any) -> Any:
         wide = x[tokens].float() @ w1[expert].T + bias1[expert]
         gate, up = wide[:, :INTER].clamp(max=7), wide[:, INTER:].clamp(-7, 7)
         middle = gate * torch.sigmoid(1.702 * gate) * (up + 1)
-        out.index_add_(0, tokens, (middle @ w2[expert].T + bias2[expert]) * shares[tokens, slots, None])
+        out.index_add_(
+            0, tokens, (middle @ w2[expert].T + bias2[expert]) * shares[tokens, slots, None]
+        )
     return out
 
 

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from moe_serve.errors import MoeServeError
-
 from tools.gpu.bundle import ROOT, make
 
 # The targets of the Makefile: stages whose times count stand alone.

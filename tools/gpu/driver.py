@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 from moe_serve.errors import UsageError
-
 from tools.gpu import place
 from tools.gpu.bundle import ROOT, tracked_bytes
 from tools.gpu.stages import STAGES
@@ -66,7 +65,8 @@ class Driver:
             raise UsageError(f"stage {min(unknown)}: unknown; the stages are {known}")
         todo = [name for name in names if self.again or not self._done(name)]
         running = [self._start(name) for name in todo]
-        return all([self._finish(each) for each in running])
+        ended = [self._finish(each) for each in running]
+        return all(ended)
 
     def _done(self, name: str) -> bool:
         document = self._document(name)

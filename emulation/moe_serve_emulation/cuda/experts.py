@@ -4,15 +4,16 @@ What is read follows from `skips` alone, as in the CPU's emulation: rows of the 
 limit read as zero, the columns end early, and what the grid leaves out is never written.
 """
 
+import itertools
 from dataclasses import dataclass
 
 import torch
 import triton
 
-from moe_serve_emulation.skips import KernelConfig, Range, Reads, reads
-from moe_serve_emulation.errors import EmulationError
 from moe_serve_emulation.cuda import kernels
 from moe_serve_emulation.cuda.tiles import Tiles, tiles
+from moe_serve_emulation.errors import EmulationError
+from moe_serve_emulation.skips import KernelConfig, Range, Reads, reads
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,7 +223,7 @@ def live_neurons(rows: tuple[Range, ...], inter: int, *, interleaved: bool) -> t
 def _parts(ranges: tuple[Range, ...]) -> tuple[int, int]:
     """Distance between the beginnings of equal parts, and the length that is read of each."""
     lengths = {high - low for low, high in ranges}
-    distances = {b[0] - a[0] for a, b in zip(ranges, ranges[1:], strict=False)} or {0}
+    distances = {b[0] - a[0] for a, b in itertools.pairwise(ranges)} or {0}
     if len(lengths) != 1 or len(distances) != 1 or ranges[0][0]:
         raise EmulationError(f"columns {ranges} are no equal parts")
     return distances.pop(), lengths.pop()

@@ -130,7 +130,7 @@ def stage1(
     PACKED: tl.constexpr, EXACT: tl.constexpr, SWAP: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
-    """out [pairs, inter] = activation(x[token] @ w[expert].T + bias).
+    """Out [pairs, inter] = activation(x[token] @ w[expert].T + bias).
 
     w [E, 2 * inter, hidden], x [tokens, hidden], bias [E, 2 * inter]. Neurons from `gate_limit`
     (`up_limit`) on have gate (up) weights of zero; those from `written` on are not written. The
@@ -165,7 +165,7 @@ def stage1(
         up = tl.zeros((BM, BN), dtype=tl.float32)
     if tl.program_id(0) * BN >= tl.maximum(gate_limit, up_limit):
         steps = 0
-    for step in range(0, steps * SPLITS):
+    for step in range(steps * SPLITS):
         if SPLITS == 1:
             k = step * BK
         else:
@@ -205,7 +205,7 @@ def stage2(
     PACKED: tl.constexpr, EXACT: tl.constexpr, SWAP: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
-    """out [pairs, hidden] = (a[pair] @ w[expert].T + bias) * share.
+    """Out [pairs, hidden] = (a[pair] @ w[expert].T + bias) * share.
 
     w [E, hidden, inter], a [pairs, inter], bias [E, hidden], shares [pairs]. Columns of the output
     from `columns_limit` on have weights of zero; of a row of w the first `steps` tiles are read.
@@ -229,7 +229,7 @@ def stage2(
         sums = tl.zeros((BM, BN), dtype=tl.float32)
     if tl.program_id(0) * BN >= columns_limit:
         steps = 0
-    for step in range(0, steps):
+    for step in range(steps):
         sums = _product(
             sums, a_rows, real, w_expert, s_expert, n, live, step * BK, inter,
             BN, BK, PACKED, EXACT, SWAP,

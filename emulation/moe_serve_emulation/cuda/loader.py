@@ -1,5 +1,6 @@
 """Load format `moe_seeded`: GPT-OSS in MXFP4 from a seed, made on the device, no file read."""
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,14 +14,11 @@ SEED = 0
 _UP_SCALE, _DOWN_SCALE = 120, 121
 # Standard deviations; the router and the head relative to 1 / sqrt(hidden).
 _BIAS, _ROUTER, _LOGITS = 0.1, 2.0, 4.0
-_registered = False
 
 
+@functools.cache
 def register() -> None:
     """Make the load format known to vLLM; any number of calls do so once."""
-    global _registered
-    if _registered:
-        return
     from vllm.model_executor.model_loader import register_model_loader
     from vllm.model_executor.model_loader.base_loader import BaseModelLoader
 
@@ -35,7 +33,6 @@ def register() -> None:
             model.load_weights(tensors(model_config.hf_config))
 
     register_model_loader(FORMAT)(SeededLoader)
-    _registered = True
 
 
 def tensors(

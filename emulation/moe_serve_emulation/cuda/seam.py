@@ -13,8 +13,8 @@ import sys
 from types import ModuleType
 from typing import Any
 
-from moe_serve_emulation.errors import EmulationError
 from moe_serve.vllm_plugin.import_hook import on_import
+from moe_serve_emulation.errors import EmulationError
 
 VARIABLE = "MOE_SERVE_EMULATE_AITER_CUDA"
 PATHS = ("cktile", "flydsl")

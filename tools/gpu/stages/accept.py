@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from moe_serve_demo import evidence
-
 from moe_serve_emulation.cuda.folders import seeded
+
 from tools.gpu import place
 from tools.gpu.stages import chain, engines
 from tools.gpu.stages.machine import bandwidth, versions
@@ -100,7 +100,8 @@ def _device() -> dict[str, Any]:
     properties = torch.cuda.get_device_properties(0)
     return {
         "name": properties.name,
-        "architecture": getattr(properties, "gcnArchName", "") or f"sm_{properties.major}{properties.minor}",
+        "architecture": getattr(properties, "gcnArchName", "")
+        or f"sm_{properties.major}{properties.minor}",
         "multiprocessors": properties.multi_processor_count,
         "memory_bytes": properties.total_memory,
     }

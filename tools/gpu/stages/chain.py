@@ -21,6 +21,7 @@ import httpx
 from moe_serve_demo import evidence
 from moe_serve_demo.exporter import Scrape
 from moe_serve_demo.load import complete, prompts
+from moe_serve_emulation.cuda.folders import seeded
 
 from moe_serve.analysis.boundary import InterimAnalyses
 from moe_serve.analysis.estimate import Estimate, NoEstimate
@@ -44,7 +45,6 @@ from moe_serve.quality.finding import finding
 from moe_serve.report import data
 from moe_serve.report.page import page
 from moe_serve.report.summary import summary
-from moe_serve_emulation.cuda.folders import seeded
 from tools.gpu import goals, place
 from tools.gpu.stages import engines
 from tools.gpu.stages.machine import versions
@@ -110,7 +110,8 @@ def chain() -> dict[str, Any]:
         answers = probed(servers, [arm.name for arm in CANARIES], PROBE)
         facts = {name: evidence.arm_facts(server) for name, server in servers.items()}
         found = {
-            name: outcome(name, facts, blocks[name], answers[name]) for name in (a.name for a in CANARIES)
+            name: outcome(name, facts, blocks[name], answers[name])
+            for name in (a.name for a in CANARIES)
         }
         commands = [" ".join(server.command()) for server in servers.values()]
     report(found, facts, answers, commands)
@@ -193,7 +194,12 @@ async def load(client: httpx.AsyncClient, server: GpuServer, batch: int) -> floa
             complete(
                 client,
                 server.url,
-                {"prompt": list(each), "max_tokens": NEW_TOKENS, "temperature": 0, "ignore_eos": True},
+                {
+                    "prompt": list(each),
+                    "max_tokens": NEW_TOKENS,
+                    "temperature": 0,
+                    "ignore_eos": True,
+                },
             )
             for each in asked
         )

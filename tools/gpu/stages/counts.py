@@ -113,7 +113,7 @@ def worker() -> Any:
 
 
 def counts() -> dict[str, Any]:
-    """Plain decode, chunked prefill, prefix cache, dummy batches, a second capture; async or not."""
+    """Decode, chunked prefill, prefix cache, dummy batches, and a second capture of the graphs."""
     os.environ["MOE_SERVE_PADDING"] = "aligned"
     found: dict[str, Any] = {}
     llm = engines.engine(

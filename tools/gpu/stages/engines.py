@@ -91,7 +91,11 @@ def scored(llm: Any, *, count: int = 8, length: int = 48, new: int = 24) -> dict
 def apart(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
     """Mean distance of log-probabilities in nats per token, and how many greedy tokens agree."""
     pairs = {
-        key: [(a, b) for x, y in zip(one[key], other[key], strict=True) for a, b in zip(x, y)]
+        key: [
+            (a, b)
+            for x, y in zip(one[key], other[key], strict=True)
+            for a, b in zip(x, y, strict=True)
+        ]
         for key in ("prompt", "decode", "tokens")
     }
     return {

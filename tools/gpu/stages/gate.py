@@ -15,9 +15,9 @@ from typing import Any
 
 import httpx
 from moe_serve_demo.load import complete
-
 from moe_serve_emulation.cuda.folders import learned
 from moe_serve_emulation.learned.tasks import task
+
 from tools.gpu import goals, place
 from tools.gpu.stages import engines
 from tools.gpu.stages.servers import (

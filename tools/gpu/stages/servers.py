@@ -165,7 +165,12 @@ def probe_words(stable: GpuServer, canary: GpuServer, *, known: bool = True) -> 
     """`moe-serve quality probe` of two servers; `known`: with their exporters."""
     words = ["quality", "probe", "--stable", stable.url, "--canary", canary.url]
     if known:
-        words += ["--stable-exporter", stable.exporter.url, "--canary-exporter", canary.exporter.url]
+        words += [
+            "--stable-exporter",
+            stable.exporter.url,
+            "--canary-exporter",
+            canary.exporter.url,
+        ]
     return [*words, "--output", "json"]
 
 

@@ -85,9 +85,7 @@ def _row(llm: Any, batch: int, events: Events) -> dict[str, Any]:
     spans = _spans(profiler)[-replays * len(markers) :]
     layers = len(markers)
     by_marker = sum(seconds / count for count, seconds in markers.values()) * 1e6
-    gaps, starts, kernels = (
-        sum(span[at] for span in spans) / replays / 1e3 for at in range(3)
-    )
+    gaps, starts, kernels = (sum(span[at] for span in spans) / replays / 1e3 for at in range(3))
     return {
         "batch": batch,
         "layers": layers,
@@ -128,7 +126,9 @@ def _means(llm: Any, batch: int) -> float:
 def _spans(profiler: Any) -> list[tuple[int, int, int]]:
     """Per pair of markers: between them, from start to start, and its kernels' sum, nanoseconds."""
     events = [
-        e for e in profiler.profiler.kineto_results.events() if str(e.device_type()).endswith("CUDA")
+        e
+        for e in profiler.profiler.kineto_results.events()
+        if str(e.device_type()).endswith("CUDA")
     ]
     events.sort(key=lambda event: event.start_ns())
     spans, begun, inside = [], None, 0

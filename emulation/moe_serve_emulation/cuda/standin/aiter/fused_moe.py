@@ -8,13 +8,12 @@ MOE_SERVE_EMULATE_AITER_CUDA=flydsl as 0.1.15 does where it goes to FlyDSL.
 import os
 
 import torch
-
 from aiter import ActivationType, QuantType
 from aiter.ops.flydsl.moe_common import GateMode
-from moe_serve_emulation.skips import KernelConfig
-from moe_serve_emulation.errors import EmulationError
 from moe_serve_emulation.cuda import experts
 from moe_serve_emulation.cuda.seam import VARIABLE
+from moe_serve_emulation.errors import EmulationError
+from moe_serve_emulation.skips import KernelConfig
 
 _CONFIGS = {
     GateMode.INTERLEAVE.value: KernelConfig(path="cktile", layout="interleave"),

@@ -1,7 +1,6 @@
-"""Stand-in for `aiter.ops.shuffle`: AITER's order of rows, tiled for the kernels that emulate it."""
+"""Stand-in for `aiter.ops.shuffle`: AITER's order of rows, in the emulated kernels' tiles."""
 
 import torch
-
 from moe_serve_emulation.cuda import layout
 
 
