@@ -50,7 +50,7 @@ def test_redaction_leaves_no_address_path_or_host() -> None:
 
     found = accept.redacted(
         {
-            "said": f"http://10.1.2.3:8000/v1 of {os.uname().nodename} in /dev/shm/moe-serve/a.record",
+            "said": f"http://10.1.2.3:8000/v1 of {os.uname().nodename} in /dev/shm/moe/a.record",
             "address": ["192.168.0.7:9400"],
             "number": 1.5,
             "versions": "0.26.0",
