@@ -55,12 +55,12 @@ def _unpacked(codes, scales, BN: tl.constexpr, BK: tl.constexpr, EXACT: tl.const
     """Codes [BN, BK/2] and scales [BN, BK/32] as two weight tiles [BN, BK/2]."""
     if EXACT:
         factor = tl.exp2(scales.to(tl.float32) - 127.0)
-        factor = tl.broadcast_to(factor[:, :, None], (BN, BK // 32, 16)).reshape(BN, BK // 2)
-        return _value(codes & 15) * factor, _value(codes >> 4) * factor
-    # 2**(s - 127) times the 2**126 that `_codes` leaves out.
-    factor = ((scales.to(tl.int16) + 126) << 7).to(tl.bfloat16, bitcast=True)
+        low, high = _value(codes & 15), _value(codes >> 4)
+    else:
+        # 2**(s - 127) times the 2**126 that `_codes` leaves out.
+        factor = ((scales.to(tl.int16) + 126) << 7).to(tl.bfloat16, bitcast=True)
+        low, high = _codes(codes)
     factor = tl.broadcast_to(factor[:, :, None], (BN, BK // 32, 16)).reshape(BN, BK // 2)
-    low, high = _codes(codes)
     return low * factor, high * factor
 
 
@@ -97,7 +97,8 @@ def _product(
             mask=row_live[:, None], other=0,
         )  # fmt: skip
         low, high = _unpacked(codes, scales, BN, BK, EXACT)
-        at = k + byte // 16 * 32 + byte % 16
+        # Runs of 16 columns, which the compiler has to be told.
+        at = tl.max_contiguous(tl.multiple_of(byte // 16 * 32 + byte % 16, 16), 16) + k
         x_low = tl.load(x_rows[:, None] + at[None, :], mask=x_live[:, None], other=0)
         x_high = tl.load(x_rows[:, None] + 16 + at[None, :], mask=x_live[:, None], other=0)
         if EXACT:

@@ -8,7 +8,6 @@ dummy batches.
 
 import contextlib
 import functools
-import gc
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -108,7 +107,7 @@ def worker() -> Any:
     """The engine's worker in this process."""
     from vllm.v1.worker.gpu_worker import Worker
 
-    (found,) = [each for each in gc.get_objects() if type(each) is Worker]
+    (found,) = engines.objects(Worker)
     return found
 
 
@@ -154,7 +153,7 @@ def _captured_again(llm: Any, here: Any) -> dict[str, Any]:
     from vllm.compilation.cuda_graph import CUDAGraphWrapper
 
     before = engines.record()
-    wrappers = [each for each in gc.get_objects() if type(each) is CUDAGraphWrapper]
+    wrappers = engines.objects(CUDAGraphWrapper)
     for wrapper in wrappers:
         wrapper.concrete_cudagraph_entries.clear()
     here.compile_or_warm_up_model()
@@ -234,6 +233,7 @@ def speculative() -> dict[str, Any]:
             "method": "draft_model",
             "model": str(seeded(place.WORK / "models", "drafter")),
             "num_speculative_tokens": drafted,
+            "attention_backend": "TRITON_ATTN",
             "draft_load_config": {"load_format": "moe_seeded"},
         },
     )

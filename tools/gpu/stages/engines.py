@@ -1,9 +1,10 @@
 """Real vLLM engines in this process: how they are started, loaded and read."""
 
+import gc
 import os
 import random
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -136,18 +137,6 @@ def _name(key: Any) -> str:
     return f"{key.kind.name} {key.mode.name} {key.phase.name} {key.layer} {key.bucket}{model}"
 
 
-def grown(before: Any, after: Any, **wanted: Any) -> dict[str, int]:
-    """Growth of counts between two records, by name, of keys whose fields are `wanted`."""
-    rows = {}
-    for key, total in after.totals.items():
-        first = before.totals.get(key)
-        growth = total.count - (first.count if first else 0)
-        fields = {name: getattr(getattr(key, name), "name", getattr(key, name)) for name in wanted}
-        if growth and fields == wanted:
-            rows[_name(key)] = growth
-    return rows
-
-
 def proof(found: Any) -> dict[str, Any]:
     """What the record proves, for a report."""
     kept = ("vllm", "aiter", "torch", "markers", "device", "layers", "graphs", "fault", "untouched")
@@ -166,6 +155,7 @@ def require(condition: object, what: str, seen: object) -> None:
         raise AssertionError(f"{what}: {seen}")
 
 
-def names(rows: Iterable[str]) -> list[str]:
-    """Sorted, for a document."""
-    return sorted(rows)
+def objects(wanted: type) -> list[Any]:
+    """Every living object of exactly this class; vLLM keeps them in places of its own."""
+    gc.unfreeze()  # vLLM takes what it has made out of the collector's sight
+    return [each for each in gc.get_objects() if type(each) is wanted]

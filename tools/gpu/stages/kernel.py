@@ -58,10 +58,10 @@ def tune() -> dict[str, Any]:
     candidates = [
         Tiles(rows=rows, width=width, warps=warps, stages=stages, swap=swap)
         for rows, width, warps, stages, swap in (
-            (16, 64, 4, 4, False), (16, 64, 4, 4, True), (16, 64, 4, 6, True),
-            (16, 64, 4, 3, True), (16, 128, 4, 3, True), (16, 128, 8, 4, True),
-            (16, 128, 8, 3, False), (16, 32, 4, 4, False), (16, 32, 2, 5, False),
-            (32, 64, 4, 4, True), (32, 64, 4, 4, False),
+            (16, 64, 4, 4, False), (16, 64, 2, 3, False), (16, 64, 2, 4, False),
+            (16, 64, 2, 5, False), (16, 128, 4, 2, False), (16, 128, 4, 3, False),
+            (16, 128, 4, 4, False), (16, 32, 1, 4, False), (16, 32, 1, 6, False),
+            (16, 32, 2, 5, False), (16, 32, 4, 4, False), (16, 128, 4, 3, True),
         )
     ]  # fmt: skip
     rows = []

@@ -83,5 +83,14 @@ def selftest() -> dict[str, Any]:
     )  # fmt: skip
     if done.returncode:
         raise RuntimeError(f"selftest ended with {done.returncode}: {done.stdout[-1500:]}")
-    found: dict[str, Any] = json.loads(done.stdout)
+    return {"ways": documents(done.stdout)}
+
+
+def documents(text: str) -> list[dict[str, Any]]:
+    """The JSON objects that follow each other in a text."""
+    found, decoder = [], json.JSONDecoder()
+    while text := text.strip():
+        document, end = decoder.raw_decode(text)
+        found.append(document)
+        text = text[end:]
     return found

@@ -2,7 +2,6 @@
 
 import os
 import statistics
-from collections.abc import Sequence
 from typing import Any
 
 from tools.gpu import goals
@@ -146,11 +145,9 @@ def _spans(profiler: Any) -> list[tuple[int, int, int]]:
 
 def captured_graph(batch: int) -> Any:
     """The engine's full graph of this batch size; None where this vLLM keeps it elsewhere."""
-    import gc
-
     from vllm.compilation.cuda_graph import CUDAGraphWrapper
 
-    for wrapper in [each for each in gc.get_objects() if type(each) is CUDAGraphWrapper]:
+    for wrapper in engines.objects(CUDAGraphWrapper):
         for descriptor, entry in wrapper.concrete_cudagraph_entries.items():
             if descriptor.num_tokens == batch and entry.cudagraph is not None:
                 return entry.cudagraph
@@ -168,6 +165,3 @@ def replayed(graph: Any, replays: int = 1) -> float:
     ended.record()
     ended.synchronize()
     return float(begun.elapsed_time(ended)) / 1e3 / replays
-
-
-__all__: Sequence[str] = ("captured_graph", "replayed", "truth")
