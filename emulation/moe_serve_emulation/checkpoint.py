@@ -63,7 +63,7 @@ def generate(cache: Path, spec: CheckpointSpec) -> Path:
         made = Path(temporary) / "model"
         made.mkdir()
         (made / "config.json").write_text(json.dumps(config(spec), indent=2), "utf-8")
-        _write_tokenizer(made, spec)
+        write_tokenizer(made, spec)
         _write_weights(made, spec)
         shutil.rmtree(final, ignore_errors=True)
         made.replace(final)
@@ -104,7 +104,7 @@ def config(spec: CheckpointSpec) -> dict[str, object]:
     }
 
 
-def _write_tokenizer(folder: Path, spec: CheckpointSpec) -> None:
+def write_tokenizer(folder: Path, spec: CheckpointSpec) -> None:
     from tokenizers import Tokenizer, models, pre_tokenizers
 
     words = {"<end>": 0, "<pad>": 1, "<unknown>": 2}
