@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 
 from moe_serve.errors import UsageError
 from moe_serve.padding.shapes import Parallelism
+from moe_serve.padding.site_tables import read_ksplit
 from moe_serve.preflight.checks import Check, fail, ok, skip
 from moe_serve.preflight.known_bad import Deployment, known_bad
 from moe_serve.preflight.models import Model
@@ -78,6 +79,10 @@ def check_known_bad(
         return skip(name, "the experts do not run on AITER")
     if model is not None and not model.gpt_oss:
         return skip(name, f"the table is about GPT-OSS, not {model.name}")
+    try:
+        ksplit = read_ksplit(environment)
+    except UsageError as error:
+        return fail(name, str(error))
     deployment = Deployment(
         vllm=software.vllm,
         aiter=software.aiter,
@@ -85,6 +90,7 @@ def check_known_bad(
         gfx=gfx,
         aiter_moe=True,
         gpt_oss=True,
+        ksplit=ksplit,
     )
     rows = [
         f"{row.id}: {row.what} ({row.evidence}); {row.instead}" for row in known_bad(deployment)
@@ -107,11 +113,14 @@ def check_pads(
         return skip(name, "no --model")
     if settings.policy is None:
         return skip(name, f"{PADDING}=off: vLLM's own pads, not judged")
+    if not aiter_moe(environment):
+        return ok(name, "none are sent: the experts do not run on AITER")
     try:
         answer = judge_pads(
             model,
             parallel,
             software,
+            environment,
             policy=settings.policy,
             max_loss=settings.max_loss,
             emulated=emulated(environment),

@@ -110,8 +110,8 @@ class Session:
             call.part.intermediate,
             decode.bytes_ratio,
             call.vllm.text,
-            call.aiter.text if call.aiter else "unknown",
-            "" if call.verified else " (newer than any that was read: judged as the newest)",
+            call.aiter.text,
+            "".join(f"; UNVERIFIED: {reason}" for reason in call.unverified),
         )
 
     def open_record(self, worker: Any) -> None:
@@ -296,5 +296,8 @@ def _shape_proof(seen: shape.Seen, report: Report) -> dict[str, object]:
         "bytes_ratio": report.paths[0].bytes_ratio,
         "safe": report.safe,
         "verified": report.call.verified,
+        "unverified": list(report.call.unverified),
+        "ksplit": report.call.ksplit,
+        "tables_digest": report.call.site.digest,
         "violations": [violation.to_json() for violation in report.violations],
     }

@@ -8,7 +8,7 @@ import pytest
 from moe_serve.cli.main import main
 
 CHECK_0_22 = ["padding", "check", "--model", "gpt-oss-120b", "--tp", "8", "--vllm", "0.22.1"]
-CHECK_0_22 += ["--aiter", "0.1.13"]
+CHECK_0_22 += ["--aiter", "0.1.13.post1"]
 
 
 def test_the_build_that_lost_21_points_is_stopped(capsys: pytest.CaptureFixture[str]) -> None:
@@ -26,7 +26,7 @@ def test_the_same_deployment_with_aligned_pads_passes(capsys: pytest.CaptureFixt
 
 
 def test_explain_reports_an_unsafe_policy_without_failing() -> None:
-    assert main(["padding", "explain", "--policy", "rounded"]) == 0
+    assert main(["padding", "explain", "--model", "gpt-oss-20b", "--policy", "rounded"]) == 0
 
 
 def test_json_names_every_field_of_the_contract(capsys: pytest.CaptureFixture[str]) -> None:
@@ -47,9 +47,11 @@ def test_json_names_every_field_of_the_contract(capsys: pytest.CaptureFixture[st
     assert prefill == {
         "path": "cktile",
         "phase": "prefill",
+        "variants": 1,
         "raw": {"hidden": 192, "intermediate": 152},
         "sent": {"hidden": 128, "intermediate": 256},
         "effective": {"hidden": 128, "intermediate": 256},
+        "skipped_w2_rows": 128,
         "lost": {"stage1_neurons": 104, "stage1_k": 0, "stage2_n": 0, "stage2_k": 104},
         "uninitialised_neurons": 0,
         "bytes_ratio": pytest.approx(0.7269, abs=1e-4),
@@ -70,7 +72,8 @@ def test_any_model_from_its_configuration(
     }
     (tmp_path / "config.json").write_text(json.dumps(config))
 
-    code = main(["padding", "check", "--model", str(tmp_path), "--tp", "2", "--vllm", "0.27.1"])
+    flags = ["--quant", "w4a16", "--tp", "2", "--vllm", "0.27.1"]
+    code = main(["padding", "check", "--model", str(tmp_path), *flags])
 
     assert code == 0
     assert "2048 hidden x 384 neurons, 128 experts, loaded as 2048 x 512" in capsys.readouterr().out
@@ -101,12 +104,22 @@ def test_sizes_by_flags() -> None:
         (["--quant", "w4a8", "--layout", "separated"], ["--layout separated", "w4a8"]),
         (["--quant", "w4a4", "--layout", "interleave"], ["--layout interleave", "w4a4"]),
         (["--no-such-flag"], ["--no-such-flag"]),
+        (["--model", ""], ["--model", "no model is named"]),
+        (["--aiter", "abc1234"], ["--aiter", "'abc1234'", "not a version"]),
+        (["--aiter", "0.1.0rc1"], ["--aiter", "0.1.0rc1", "older than 0.1.12"]),
+        (["--vllm", "0.33.0-rocm72"], ["--vllm", "'0.33.0-rocm72'", "pip show"]),
+        (["--vllm", "dev"], ["--vllm", "'dev'"]),
+        (["--ksplit", "two"], ["--ksplit", "'two'"]),
+        (["--ksplit", "9999"], ["--ksplit", "'9999'"]),
+        (["--tuned", "no-such.csv"], ["--tuned no-such.csv"]),
+        (["--tp", "9" * 30], ["--tp", "9999"]),
     ],
 )
 def test_bad_input_is_one_line_that_names_it(
     flags: list[str], named: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code = main(["padding", "check", *flags])
+    model = [] if {"--model", "--hidden"} & set(flags) else ["--model", "gpt-oss-120b"]
+    code = main(["padding", "check", *model, *flags])
 
     error = capsys.readouterr().err
     assert (code, error.count("\n")) == (2, 1)
@@ -118,7 +131,7 @@ def test_bad_input_is_one_line_that_names_it(
     [
         ("{", ["is not JSON"]),
         ("[]", ["does not hold a JSON object"]),
-        ('{"hidden_size": 64}', ["moe_intermediate_size", "not the configuration of an MoE"]),
+        ('{"hidden_size": 64}', ["moe_intermediate_size", "not known", "--intermediate"]),
         (
             '{"hidden_size": -1, "intermediate_size": 8, "num_experts": 2, "top_k": 1}',
             ["hidden_size is -1"],
