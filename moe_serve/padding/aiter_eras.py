@@ -118,6 +118,10 @@ HISTORY: History[AiterEra] = History(
 )
 
 
+# What a call can reach when AITER's version is not known.
+EVERY = HISTORY.every
+
+
 def aiter_build(text: str | None, *, what: str = "--aiter") -> Build[AiterEra]:
     """What a version such as `0.1.15.post3` is judged as; None is the same as `unknown`.
 
@@ -214,7 +218,7 @@ def _prefill(era: AiterEra, experts: Experts) -> tuple[Kernel, ...]:
         untuned += flydsl if era.flydsl_untuned else ()
         mixed: tuple[Kernel, ...] = ()
     else:
-        untuned = _cktile(era, experts, (1,), phase=Phase.PREFILL)
+        untuned = _cktile(era, experts, _prefill_splits(era, experts), phase=Phase.PREFILL)
         mixed = _mixed(era, flydsl) if era.mixes_stages else ()
     match _tuned(experts.part, experts.layout):
         case True:
@@ -223,6 +227,11 @@ def _prefill(era: AiterEra, experts: Experts) -> tuple[Kernel, ...]:
             return untuned
         case _:
             return (*untuned, *flydsl, *mixed, *(_opus(experts) if era.has_opus else ()))
+
+
+def _prefill_splits(era: AiterEra, experts: Experts) -> tuple[int, ...]:
+    """Large batches are not split, unless AITER_KSPLIT says so to an AITER that heeds it."""
+    return (1,) if era.reads_gate_mode else (max(1, experts.ksplit),)
 
 
 def _mixed(era: AiterEra, flydsl: tuple[Kernel, ...]) -> tuple[Kernel, ...]:
