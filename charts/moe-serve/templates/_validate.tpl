@@ -93,36 +93,85 @@
 {{- if and (has (get $env "VLLM_ROCM_USE_AITER") $on) (has (get $env "VLLM_ROCM_USE_AITER_MOE" | default "1") $on) (gt (int .Values.gpu.count) 0) }}yes{{ end -}}
 {{- end -}}
 
-{{/* The rows are about GPT-OSS on gfx950, as those of `moe-serve serve`, which they come from. Only the numbers of
-a version count, since Helm takes what follows them for a release that is not out yet. */}}
+{{/* Which releases a version may be, as keys that sort as releases do, with commas between them: a release its own;
+a candidate or a development build the one before it and its own, the latter the next line's too; `unknown`, a nightly
+and a build that comes after no known release all of them. The rules are those of moe_serve.padding.builds. Given: the
+version, the known releases by their keys, how many numbers name a release's line. */}}
+{{- define "moe-serve.releaseKeys" -}}
+{{- $known := keys .known | sortAlpha -}}
+{{- $pattern := "^v?([0-9]+)\\.([0-9]+)(?:\\.([0-9]+))?(?:\\.[0-9]+)*(?:[-_.]?(a|b|rc)[-_.]?[0-9]+)?(?:[-_.]?post[-_.]?([0-9]+))?(?:[-_.]?(dev)[-_.]?[0-9]+)?(?:\\+.*)?$" -}}
+{{- $found := $known -}}
+{{- if regexMatch $pattern .version -}}
+{{- $part := splitList "," (regexReplaceAll $pattern .version "${1},${2},${3},${4},${5},${6}") -}}
+{{- $numbers := list (int (index $part 0)) (int (index $part 1)) (int (index $part 2)) -}}
+{{- $post := ternary 0 (add1 (int (index $part 4)) | int) (eq (index $part 4) "") -}}
+{{- $own := printf "%05d.%05d.%05d.%05d" (index $numbers 0) (index $numbers 1) (index $numbers 2) $post -}}
+{{- $candidate := or (ne (index $part 3) "") (ne (index $part 5) "") -}}
+{{- if ge $own (first $known) -}}
+{{- $found = list $own -}}
+{{- if $candidate -}}
+{{- range $known -}}{{- if lt . $own -}}{{- $found = list . $own -}}{{- end -}}{{- end -}}
+{{- end -}}
+{{- if ne (index $part 5) "" -}}
+{{- $line := int .line -}}
+{{- $next := ternary (printf "%05d.%05d.%05d.%05d" (index $numbers 0) (index $numbers 1 | add1 | int) 0 0) (printf "%05d.%05d.%05d.%05d" (index $numbers 0) (index $numbers 1) (index $numbers 2 | add1 | int) 0) (eq $line 2) -}}
+{{- $found = append $found $next -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- join "," $found -}}
+{{- end -}}
+
+{{/* The rows are about GPT-OSS on gfx950, as those of `moe-serve serve`, which they come from. */}}
 {{- define "moe-serve.validateVersions" -}}
 {{- $here := and (has .Values.gpu.product (list "MI355X" "MI350X")) (contains "gpt-oss" .Values.model.name) -}}
 {{- if and $here (include "moe-serve.usesAiterMoe" .) (not .Values.engine.allowKnownBad) -}}
-{{- $vllm := include "moe-serve.numbers" .Values.image.vllm -}}
-{{- $aiter := include "moe-serve.numbers" .Values.image.aiter -}}
+{{- $table := .Files.Get "files/padding.json" | fromJson -}}
+{{- $vllms := include "moe-serve.releaseKeys" (dict "version" .Values.image.vllm "known" (get $table "vllm") "line" 2) | splitList "," -}}
+{{- $aiters := include "moe-serve.releaseKeys" (dict "version" .Values.image.aiter "known" (get $table "aiter") "line" 3) | splitList "," -}}
 {{- $ranks := include "moe-serve.ranks" . | int -}}
-{{- range .Files.Get "files/known-bad.json" | fromJson | dig "rows" (list) -}}
-{{- $ours := and (semverCompare (printf ">=%s, <%s" .vllm_since .vllm_below) $vllm) (gt $ranks (int .tp_above)) -}}
-{{- if and $ours (or (not .aiter_since) (semverCompare (printf ">=%s" (default "0.0" .aiter_since)) $aiter)) -}}
+{{- $unsplit := has (get .Values.engine.env "AITER_KSPLIT" | toString) (list "1" "-1") -}}
+{{- range $row := .Files.Get "files/known-bad.json" | fromJson | dig "rows" (list) -}}
+{{- $ours := and (gt $ranks (int .tp_above)) (not (and .split_k_only $unsplit)) -}}
+{{- $vllm := not .vllm_bound -}}
+{{- if le (len $vllms) 3 -}}
+{{- range $vllms -}}{{- if and (ge . $row.vllm_since_key) (lt . $row.vllm_below_key) -}}{{- $vllm = true -}}{{- end -}}{{- end -}}
+{{- end -}}
+{{- $aiter := false -}}
+{{- range $aiters -}}{{- if and (ge . $row.aiter_since_key) (lt . $row.aiter_below_key) -}}{{- $aiter = true -}}{{- end -}}{{- end -}}
+{{- if and $ours $vllm $aiter -}}
 {{- fail (printf "image.vllm: %s with AITER %s on %d GPU is known to answer wrongly (%s): %s (%s); %s, or set engine.allowKnownBad" $.Values.image.vllm $.Values.image.aiter $ranks .id .what .evidence .instead) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
 
-{{- define "moe-serve.numbers" -}}
-{{- regexFind "^[0-9]+(\\.[0-9]+){0,2}" . -}}
-{{- end -}}
-
-{{/* The contract's answer for these versions and sizes: a lost share, or the name of a rule. */}}
+{{/* The contract's answer for these versions and sizes, the worst of all that they may be: a lost share, or the name of
+a rule. */}}
 {{- define "moe-serve.paddingAnswer" -}}
 {{- $table := .Files.Get "files/padding.json" | fromJson -}}
-{{- $minor := regexFind "^[0-9]+\\.[0-9]+" .Values.image.vllm -}}
-{{- $release := get (get $table "vllm") $minor | default (get (get $table "vllm") (get $table "newest")) -}}
-{{- $software := ternary "pinned" "unknown" (eq .Values.image.aiter (get $release "aiter")) -}}
 {{- $engine := .Values.engine -}}
 {{- $key := printf "tp%d dp%d%s" (int $engine.tensorParallelSize) (int $engine.dataParallelSize) (ternary " ep" "" $engine.expertParallel) -}}
-{{- get (get (get $release $software) $key) .Values.padding.policy -}}
+{{- $ksplit := ternary "ksplit1" "default" (has (get $engine.env "AITER_KSPLIT" | toString) (list "1" "-1")) -}}
+{{- $worst := "0" -}}
+{{- range $vllm := include "moe-serve.releaseKeys" (dict "version" .Values.image.vllm "known" (get $table "vllm") "line" 2) | splitList "," -}}
+{{- range $aiter := include "moe-serve.releaseKeys" (dict "version" $.Values.image.aiter "known" (get $table "aiter") "line" 3) | splitList "," -}}
+{{- $v := include "moe-serve.lastRelease" (dict "key" $vllm "known" (get $table "vllm")) -}}
+{{- $a := include "moe-serve.lastRelease" (dict "key" $aiter "known" (get $table "aiter")) -}}
+{{- $answer := get (dig $v $a $ksplit $key dict (get $table "answers")) $.Values.padding.policy | toString -}}
+{{- if regexMatch "^[0-9.e-]+$" $worst -}}
+{{- if or (not (regexMatch "^[0-9.e-]+$" $answer)) (gt (float64 $answer) (float64 $worst)) -}}{{- $worst = $answer -}}{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- $worst -}}
+{{- end -}}
+
+{{/* The last known release that is not newer. */}}
+{{- define "moe-serve.lastRelease" -}}
+{{- $last := first (keys .known | sortAlpha) -}}
+{{- range keys .known | sortAlpha -}}{{- if le . $.key -}}{{- $last = . -}}{{- end -}}{{- end -}}
+{{- get .known $last -}}
 {{- end -}}
 
 {{- define "moe-serve.validatePadding" -}}

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from moe_serve.analysis.observations import crossover_table
 from moe_serve_demo import evidence
 from moe_serve_demo.exporter import Scrape
 from moe_serve_demo.load import complete, prompts
@@ -28,7 +29,6 @@ from moe_serve.analysis.estimate import Estimate, NoEstimate
 from moe_serve.analysis.estimator import EstimatorSettings, estimate
 from moe_serve.analysis.judge import judge
 from moe_serve.analysis.noise import Design, PodVariation
-from moe_serve.analysis.observations import crossover_table
 from moe_serve.analysis.policy import Policy, config_digest
 from moe_serve.analysis.series import (
     Cell,
