@@ -19,13 +19,13 @@
     requests:
       cpu: {{ .Values.resources.cpu | quote }}
       memory: {{ include "moe-serve.memory" . }}
-      ephemeral-storage: {{ .Values.resources.ephemeralGiB }}Gi
+      ephemeral-storage: {{ include "moe-serve.disk" (list . (mul 1024 .Values.resources.ephemeralGiB)) }}
       {{- with include "moe-serve.gpuQuantity" . | trim }}
       {{- . | nindent 6 }}
       {{- end }}
     limits:
       memory: {{ include "moe-serve.memory" . }}
-      ephemeral-storage: {{ .Values.resources.ephemeralGiB }}Gi
+      ephemeral-storage: {{ include "moe-serve.disk" (list . (mul 1024 .Values.resources.ephemeralGiB)) }}
       {{- with include "moe-serve.gpuQuantity" . | trim }}
       {{- . | nindent 6 }}
       {{- end }}
@@ -105,14 +105,14 @@
     requests:
       cpu: 100m
       memory: 2Gi
-      ephemeral-storage: 1Gi
+      ephemeral-storage: {{ include "moe-serve.disk" (list . 1024) }}
       {{- with include "moe-serve.gpuQuantity" . | trim }}
       {{- . | nindent 6 }}
       {{- end }}
     limits:
       cpu: "2"
       memory: 2Gi
-      ephemeral-storage: 1Gi
+      ephemeral-storage: {{ include "moe-serve.disk" (list . 1024) }}
       {{- with include "moe-serve.gpuQuantity" . | trim }}
       {{- . | nindent 6 }}
       {{- end }}
@@ -174,4 +174,19 @@ no readiness probe: telemetry must not take a server out of service. */}}
     - name: shm
       mountPath: /dev/shm
       readOnly: true
+{{- end -}}
+
+{{- define "moe-serve.initContainers" -}}
+{{- if .Values.preflight.enabled }}
+{{ include "moe-serve.preflight" . }}
+{{- end }}
+{{- if eq .Values.model.source "job" }}
+{{ include "moe-serve.awaitModel" . }}
+{{- end }}
+{{- with .Values.extraInitContainers }}
+{{ tpl (toYaml .) $ }}
+{{- end }}
+{{- if .Values.monitoring.exporter }}
+{{ include "moe-serve.exporter" . }}
+{{- end }}
 {{- end -}}

@@ -49,8 +49,9 @@ template:
         securityContext:
           {{- include "moe-serve.plainSecurity" . | trim | nindent 10 }}
         resources:
-          requests: {cpu: "1", memory: 4Gi, ephemeral-storage: 1Gi}
-          limits: {cpu: "4", memory: 4Gi, ephemeral-storage: 1Gi}
+          # 1Gi of its own, and the two volumes below.
+          requests: {cpu: "1", memory: 4Gi, ephemeral-storage: 3Gi}
+          limits: {cpu: "4", memory: 4Gi, ephemeral-storage: 3Gi}
         volumeMounts:
           - name: model
             mountPath: /models

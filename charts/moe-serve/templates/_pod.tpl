@@ -137,7 +137,7 @@ tolerations:
   {{- end }}
 - name: tmp
   emptyDir:
-    sizeLimit: 2Gi
+    sizeLimit: {{ .Values.tmp.sizeGiB }}Gi
 - name: shm
   emptyDir:
     medium: Memory
