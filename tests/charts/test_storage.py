@@ -32,7 +32,9 @@ def test_every_container_has_a_request_equal_to_its_limit(offer: Offer) -> None:
         for each in containers(spec):
             if each["name"] in ("first", "beside"):
                 continue  # the user's own
-            sizes = [each["resources"][kind]["ephemeral-storage"] for kind in ("requests", "limits")]
+            sizes = [
+                each["resources"][kind]["ephemeral-storage"] for kind in ("requests", "limits")
+            ]
             assert sizes[0] == sizes[1], (name, each["name"])
 
 

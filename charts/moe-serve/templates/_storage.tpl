@@ -15,6 +15,11 @@
 {{- if eq .Values.cache.type "emptyDir" -}}
 {{- $total = add $total (mul 1024 .Values.cache.sizeGiB) -}}
 {{- end -}}
+{{- add $total (include "moe-serve.extraVolumesMiB" .) -}}
+{{- end -}}
+
+{{- define "moe-serve.extraVolumesMiB" -}}
+{{- $total := 0 -}}
 {{- range .Values.extraVolumes -}}
 {{- if and (kindIs "map" .emptyDir) (ne (default "" (get (default dict .emptyDir) "medium")) "Memory") (get (default dict .emptyDir) "sizeLimit") -}}
 {{- $total = add $total (include "moe-serve.mebibytes" .emptyDir.sizeLimit) -}}
@@ -27,5 +32,9 @@
 together. So a container that mounts the volumes may fill its own share and all of them. Takes [root, MiB of its own]. */}}
 {{- define "moe-serve.disk" -}}
 {{- $total := add (last .) (include "moe-serve.diskVolumesMiB" (first .)) -}}
-{{- if mod $total 1024 }}{{ $total }}Mi{{ else }}{{ div $total 1024 }}Gi{{ end -}}
+{{- include "moe-serve.sizeOfMiB" $total -}}
+{{- end -}}
+
+{{- define "moe-serve.sizeOfMiB" -}}
+{{- if mod . 1024 }}{{ . }}Mi{{ else }}{{ div . 1024 }}Gi{{ end -}}
 {{- end -}}
