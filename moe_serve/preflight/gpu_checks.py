@@ -1,27 +1,34 @@
-"""Pure: are these GPUs whole MI355X, free, and set up as RCCL wants them."""
+"""Pure: are these GPUs the expected ones, free, and set up as RCCL wants them."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
 from moe_serve.preflight.checks import Check, fail, ok, skip
+from moe_serve.preflight.expected_gpus import Expected
 from moe_serve.preflight.firmware import BITS
 from moe_serve.preflight.gpus import Gpu
 from moe_serve.preflight.known_bad import GFX
 
 NAMES = ("gpu", "partition", "vram", "firmware")
 _GIB = 2**30
-# An MI355X has 288 GB of HBM3E; the driver keeps a little.
-_VRAM_BYTES = 270 * _GIB
 _VRAM_USED_SHARE = 0.05
-_WHOLE = ("SPX", "NPS1")
 SCRATCH = "HSA_NO_SCRATCH_RECLAIM"
 # RCCL's own rule, rccl_wrap.cc validHsaScratchEnvSetting: each target counts by itself.
 _ENOUGH: Mapping[str, int] = {GFX: 24, "gfx942": 177}
 
 
 def check_gpus(
-    gpus: Sequence[Gpu], *, wanted: int, firmware: int | None, environment: Mapping[str, str]
+    gpus: Sequence[Gpu],
+    *,
+    wanted: int,
+    firmware: int | None,
+    environment: Mapping[str, str],
+    expected: Expected | None = None,
 ) -> Iterator[Check]:
-    """Every question about the GPUs. `firmware`: what a tool told, for those that /sys hides."""
+    """Every question about the GPUs. `firmware`: what a tool told, for those that /sys hides.
+
+    `expected`: the card and its modes; None: whole MI355X.
+    """
+    expected = expected or Expected()
     if len(gpus) < wanted:
         yield fail(
             "gpu",
@@ -32,53 +39,67 @@ def check_gpus(
         yield from (skip(name, "no GPU") for name in NAMES[1:])
         return
     if len(gpus) >= wanted:
-        yield _target(gpus)
-    yield _partition(gpus)
-    yield _vram(gpus)
+        yield _target(gpus, expected)
+    yield _partition(gpus, expected)
+    yield _vram(gpus, expected)
     yield _firmware(gpus, firmware, environment)
 
 
-def _target(gpus: Sequence[Gpu]) -> Check:
-    others = [f"{gpu.render_node} is {gpu.gfx}" for gpu in gpus if gpu.gfx != GFX]
+def _target(gpus: Sequence[Gpu], expected: Expected) -> Check:
+    product = expected.product
+    others = [f"{gpu.render_node} is {gpu.gfx}" for gpu in gpus if gpu.gfx != product.gfx]
     if others:
+        reason = f"AITER's MXFP4 experts and these pads are for {GFX}"
+        if product.gfx != GFX:
+            reason = f"--product {product.name} is {product.gfx}"
+        card, virtual = product.device_ids
         return fail(
             "gpu",
-            f"{', '.join(others)}; AITER's MXFP4 experts and these pads are for {GFX}: select "
-            'nodes by amd.com/gpu.device-id "75a3" (MI355X) or "75b3" (its virtual function)',
+            f"{', '.join(others)}; {reason}: select nodes by amd.com/gpu.device-id "
+            f'"{card}" ({product.name}) or "{virtual}" (its virtual function)',
         )
-    return ok("gpu", f"{len(gpus)} x {GFX}")
+    return ok("gpu", f"{len(gpus)} x {product.gfx}")
 
 
-def _partition(gpus: Sequence[Gpu]) -> Check:
+def _partition(gpus: Sequence[Gpu], expected: Expected) -> Check:
     modes = [(gpu, (gpu.compute_partition, gpu.memory_partition)) for gpu in gpus]
     split = [
         f"{gpu.render_node} ({gpu.pci}) is {'/'.join(part or 'unknown' for part in mode)}"
         for gpu, mode in modes
-        if mode != _WHOLE
+        if mode not in expected.modes
     ]
-    if split:
+    accepted = ["/".join(mode) for mode in expected.modes]
+    if split and expected.modes == Expected().modes:
         return fail(
             "partition",
             f"{', '.join(split)}; the model needs whole GPUs: on the node, "
             "amd-smi set --compute-partition SPX --memory-partition NPS1",
         )
-    return ok("partition", "/".join(_WHOLE))
+    if split:
+        return fail(
+            "partition",
+            f"{', '.join(split)}; accepted is {' or '.join(accepted)}: set the node's mode with "
+            "amd-smi, or name its mode with --partition",
+        )
+    return ok("partition", ", ".join(sorted({"/".join(map(str, mode)) for _, mode in modes})))
 
 
-def _vram(gpus: Sequence[Gpu]) -> Check:
-    wrong = [text for text in map(_vram_fault, gpus) if text]
+def _vram(gpus: Sequence[Gpu], expected: Expected) -> Check:
+    wrong = [text for text in (_vram_fault(gpu, expected) for gpu in gpus) if text]
     if wrong:
         return fail("vram", "; ".join(wrong))
     return ok("vram", f"{min(gpu.vram_bytes or 0 for gpu in gpus) / _GIB:.0f} GiB each, free")
 
 
-def _vram_fault(gpu: Gpu) -> str | None:
+def _vram_fault(gpu: Gpu, expected: Expected) -> str | None:
     total, used = gpu.vram_bytes, gpu.vram_used_bytes
     if total is None or used is None:
         return f"{gpu.render_node}: the driver tells no memory size; see the node's amdgpu driver"
-    if total < _VRAM_BYTES:
+    if total < expected.vram_bytes(gpu.compute_partition):
+        product = expected.product
         return (
-            f"{gpu.render_node} has {total / _GIB:.0f} GiB, an MI355X 288 GB; "
+            f"{gpu.render_node} has {total / _GIB:.0f} GiB, "
+            f"an {product.name} {product.memory_gb} GB; "
             "see whether it is partitioned, or another card"
         )
     if used > total * _VRAM_USED_SHARE:

@@ -2,12 +2,13 @@
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from moe_serve.padding.shapes import Parallelism
 from moe_serve.preflight.checks import Check, skip
 from moe_serve.preflight.devices import check_devices, read_device_files
+from moe_serve.preflight.expected_gpus import Expected
 from moe_serve.preflight.firmware import ask_tools, run_tool
 from moe_serve.preflight.folders import check_folders, check_shm, read_folders, shm_bytes
 from moe_serve.preflight.gpu_checks import NAMES, SCRATCH, check_gpus
@@ -32,6 +33,7 @@ class Pod:
     software: Software
     settings: Settings
     environment: Mapping[str, str]
+    expected: Expected = field(default_factory=Expected)
     root: Path = Path("/")
     open_file: Callable[[Path], None] | None = None
     run_tool: Callable[[Sequence[str]], str] = run_tool
@@ -64,6 +66,7 @@ def _gpu_checks(pod: Pod, gpus: tuple[Gpu, ...]) -> Iterator[Check]:
         wanted=pod.parallel.ranks,
         firmware=ask_tools(pod.run_tool) if needed else None,
         environment=pod.environment,
+        expected=pod.expected,
     )
 
 

@@ -183,7 +183,10 @@ REFUSED: dict[str, tuple[Mapping[str, Any], str]] = {
         {"commonLabels": {"team": "a"}, "podLabels": {"team": "b"}},
         "commonLabels: team is in podLabels too",
     ),
-    "a name too long for what is made from it": ({"fullnameOverride": "a" * 49}, "fullnameOverride"),
+    "a name too long for what is made from it": (
+        {"fullnameOverride": "a" * 49},
+        "fullnameOverride",
+    ),
     "a login of another kind": ({"autoscaling.authentication.modes": "password"}, "modes"),
 }  # fmt: skip
 

@@ -134,8 +134,8 @@ failureThreshold: 6
     {{- if ne .Values.gpu.product "MI355X" }}
     - --product={{ .Values.gpu.product }}
     {{- end }}
+    {{- if ne (join "," .Values.gpu.partitions) "spx_nps1" }}
     {{- range .Values.gpu.partitions }}
-    {{- if ne . "spx_nps1" }}
     - --partition={{ . }}
     {{- end }}
     {{- end }}
