@@ -28,7 +28,7 @@ def kubeconform(text: str, version: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-# Kubernetes knows volumes of images from 1.31 on, and claims of devices from 1.34: values.yaml says so.
+# Kubernetes knows volumes of images from 1.31 on, claims of devices from 1.34 (values.yaml).
 YOUNGER = {"everything/moe-serve-claims": 31, "everything/moe-serve-dra": 34}
 
 
