@@ -1,5 +1,9 @@
 {{/* What a schema cannot say. Each refusal names the path and the rule. */}}
 {{- define "moe-serve.validate" -}}
+{{- if not .Values.enabled -}}
+{{- fail "enabled: false; only the condition of a parent chart's dependency reads it; to serve nothing set replicas to 0, or uninstall" -}}
+{{- end -}}
+{{- include "moe-serve.validateNames" . -}}
 {{- include "moe-serve.validateSizes" . -}}
 {{- include "moe-serve.validateArgs" . -}}
 {{- include "moe-serve.validateEnv" . -}}
@@ -42,11 +46,33 @@
   "--data-parallel-size" "engine.dataParallelSize" "-dp" "engine.dataParallelSize"
   "--enable-expert-parallel" "engine.expertParallel" "-ep" "engine.expertParallel"
   "--shutdown-timeout" "drain.seconds" "--disable-access-log-for-endpoints" "nothing: probes are never logged" -}}
+{{- $oneNode := "one pod is one whole server on one node, and the chart offers no other; leave it out" -}}
+{{- $parallel := "the chart spreads a model by engine.tensorParallelSize and engine.dataParallelSize alone; set these" -}}
+{{- $tls := "probes, metrics and Service use plain HTTP; end TLS at the gateway (route.gateways)" -}}
+{{- $refused := dict "--pipeline-parallel-size" $parallel "-pp" $parallel
+  "--nnodes" $oneNode "-n" $oneNode "--node-rank" $oneNode "-r" $oneNode "--master-addr" $oneNode "--master-port" $oneNode
+  "--data-parallel-rank" $oneNode "--data-parallel-start-rank" $oneNode "--data-parallel-size-local" $oneNode
+  "--data-parallel-address" $oneNode "--data-parallel-rpc-port" $oneNode "--data-parallel-hybrid-lb" $oneNode
+  "--data-parallel-external-lb" $oneNode "--data-parallel-multi-port-external-lb" $oneNode "--headless" $oneNode
+  "--config" "its file may set what the chart's values own; write its arguments into engine.args"
+  "--uds" "probes and Service use TCP port 8000; leave it out"
+  "--grpc" "probes and Service speak HTTP; leave it out"
+  "--ssl-keyfile" $tls "--ssl-certfile" $tls "--ssl-ca-certs" $tls "--ssl-cert-reqs" $tls "--ssl-ciphers" $tls "--enable-ssl-refresh" $tls -}}
 {{- range $list := list "args" "extraArgs" -}}
 {{- range $i, $arg := get $.Values.engine $list -}}
+{{- $where := printf "engine.%s[%d]" $list $i -}}
 {{- $flag := regexFind "^-[^= ]*" $arg | replace "_" "-" -}}
-{{- if hasKey $owned $flag -}}
-{{- fail (printf "engine.%s[%d]: %s is the chart's own; set %s" $list $i $flag (get $owned $flag)) -}}
+{{- /* vLLM takes every unambiguous beginning of a long flag for the flag. */ -}}
+{{- range $known := concat (keys $owned) (keys $refused) | sortAlpha -}}
+{{- if or (eq $flag $known) (and (hasPrefix "--" $flag) (gt (len $flag) 6) (hasPrefix $flag $known)) -}}
+{{- if hasKey $owned $known -}}
+{{- fail (printf "%s: %s is the chart's own; set %s" $where $known (get $owned $known)) -}}
+{{- end -}}
+{{- fail (printf "%s: %s cannot be given: %s" $where $known (get $refused $known)) -}}
+{{- end -}}
+{{- end -}}
+{{- if regexMatch "^-[^= ]*[ \t]" $arg -}}
+{{- fail (printf "%s: %q is a flag and its value in one word, which vLLM takes for one flag; write FLAG=VALUE" $where $arg) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
@@ -77,11 +103,34 @@
 {{- fail (printf "%s: moe-serve knows no %s and would ignore it; correct it" $path $name) -}}
 {{- end -}}
 {{- end -}}
-{{- range $name, $_ := .Values.engine.env -}}
-{{- range $i, $entry := $.Values.engine.extraEnv -}}
-{{- if eq $entry.name $name -}}
-{{- fail (printf "engine.extraEnv[%d]: %s is in engine.env already; name it once" $i $name) -}}
+{{- $settings := include "moe-serve.settings" . | fromYaml -}}
+{{- $seen := dict -}}
+{{- range $i, $entry := .Values.engine.extraEnv -}}
+{{- $where := printf "engine.extraEnv[%d]: %s" $i $entry.name -}}
+{{- if hasKey $.Values.engine.env $entry.name -}}
+{{- fail (printf "%s is in engine.env already; name it once" $where) -}}
 {{- end -}}
+{{- if hasKey $settings $entry.name -}}
+{{- fail (printf "%s is set to %q by the chart already; leave it out" $where (get $settings $entry.name)) -}}
+{{- end -}}
+{{- if hasKey $seen $entry.name -}}
+{{- fail (printf "%s stands there twice; name it once" $where) -}}
+{{- end -}}
+{{- $_ := set $seen $entry.name true -}}
+{{- end -}}
+{{- if and (ne .Values.model.source "hub") (hasKey .Values.engine.env "HF_HUB_OFFLINE") -}}
+{{- fail (printf "engine.env.HF_HUB_OFFLINE: the chart sets it, since model.source is %s; leave it out" .Values.model.source) -}}
+{{- end -}}
+{{- if and (eq .Values.model.source "job") .Values.model.job.endpoint -}}
+{{- range $i, $entry := concat .Values.engine.extraEnv .Values.model.job.extraEnv -}}
+{{- if eq $entry.name "HF_ENDPOINT" -}}
+{{- fail "model.job.endpoint: HF_ENDPOINT is in an extraEnv too; give the address once" -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- range $i, $entry := .Values.model.job.extraEnv -}}
+{{- if has $entry.name (list "HF_TOKEN" "HF_HUB_OFFLINE") -}}
+{{- fail (printf "model.job.extraEnv[%d]: %s is the chart's own; set %s" $i $entry.name (ternary "model.hfToken.existingSecret" "model.source" (eq $entry.name "HF_TOKEN"))) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
@@ -233,7 +282,17 @@ a rule. */}}
 {{- if and $model.job.checksums (ne $model.source "job") -}}
 {{- fail "model.job.checksums: only the Job checks them; model.source is not job" -}}
 {{- end -}}
-{{- if and (gt (include "moe-serve.replicas" . | int) 1) (eq .Values.cache.type "claim") (eq .Values.cache.claim.accessMode "ReadWriteOnce") -}}
+{{- if and (eq $model.source "objectStorage") (not (regexMatch "^(s3|gs|az)://[^/ ]+(/[^ ]*)?$" $model.objectStorage.uri)) -}}
+{{- fail (printf "model.objectStorage.uri: %q is no address of a bucket; model.source is objectStorage, so write s3://BUCKET/PATH, gs://BUCKET/PATH or az://CONTAINER/PATH" $model.objectStorage.uri) -}}
+{{- end -}}
+{{- if and $model.objectStorage.uri (ne $model.source "objectStorage") -}}
+{{- fail "model.objectStorage.uri: nothing reads it; set model.source to objectStorage" -}}
+{{- end -}}
+{{- $pods := add (include "moe-serve.replicas" . | int) .Values.rollout.maxSurge | int -}}
+{{- if and (eq $model.source "job") (eq $model.job.accessMode "ReadWriteOnce") (gt (mul $pods .Values.gpu.count | int) 8) -}}
+{{- fail (printf "model.job.accessMode: ReadWriteOnce keeps all pods on one node, and %d pods of %d GPU do not fit a node's 8; use ReadWriteMany, or fewer pods" $pods (int .Values.gpu.count)) -}}
+{{- end -}}
+{{- if and (gt $pods 1) (eq .Values.cache.type "claim") (eq .Values.cache.claim.accessMode "ReadWriteOnce") -}}
 {{- fail "cache.claim.accessMode: ReadWriteOnce cannot be shared by several pods; use a ReadWriteMany claim or emptyDir" -}}
 {{- end -}}
 {{- if and (eq .Values.cache.type "claim") (not .Values.cache.claim.name) -}}
@@ -241,6 +300,9 @@ a rule. */}}
 {{- end -}}
 {{- if and (eq .Values.cache.type "hostPath") (not .Values.cache.hostPath) -}}
 {{- fail "cache.hostPath: missing; cache.type is hostPath" -}}
+{{- end -}}
+{{- if and (eq .Values.cache.type "hostPath") (not (kindIs "invalid" .Values.security.runAsGroup)) (ne (int .Values.security.runAsGroup) 0) -}}
+{{- fail "cache.type: in a hostPath the kubelet makes the image's folder as root's, which only group 0 can write; set security.runAsGroup to 0, or use a claim" -}}
 {{- end -}}
 {{- if and (eq $model.source "hub") (eq .Values.cache.type "emptyDir") (gt (int .Values.gpu.count) 0) (lt (int .Values.cache.sizeGiB) 80) (contains "120b" $model.name) -}}
 {{- fail "cache.sizeGiB: with model.source hub the weights (about 63 GiB) are in the cache; give 80 or more" -}}
@@ -264,6 +326,9 @@ a rule. */}}
 {{- end -}}
 
 {{- define "moe-serve.validateArm" -}}
+{{- if and .Values.gpu.nodeAffinity (gt (int .Values.gpu.count) 0) (dig "nodeAffinity" "requiredDuringSchedulingIgnoredDuringExecution" "" .Values.affinity) -}}
+{{- fail "affinity.nodeAffinity: the chart's own required terms would be lost; put yours into gpu.nodeExpressions, or switch gpu.nodeAffinity off" -}}
+{{- end -}}
 {{- if and .Values.comparedWith (eq .Values.comparedWith (include "moe-serve.configDigest" .)) (ne .Values.purpose "aa") -}}
 {{- fail "comparedWith: both arms have the same configuration, so there is nothing to compare; change one, or set purpose to aa" -}}
 {{- end -}}
@@ -276,6 +341,46 @@ a rule. */}}
 {{- range $key, $_ := .Values.podLabels -}}
 {{- if or (hasPrefix "app.kubernetes.io/" $key) (hasPrefix "moe-serve.io/" $key) -}}
 {{- fail (printf "podLabels: %s is the chart's own" $key) -}}
+{{- end -}}
+{{- end -}}
+{{- range $key, $_ := .Values.commonLabels -}}
+{{- if or (hasPrefix "app.kubernetes.io/" $key) (hasPrefix "moe-serve.io/" $key) (hasPrefix "helm.sh/" $key) -}}
+{{- fail (printf "commonLabels: %s is the chart's own" $key) -}}
+{{- end -}}
+{{- if hasKey $.Values.podLabels $key -}}
+{{- fail (printf "commonLabels: %s is in podLabels too, and the test's pod has both; name it once" $key) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Names that become names of objects, or parts of them. */}}
+{{- define "moe-serve.validateNames" -}}
+{{- $model := .Values.model -}}
+{{- if contains "://" $model.name -}}
+{{- fail (printf "model.name: %s is an address, not a name on a hub; for a bucket set model.source to objectStorage and model.objectStorage.uri" $model.name) -}}
+{{- end -}}
+{{- range $path, $name := dict "model.name" $model.name "model.servedName" $model.servedName -}}
+{{- if and $name (not (regexMatch "^[A-Za-z0-9]([A-Za-z0-9._/-]*[A-Za-z0-9])?$" $name)) -}}
+{{- fail (printf "%s: %q; it is also a label, so it takes letters, digits, '.', '_', '/' and '-', and begins and ends with a letter or digit" $path $name) -}}
+{{- end -}}
+{{- end -}}
+{{- range $path, $registry := dict "global.imageRegistry" .Values.global.imageRegistry "image.registry" .Values.image.registry "opsImage.registry" .Values.opsImage.registry -}}
+{{- if contains "://" $registry -}}
+{{- fail (printf "%s: %s has a scheme, which no image's name has; write HOST[:PORT][/PATH]" $path $registry) -}}
+{{- end -}}
+{{- end -}}
+{{- $names := dict "model.claim.name" $model.claim.name "cache.claim.name" .Values.cache.claim.name
+  "apiKey.existingSecret" .Values.apiKey.existingSecret "model.hfToken.existingSecret" $model.hfToken.existingSecret
+  "serviceAccount.name" .Values.serviceAccount.name "priorityClassName" .Values.priorityClassName
+  "model.job.priorityClassName" $model.job.priorityClassName "runtimeClassName" .Values.runtimeClassName
+  "model.job.storageClass" $model.job.storageClass "inferencePool.endpointPicker" .Values.inferencePool.endpointPicker
+  "autoscaling.authentication.name" .Values.autoscaling.authentication.name -}}
+{{- range $i, $secret := .Values.global.imagePullSecrets -}}
+{{- $_ := set $names (printf "global.imagePullSecrets[%d]" $i) (ternary (get (ternary $secret dict (kindIs "map" $secret)) "name") $secret (kindIs "map" $secret)) -}}
+{{- end -}}
+{{- range $path, $name := $names -}}
+{{- if and $name (not (regexMatch "^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$" $name)) -}}
+{{- fail (printf "%s: %q is no name of a Kubernetes object; it takes small letters, digits, '-' and '.'" $path $name) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
