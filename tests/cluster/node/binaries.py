@@ -77,7 +77,6 @@ TOOLS_BY_NAME = {
             folder=TOOLS / "prometheus-operator",
         ),
         Tool(name="kwok", package="sigs.k8s.io/kwok/cmd/kwok"),
-        Tool(name="helm", package="helm.sh/helm/v3/cmd/helm"),
         Tool(name="helm4", package="helm.sh/helm/v4/cmd/helm"),
         Tool(name="kubeconform", package="github.com/yannh/kubeconform/cmd/kubeconform"),
         Tool(
@@ -114,10 +113,12 @@ def built(layout: Layout, name: str) -> Path:
     """The program `name`, built if it is not there yet; minutes the first time, else milliseconds.
 
     Raises:
-        NodeError: it cannot be built; the line quotes the compiler.
+        NodeError: there is no such program, or it cannot be built; the line quotes the compiler.
     """
     if name == "traefik":
         return _traefik(layout)
+    if name not in TOOLS_BY_NAME:
+        raise NodeError(f"{name}: no program; there are traefik, {', '.join(TOOLS_BY_NAME)}")
     tool = TOOLS_BY_NAME[name]
     place = layout.binaries / f"{name}-{_key(tool)}"
 

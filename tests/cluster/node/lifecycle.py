@@ -4,7 +4,7 @@ import contextlib
 import fcntl
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from . import (
@@ -41,8 +41,10 @@ def up(layout: Layout, *, nodes: int = 0, monitoring: bool = True) -> Kubernetes
         return _up(layout, nodes, monitoring)
 
 
-def programs(layout: Layout, *, monitoring: bool = True) -> dict[str, Path]:
-    """Have all that a node runs; what the machine lacks is said before minutes go by.
+def programs(
+    layout: Layout, *, monitoring: bool = True, more: Sequence[str] = ()
+) -> dict[str, Path]:
+    """Have all that a node runs, and `more`; what the machine lacks is said before minutes go by.
 
     Raises:
         NodeError: one line for each thing that is missing, or what the compiler said.
@@ -51,7 +53,8 @@ def programs(layout: Layout, *, monitoring: bool = True) -> dict[str, Path]:
         preconditions.check(layout)
     with _step("the programs"):
         names = (*binaries.NODE_PROGRAMS, *binaries.NODE_IMAGES)
-        return binaries.build(layout, (*names, *(binaries.MONITORING_IMAGES if monitoring else ())))
+        names += binaries.MONITORING_IMAGES if monitoring else ()
+        return binaries.build(layout, (*names, *more))
 
 
 def _up(layout: Layout, nodes: int, monitoring: bool) -> Kubernetes:

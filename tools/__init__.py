@@ -1,0 +1,1 @@
+"""Programs for the development of moe-serve. They are in no wheel."""
