@@ -224,7 +224,7 @@ endif
 	$(WITH_GO) $(BIN)/python -m tests.charts.schemas $(CACHE)/schemas
 	@touch $@
 
-# A sample of changes in each run, all of them on demand: make charts-mutation SAMPLE=
+# A sample of changes, or all of them: make charts-mutation SAMPLE=
 SAMPLE ?= 20
 
 .PHONY: charts-mutation
@@ -232,7 +232,7 @@ charts-mutation: $(VENV)/.ready ## change the charts in SAMPLE places, one at a 
 	$(BIN)/python -m tests.charts.mutate $(if $(SAMPLE),--sample $(SAMPLE) --seed $(SEED))
 
 .PHONY: test-charts
-test-charts: $(VENV)/.ready $(CACHE)/schemas/.ready charts-mutation ## Helm 4, every Kubernetes's schemas, kube-score, a sample of mutations
+test-charts: $(VENV)/.ready $(CACHE)/schemas/.ready ## Helm 4, every Kubernetes's schemas, kube-score
 	$(call say,charts against Helm 4$(comma) schemas and kube-score)
 	MOE_SERVE_CACHE=$(CACHE) $(WITH_GO) $(BIN)/python -m pytest -n 2 -m charts tests/charts
 

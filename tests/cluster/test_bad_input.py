@@ -384,3 +384,17 @@ def test_a_program_that_is_not_known_is_named_with_those_that_are(
 
     assert command.main(arguments) == 2
     assert capsys.readouterr().err.startswith("error: kubelot: no program; there are traefik, ")
+
+
+def test_libraries_of_both_modules_that_cost_most_to_compile_have_one_version() -> None:
+    shared = ("google.golang.org/grpc", "google.golang.org/protobuf", "golang.org/x/net")
+    shared += ("go.opentelemetry.io/otel", "github.com/prometheus/client_golang")
+
+    def versions(module: Path) -> dict[str, str]:
+        return dict(re.findall(r"^\t(\S+) (v\S+)", (module / "go.mod").read_text("utf-8"), re.M))
+
+    kubernetes, prometheus = map(versions, (binaries.KUBERNETES_MODULE, binaries.PROMETHEUS_MODULE))
+
+    assert {name: kubernetes[name] for name in shared} == {
+        name: prometheus[name] for name in shared
+    }
