@@ -69,7 +69,9 @@ KNOWN_BAD = Case(title="known bad", width=0, fault="swapped")
 class CaseServer(DemoServer):
     """Serves with this checkout's emulation, on the case's kernel."""
 
-    kernel = "cktile"
+    def __init__(self, arm: DemoArm, place: Place, kernel: str) -> None:
+        self.kernel = kernel
+        super().__init__(arm, place)
 
     def command(self) -> list[str]:
         """Room for the task's answers, and no prompt in pieces.
@@ -120,8 +122,8 @@ def served(
             work=work,
             environment=os.environ,
         ),
+        case.kernel,
     )
-    server.kernel = case.kernel
     server.start()
     try:
         yield server.url, server.wait_ready(lambda _: None)

@@ -345,7 +345,9 @@ def bound_check(kernel: Estimate | NoEstimate, byte_bound: float | None) -> Chec
     cause, such as work that was wrongly left out; it is a warning, not good news.
     """
     if byte_bound is None or isinstance(kernel, NoEstimate):
-        why = "no byte bound was given" if byte_bound is None else "there is no kernel estimate"
+        why = "there is no kernel estimate"
+        if byte_bound is None:
+            why = "not every arm exports moe_serve_kernel_bytes_total"
         return Check(
             name=ABOVE_BOUND,
             number=None,

@@ -1,5 +1,6 @@
 """One comparison as it was registered, and what the judge says of a history under it."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -22,7 +23,7 @@ from moe_serve.analysis.noise import (
     Design,
     PodVariation,
 )
-from moe_serve.analysis.policy import Policy, config_digest
+from moe_serve.analysis.policy import Policy, analysis_plan_digest
 from moe_serve.analysis.provenance import Query, behind
 from moe_serve.analysis.series import DECODE, MIXED, Cell, CellKind
 from moe_serve.analysis.table import BlockTable, Estimand, amdahl, moe_share
@@ -176,7 +177,9 @@ class Observations:
 
     `tables` are of pure decode batches, `mixed` of those with prefill, of the primary kind.
     `facts` are what each arm's pods say of their configuration, by arm and name;
-    `canary_neurons` the canary's lost and live ones, None where none says. `queries` are what the
+    `canary_neurons` the canary's lost and live ones; `byte_bound` is log(bytes fetched by stable /
+    by canary) for equal work, the most that a kernel that is bound by its bytes can gain; None
+    where no pod exports it. `queries` are what the
     source was asked; none where there was no source, or an audit is of a version that kept none.
     """
 
@@ -190,6 +193,7 @@ class Observations:
     stable_pods: int
     canary_pods: int
     canary_neurons: tuple[int, int] | None
+    byte_bound: float | None
     validity: Validity
     start: float
     end: float
@@ -224,7 +228,7 @@ def observe(history: History, analysis_plan: AnalysisPlan) -> Observations:
         requests=_requests(history, analysis_plan.canary_share),
         blind_seconds=_blind(history, stable, canary),
         older_seconds=_older(history),
-        config_digest=config_digest(policy, _plan_json(analysis_plan)),
+        analysis_plan_digest=analysis_plan_digest(policy, _plan_json(analysis_plan)),
     )
     return Observations(
         tables={kind: tables[kind][0] for kind in CellKind},
@@ -249,6 +253,7 @@ def observe(history: History, analysis_plan: AnalysisPlan) -> Observations:
         stable_pods=len(history.stable.pods),
         canary_pods=len(history.canary.pods),
         canary_neurons=history.canary.neurons,
+        byte_bound=_byte_bound(history),
         validity=validity,
         start=history.start,
         end=history.end,
@@ -287,6 +292,7 @@ def conclude(
             mixed=mixed,
             guards=[conclude_guard(guard, settings) for guard in seen.guards],
             neurons=seen.canary_neurons,
+            byte_bound=seen.byte_bound,
         ),
         settings=settings,
         step=step,
@@ -361,6 +367,11 @@ def _requests(history: History, canary_share: float | None) -> RequestCounts | N
 def _blind(history: History, *arms: Windows) -> float | None:
     ages = [history.end - arm.last for arm in arms if arm.last is not None]
     return max(0.0, *ages) if ages else None
+
+
+def _byte_bound(history: History) -> float | None:
+    stable, canary = history.stable.bytes_ratio, history.canary.bytes_ratio
+    return None if stable is None or canary is None else math.log(stable / canary)
 
 
 def _older(history: History) -> float | None:

@@ -80,7 +80,7 @@ def judge(
         evidence=validity.grade,
         source=validity.evidence,
         comparator=validity.comparator,
-        config_digest=validity.config_digest,
+        analysis_plan_digest=validity.analysis_plan_digest,
         checks=(
             *valid,
             *declared_checks(validity),

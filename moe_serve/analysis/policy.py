@@ -116,7 +116,7 @@ class Policy:
         return asdict(self)
 
 
-def config_digest(policy: Policy, facts: Mapping[str, object]) -> str:
+def analysis_plan_digest(policy: Policy, facts: Mapping[str, object]) -> str:
     """A short digest of the policy and of the arms' configurations, to be written down up front.
 
     `facts` must be made of JSON's own types; the order of keys does not matter.

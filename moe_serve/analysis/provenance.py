@@ -22,6 +22,7 @@ class Subject(StrEnum):
     KERNEL = "kernel"
     PROCESSES = "processes"
     CONFIGURATION = "configuration"
+    BYTES = "bytes"
     TTFT = "ttft"
     ITL = "itl"
     PREEMPTIONS = "preemptions"
@@ -104,7 +105,7 @@ _CHECKS: Mapping[str, tuple[Subject, ...]] = {
     "traffic_split": (Subject.REQUESTS,),
     "same_configuration": (Subject.CONFIGURATION,),
     "configuration_known": (Subject.CONFIGURATION,),
-    "within_byte_bound": (Subject.KERNEL,),
+    "within_byte_bound": (Subject.KERNEL, Subject.BYTES),
     "same_answers": (),  # from the comparison of answers
     "design": (),  # declared
 }

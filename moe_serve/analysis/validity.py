@@ -91,7 +91,7 @@ class Validity:
     blind_seconds: float | None = None
     older_seconds: float | None = None
     evidence: EvidenceGrade = EvidenceGrade.COUNTERS
-    config_digest: str = ""
+    analysis_plan_digest: str = ""
 
     def __post_init__(self) -> None:
         """Refuse numbers that cannot be."""

@@ -131,9 +131,11 @@ def _needing_extras(run: Verb) -> Verb:
         try:
             return run(args)
         except ModuleNotFoundError as error:
-            extras = {"matplotlib": "canary,report", "kubernetes": "controller"}.get(
-                (error.name or "").partition(".")[0], "canary"
-            )
+            extras = {
+                "jinja2": "canary,report",
+                "matplotlib": "canary,report",
+                "kubernetes": "controller",
+            }.get((error.name or "").partition(".")[0], "canary")
             raise UsageError(
                 f"{error.name} is not installed; install moe-serve[{extras}]"
             ) from error

@@ -230,6 +230,12 @@ ROLLOUT = _catalogue(
         "1: a thread beside the loop (judge, watch, load, webhook) ended, and `/healthz` fails; "
         "0: all run.",
     ),
+    _gauge(
+        "audit_write_failed",
+        "",
+        "1: the last line could not be written to the audit log, which then lacks it; 0: it was.",
+    ),
+    _gauge("load_age_seconds", "", "Time since the load was measured last."),
     _gauge("leader", "", "1: this controller holds the lease; 0: it waits for it."),
     _gauge("load_age_seconds", "", "Seconds since the load was measured last."),
     _gauge(

@@ -74,8 +74,8 @@ class ExporterClient:
         digest = first[WORKER_CONFIG_DIGEST]
         if digest == UNKNOWN:
             raise UsageError(
-                f"{self._name}: tells no {WORKER_CONFIG_DIGEST}; is a worker up, and its "
-                "proof whole?"
+                f"{self._name}: has no {WORKER_CONFIG_DIGEST}: no worker has written a whole "
+                "proof; probe a pod whose worker is up"
             )
         if " | " in digest:
             raise UsageError(

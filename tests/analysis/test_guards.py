@@ -89,7 +89,10 @@ def test_guards_are_in_the_audit_and_the_digest() -> None:
     kept = json.loads(json.dumps({**inputs(found), "verdict": None}, allow_nan=False))
     assert reproduce(kept).to_json() == found.to_json()
     other = replace(RULES, guards=GUARDS[:1])
-    assert judged(Users(), other).judgement.config_digest != found.judgement.config_digest
+    assert (
+        judged(Users(), other).judgement.analysis_plan_digest
+        != found.judgement.analysis_plan_digest
+    )
 
 
 @pytest.mark.parametrize("margin", [0, -1, 2, math.nan])

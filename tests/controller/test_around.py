@@ -50,7 +50,7 @@ PLAN = plan_of()
 BODY = {
     "verdict": "PROMOTE", "reason": "faster", "quality": {"outcome": "passed", "reason": "same"},
     "judged_at": 100.0, "fault": None, "window": {"start": 5.0, "end": 100.0},
-    "config_digest": "sha256:r",
+    "analysis_plan_digest": "sha256:r",
 }  # fmt: skip
 FAILED = ReconcileResult(
     is_leader=False, state=None, again=False, error="the API server does not answer"

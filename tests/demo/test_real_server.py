@@ -47,7 +47,7 @@ def test_lossy_pads_without_a_budget_stop_the_start(server: DemoServer) -> None:
     with pytest.raises(DemoError, match="ended"):
         server.wait_ready(lambda _seconds: None)
 
-    log = server.log.read_text("utf-8")
+    log = server.server.log.read_text("utf-8")
     assert "104 of 360" in log
     assert "MOE_SERVE_PADDING=aligned" in log
     assert main(["preflight", "--proof", "--record-dir", str(server.records)]) == 1

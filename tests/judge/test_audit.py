@@ -23,10 +23,6 @@ RULES = AnalysisPlan(
 )
 
 
-# Written before verdicts told their queries.
-OLD = Path(__file__).parent / "audits" / "without_queries.jsonl"
-
-
 def findings(
     quality: QualityFinding | NoQuality = SAME, hours: float = 4, **fleet: object
 ) -> Findings:
@@ -74,18 +70,6 @@ def test_a_verdict_tells_what_was_asked_for_each_number(log: Path) -> None:
     provenance = {name for query in told["queries"] for name in query["checks"]}
     # The answers are compared elsewhere.
     assert {check["name"] for check in told["checks"]} - provenance == {"same_answers"}
-
-
-def test_an_audit_from_before_there_were_queries_still_verifies(tmp_path: Path) -> None:
-    path = tmp_path / "audit.jsonl"
-    path.write_bytes(OLD.read_bytes())
-    for entry in entries(path):
-        assert "queries" not in entry["verdict"]
-        assert json.dumps(reproduce(entry).to_json(), sort_keys=True) == json.dumps(
-            entry["verdict"], sort_keys=True
-        )
-    Audit(path).append(findings(), 3.0)
-    assert "queries" in list(entries(path))[-1]["verdict"]
 
 
 @pytest.mark.parametrize(

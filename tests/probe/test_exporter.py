@@ -109,7 +109,7 @@ def _two_ranks(folder: Path) -> AbstractContextManager[str]:
     ("opened", "says"),
     [
         (_empty, "tells of no moe-serve worker"),
-        (_without_digest, "tells no worker_config_digest"),
+        (_without_digest, "has no worker_config_digest"),
         (_two_ranks, f"worker_config_digest is {'a' * 16} | {'b' * 16}: its workers are not alike"),
         (lambda _: saying("<html>"), "tells of no moe-serve worker: no exporter's (port 9400)"),
         (lambda _: saying("vllm:request_success_total 3\n"), "tells of no moe-serve worker"),

@@ -57,8 +57,9 @@ def _head(note: str) -> list[str]:
         "connection. The result has what they said of each arm: versions, kernel, pads, policy, "
         "and the `worker_config_digest` of everything else. Pods behind one address that are not "
         "alike, or that change while they are probed, end the probe in one line. Of two unlike "
-        "pods that share the connections evenly, one hides from it in 1 of 32,768 runs. Which "
-        "server an exporter belongs to, it takes from you.",
+        "pods that "
+        "share the connections evenly, one hides from it in 1 of 32,768 runs. Which server an "
+        "exporter belongs to, it takes from you.",
         "",
         "The judge takes a pass only where all judged pods say the same. A pass without exporters "
         "is *not known to be of these pods* and promotes nothing; a failure without them still "
