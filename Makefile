@@ -19,8 +19,8 @@ SCENARIO ?= story
 KEEP ?=
 REPORT ?= demo-report
 
-MATRIX_SOME := 0.21.0,0.22.1,0.32.0
-MATRIX_ALL := 0.21.0,0.22.1,0.23.0,0.24.0,0.26.0,0.27.1,0.28.0,0.29.0,0.30.0,0.31.0,0.32.0,0.33.0
+MATRIX_SOME := $(shell sed -n 's/^matrix_some: //p' images/pins.yaml)
+MATRIX_ALL := $(shell sed -n 's/^matrix: //p' images/pins.yaml)
 
 say = @printf '\033[1m==> %s\033[0m\n' "$(1)"
 
