@@ -20,7 +20,7 @@ KEEP ?=
 REPORT ?= demo-report
 
 MATRIX_SOME := 0.21.0,0.22.1,0.32.0
-MATRIX_ALL := 0.21.0,0.22.1,0.23.0,0.24.0,0.27.1,0.30.0,0.32.0
+MATRIX_ALL := 0.21.0,0.22.1,0.23.0,0.24.0,0.26.0,0.27.1,0.28.0,0.29.0,0.30.0,0.31.0,0.32.0,0.33.0
 
 say = @printf '\033[1m==> %s\033[0m\n' "$(1)"
 
@@ -105,6 +105,17 @@ test-serving: $(SERVING)/.ready $(CACHE)/wheels/$(MATRIX_SOME).ready ## the test
 test-matrix: $(SERVING)/.ready $(CACHE)/wheels/$(MATRIX_ALL).ready ## the pad code of every known vLLM release
 	MOE_SERVE_VLLM_PYTHON=$(VLLM_PYTHON) MOE_SERVE_VLLM_WHEELS=$(CACHE)/wheels \
 	MOE_SERVE_MATRIX=$(MATRIX_ALL) $(VLLM_PYTHON) -m pytest -m vllm tests/vllm_plugin
+
+ORACLE_CASES ?= 10000
+FUZZ_CASES ?= 20000
+
+.PHONY: test-oracle
+test-oracle: $(VENV)/.ready ## the padding contract against the enumerating oracle: 10,000 random cases (15 minutes)
+	MOE_SERVE_ORACLE_CASES=$(ORACLE_CASES) $(BIN)/python -m pytest --timeout 0 tests/padding/test_oracle.py
+
+.PHONY: test-fuzz
+test-fuzz: $(VENV)/.ready ## malformed configurations, versions and flags: 5 times 20,000 (an hour)
+	MOE_SERVE_FUZZ_CASES=$(FUZZ_CASES) $(BIN)/python -m pytest --timeout 0 -n 2 tests/padding/test_fuzz.py
 
 $(CACHE)/wheels/%.ready: tools/fetch_wheels.py | $(VENV)/.ready
 	$(call say,unmodified vLLM releases for the version matrix)
