@@ -5,6 +5,7 @@ import pytest
 
 from moe_serve.errors import UsageError
 from moe_serve.judge.audit import Audit, entries, reproduce
+from moe_serve.quality.finding import finding
 from moe_serve.quality.result import NoQuality
 from tests.testing.verdicts import findings
 
