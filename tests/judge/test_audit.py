@@ -3,8 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from moe_serve.analysis.comparison import AnalysisPlan, Findings, examine
+from moe_serve.analysis.comparison import Findings, examine
 from moe_serve.analysis.noise import Calibration, PodVariation
+from moe_serve.analysis.plan import AnalysisPlan
 from moe_serve.errors import UsageError
 from moe_serve.judge.audit import Audit, entries, reproduce
 from moe_serve.quality.finding import QualityFinding, finding
