@@ -38,6 +38,14 @@ class Facts:
             return None
         return int(value)
 
+    def flag(self, *path: str) -> bool | None:
+        """True or false; None where it is not said."""
+        value = self._at(path)
+        if value is not None and not isinstance(value, bool):
+            self._reject(path)
+            return None
+        return value
+
     def text(self, *path: str) -> str:
         """A short text; empty where there is none."""
         value = self._at(path)

@@ -223,6 +223,9 @@ def _add_losses(samples: Samples, rank: str, shapes: list[Facts]) -> None:
     if None not in lost:
         samples.put("padding_lost_neurons", max(n for n in lost if n is not None), rank)
     samples.put("padding_live_neurons", shapes[0].whole("live_neurons"), rank)
+    verified = [shape.flag("verified") for shape in shapes]
+    if None not in verified:
+        samples.put("padding_verified", int(all(verified)), rank)
 
 
 def _add_markers(samples: Samples, rank: str, facts: Facts, *, failed: bool) -> None:
