@@ -108,7 +108,7 @@ class PathReport:
     """What one kernel family does in one phase.
 
     `skips` and each violation come from the worst of its `variants`, `bytes_ratio` from the
-    plainest.
+    plainest. `assumption`: what of the kernel the source does not show; None: nothing.
     """
 
     path: Path
@@ -117,6 +117,7 @@ class PathReport:
     skips: Skips
     bytes_ratio: float
     violations: tuple[Violation, ...]
+    assumption: str | None = None
 
     @property
     def safe(self) -> bool:
@@ -293,6 +294,7 @@ def _path(call: Call, sent: Pads, kernels: list[Kernel]) -> PathReport:
         skips=worst_first[0][1],
         bytes_ratio=each[0][1].elements(part) / part.ideal_elements,
         violations=tuple(found.values()),
+        assumption=kernels[0].assumption,
     )
 
 

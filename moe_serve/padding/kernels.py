@@ -62,6 +62,18 @@ class Kernel:
         """Whether CK-tile runs the second stage."""
         return self.path in (Path.CKTILE, Path.MIXED)
 
+    @property
+    def assumption(self) -> str | None:
+        """What of this variant the source that could be read does not show; None: nothing."""
+        if self.path is Path.CKTILE and self.phase is Phase.PREFILL:
+            return (
+                "that its a8w4 kernel skips columns as the a16w4 one does is assumed: if not, it "
+                "fetches more bytes than told, and loses nothing more"
+            )
+        if self.path is Path.OPUS:
+            return "its specialisation for these pads is assumed to be compiled"
+        return None
+
     def __str__(self) -> str:
         """Name of the variant for messages."""
         extra = ""

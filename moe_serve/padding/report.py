@@ -88,6 +88,7 @@ def _path_json(report: Report, path: PathReport) -> dict[str, object]:
         "lost": path.skips.lost.to_json(),
         "uninitialised_neurons": path.skips.uninitialised,
         "bytes_ratio": path.bytes_ratio,
+        "assumption": path.assumption,
         "safe": path.safe,
         "violations": [violation.to_json() for violation in path.violations],
     }
@@ -109,11 +110,16 @@ def to_text(judgement: Judgement, *, allow_unverified: bool = False) -> str:
         f"pads        raw {part.raw}, sent {report.sent}  (hidden/neurons, policy {report.policy})",
         "",
         *_table(report),
+        *(f"{path.path} {path.phase}: {path.assumption}" for path in _assumed(report)),
         "",
         *_verdict(report, allow_unverified=allow_unverified),
         *_held_back(report),
     ]
     return "\n".join(lines)
+
+
+def _assumed(report: Report) -> list[PathReport]:
+    return [path for path in report.paths if path.assumption is not None]
 
 
 def _worst_of(judgement: Judgement) -> str:

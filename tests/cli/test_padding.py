@@ -57,6 +57,7 @@ def test_json_names_every_field_of_the_contract(capsys: pytest.CaptureFixture[st
         "lost": {"stage1_neurons": 104, "stage1_k": 0, "stage2_n": 0, "stage2_k": 104},
         "uninitialised_neurons": 0,
         "bytes_ratio": pytest.approx(0.7269, abs=1e-4),
+        "assumption": prefill["assumption"],
         "safe": False,
     }
 
@@ -235,6 +236,7 @@ def test_the_table_tells_skipped_w2_rows_and_how_many_variants_a_row_stands_for(
     text = capsys.readouterr().out
     assert text.startswith("model       gpt-oss-120b\n")
     decode = next(line for line in text.splitlines() if line.startswith("cktile"))
+    assert "a8w4 kernel skips columns as the a16w4 one does is assumed" not in text  # FlyDSL
     assert decode.split()[2:5] == ["0/192", "192/0", "64"]
     assert decode.endswith("worst of 3 variants")
 
@@ -403,3 +405,9 @@ def test_a_table_that_cannot_be_made_is_one_line(
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert named in error
+
+
+def test_what_the_source_does_not_show_is_labelled(capsys: pytest.CaptureFixture[str]) -> None:
+    check(*GPT_OSS_8)
+
+    assert "cktile prefill: that its a8w4 kernel skips columns" in capsys.readouterr().out

@@ -65,7 +65,8 @@ class Outcome:
         return (self.rows, self.columns, self.w2_rows, self.w2_columns)
 
 
-def launches(version: Version, layer: Layer, ksplit: int) -> set[Launch]:
+@lru_cache(maxsize=64)
+def launches(version: Version, layer: Layer, ksplit: int) -> frozenset[Launch]:
     """Every launch over all batch sizes from 1 to 4096, in powers of two as AITER rounds them."""
     found: set[Launch] = set()
     for power in range(13):
@@ -73,7 +74,7 @@ def launches(version: Version, layer: Layer, ksplit: int) -> set[Launch]:
         # A batch of 129 is rounded up to 256 but still counts as 129 against the bounds.
         for tokens in {batch // 2 + 1, batch}:
             found |= set(_dispatch(version, layer, batch, tokens, ksplit))
-    return found
+    return frozenset(found)
 
 
 def _activations(version: Version, layer: Layer, tokens: int) -> str:
@@ -179,6 +180,7 @@ def _own_splits(batch: int, layer: Layer) -> int:
     return max(fitting, default=1)
 
 
+@lru_cache(maxsize=10_000)
 def outcome(launch: Launch, layer: Layer, hidden_pad: int, width_pad: int) -> Outcome:
     """What one launch leaves out when it is told these pads."""
     gate, up, written = _first_rows(launch, layer, width_pad)
@@ -203,7 +205,7 @@ def outcome(launch: Launch, layer: Layer, hidden_pad: int, width_pad: int) -> Ou
     )
 
 
-@lru_cache(maxsize=100_000)
+@lru_cache(maxsize=5_000)
 def _first_rows(
     launch: Launch, layer: Layer, pad: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -258,7 +260,7 @@ def _written(launch: Launch, layer: Layer, pad: int) -> int:
     return min(neurons, layer.padded_width)
 
 
-@lru_cache(maxsize=100_000)
+@lru_cache(maxsize=5_000)
 def _first_columns(launch: Launch, layer: Layer, pad: int) -> tuple[np.ndarray, bool]:
     """Hidden columns that stage 1 loads, and whether that is not known."""
     hidden = layer.padded_hidden
@@ -284,7 +286,7 @@ def _drop_tail(loaded: np.ndarray, start: int, end: int, skipped: int) -> None:
         loaded[max(last_tile, end - skipped) : end] = False
 
 
-@lru_cache(maxsize=100_000)
+@lru_cache(maxsize=5_000)
 def _second_rows(launch: Launch, layer: Layer, pad: int) -> np.ndarray:
     hidden = layer.padded_hidden
     loaded = np.ones(hidden, dtype=bool)
@@ -298,7 +300,7 @@ def _second_rows(launch: Launch, layer: Layer, pad: int) -> np.ndarray:
     return loaded
 
 
-@lru_cache(maxsize=100_000)
+@lru_cache(maxsize=5_000)
 def _second_columns(launch: Launch, layer: Layer, pad: int) -> np.ndarray:
     width = layer.padded_width
     loaded = np.ones(width, dtype=bool)

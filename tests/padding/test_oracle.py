@@ -71,7 +71,7 @@ class Case:
             ksplit=self.ksplit,
         )
 
-    def launches(self) -> set[oracle.Launch]:
+    def launches(self) -> frozenset[oracle.Launch]:
         return oracle.launches(VERSIONS[self.aiter], self.layer, self.ksplit)
 
     def wrong_anyway(self) -> bool:
