@@ -18,7 +18,8 @@ from moe_serve_demo.servers import MODEL_NAME, DemoArm, DemoServer, Place
 from tools.gpu import place
 from tools.gpu.stages import engines
 
-FIRST_PORT = 18_700
+# Of each set of servers; sets may stand side by side.
+_PORTS = {"chain": 18_700, "gate": 18_800, "accept": 18_900}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +119,7 @@ def served(
                 Place(
                     vllm_python=Path(sys.executable),
                     model=serving.model,
-                    port=FIRST_PORT + 10 * number,
+                    port=_PORTS[work.name] + 10 * number,
                     core=0,
                     work=work,
                     environment=os.environ,
