@@ -1,4 +1,4 @@
-"""What markers cost a decode step of real vLLM, in one engine.
+"""What markers cost a decode step of real vLLM, and whether events agree, in one engine.
 
 The engine's graphs are captured several times, with markers, without them and with an empty kernel
 in each marker's place, and all are kept. They are replayed in turn, in a random order each round,
@@ -18,12 +18,13 @@ import triton
 from tools.gpu import goals
 from tools.gpu.stages import engines
 from tools.gpu.stages.counts import worker
-from tools.gpu.stages.truth import replayed
+from tools.gpu.stages.truth import between, replayed
 
 BATCHES = (1, 8, 64, 256)
 SIZE = "20b"
 WAYS = ("off", "on", "empty", "off again", "on again")
-ROUNDS, REPLAYS, LOOPS, NEW_TOKENS = 40, 6, 4, 48
+EVENTS = "events"
+ROUNDS, REPLAYS, LOOPS, NEW_TOKENS, _TRUTH_REPLAYS = 30, 6, 3, 48, 30
 
 
 @triton.jit
@@ -43,24 +44,71 @@ class Captures:
         self._worker = worker()
         (self._sampler,) = engines.objects(Sampler)
         self._graphs: dict[str, dict[Any, Any]] = {}
+        self.events: dict[int, list[tuple[Any, Any]]] = {}
 
     def capture(self, way: str) -> None:
         """Capture all sizes once more, timed in this way."""
-        from moe_serve.vllm_plugin.markers.sampler import State
+        from aiter import fused_moe as aiter_call
+
+        from moe_serve.vllm_plugin.markers.sampler import InstrumentationState
 
         sampler = self._sampler
         kept = sampler.state, sampler._backend.start, sampler._backend.stop
-        if way.startswith("off"):
-            sampler.state = State.OFF
+        if way.startswith("off") or way == EVENTS:
+            sampler.state = InstrumentationState.OFF
         if way.startswith("empty"):
             sampler._backend.start = lambda *_: _empty[(1,)](num_warps=1)
             sampler._backend.stop = lambda *_: _empty[(1,)](num_warps=1)
         self._wrapper.concrete_cudagraph_entries = {}
+        inner = aiter_call.fused_moe
+        aiter_call.fused_moe = self._with_events(inner) if way == EVENTS else inner
         try:
             self._worker.compile_or_warm_up_model()
         finally:
             sampler.state, sampler._backend.start, sampler._backend.stop = kept
+            aiter_call.fused_moe = inner
         self._graphs[way] = dict(self._wrapper.concrete_cudagraph_entries)
+
+    def _with_events(self, inner: Any) -> Any:
+        """The fused MoE call between two external events, while it is captured."""
+        import torch
+
+        def fused_moe(hidden_states: Any, *args: Any, **kwargs: Any) -> Any:
+            if not torch.cuda.is_current_stream_capturing():
+                return inner(hidden_states, *args, **kwargs)
+            pair = tuple(torch.cuda.Event(enable_timing=True, external=True) for _ in range(2))
+            pair[0].record()
+            result = inner(hidden_states, *args, **kwargs)
+            pair[1].record()
+            self.events.setdefault(hidden_states.shape[0], []).append(pair)
+            return result
+
+        return fused_moe
+
+    def truth(self, batch: int) -> dict[str, float]:
+        """First and last layer, microseconds: events of one capture, markers of another."""
+        import torch
+
+        from moe_serve.telemetry.slots import Phase
+
+        pairs, sums = self.events[batch], []
+        before = engines.record()
+        for _ in range(_TRUTH_REPLAYS):
+            self.graph(EVENTS, batch).replay()
+            torch.cuda.synchronize()
+            sums.append(sum(a.elapsed_time(b) for a, b in (pairs[0], pairs[-1])) * 1e3)
+            self._sampler.serving(Phase.DECODE)
+            self.graph("on", batch).replay()
+            self._sampler.serving(None)
+        found = between(before, engines.record(), batch)
+        markers = sum(seconds / count for count, seconds in found.values()) * 1e6
+        events, bias = statistics.mean(sums), 2e6 * self._sampler.cost.bias_seconds
+        return {
+            "events_us": events,
+            "marker_us": markers,
+            "marker_over_events": markers / events,
+            "marker_less_bias_over_events": (markers - bias) / events,
+        }
 
     def use(self, way: str) -> None:
         """Serve with the graphs of this way from now on."""
@@ -81,7 +129,7 @@ def cost() -> dict[str, Any]:
     for batch in BATCHES:
         engines.generate(llm, batch, new=8)
     captures = Captures()
-    for way in WAYS:
+    for way in (*WAYS, EVENTS):
         captures.capture(way)
     rows = [_row(llm, captures, batch) for batch in BATCHES]
     worst = max(row["on"]["percent"] for row in rows) / 100
@@ -113,6 +161,7 @@ def _row(llm: Any, captures: Captures, batch: int) -> dict[str, Any]:
         "batch": batch,
         "step_us": statistics.median(found["off"]) * 1e6,
         **{way: against(found[way], found["off"]) for way in WAYS if way != "off"},
+        "truth": captures.truth(batch),
         "tokens_per_second": _rates(captures, lambda: _served(llm, batch)),
     }
 

@@ -128,6 +128,7 @@ def served(
             server.serving = serving
             server.records = records / arm.name
             server.exporter._records = server.records
+            server.log = place.WORK / "logs" / f"{work.name}-{arm.name}.log"
             stack.callback(server.stop)
             server.start()
             found[arm.name] = server
