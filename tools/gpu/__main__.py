@@ -19,8 +19,7 @@ PLANS = {
         "truth",
         "cost",
     ),
-    "demo": ("machine", "chain"),
-    "gate": ("machine", "gate"),
+    "demo": ("machine", "chain+gate"),
     "accept": ("machine", "selftest", "accept"),
 }
 
