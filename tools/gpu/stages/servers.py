@@ -18,7 +18,8 @@ from moe_serve_demo.servers import MODEL_NAME, DemoArm, DemoServer, Place
 from tools.gpu import place
 from tools.gpu.stages import engines
 
-FIRST_PORT = 18_700
+# Of each set of servers; sets may stand side by side.
+_PORTS = {"chain": 18_700, "gate": 18_800, "accept": 18_900}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +122,7 @@ def served(
                 Place(
                     vllm_python=Path(sys.executable),
                     model=serving.model,
-                    port=FIRST_PORT + 10 * number,
+                    port=_PORTS[work.name] + 10 * number,
                     core=None,
                     work=work,
                     records=records / arm.name,
@@ -129,6 +130,7 @@ def served(
                 ),
                 serving,
             )
+            server.log = place.WORK / "logs" / f"{work.name}-{arm.name}.log"
             stack.callback(server.stop)
             server.start()
             found[arm.name] = server
