@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from images import pins
 from moe_serve.cli.main import main
 from moe_serve.padding.aiter_eras import aiter_build
 from moe_serve.padding.contract import Call, Policy, choose
@@ -17,7 +18,8 @@ from moe_serve.padding.vllm_eras import vllm_build
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(300)]
 
 SERVING = Path(__file__).parents[2] / "images" / "serving"
-VERSIONS = os.environ.get("MOE_SERVE_MATRIX", "0.21.0,0.22.1,0.32.0").split(",")
+KNOWN = pins.load(pins.PINS.read_text("utf-8"))
+VERSIONS = os.environ.get("MOE_SERVE_MATRIX", KNOWN["matrix_some"]).split(",")
 DEPLOYMENTS = {
     "tp1": Parallelism(tp=1),
     "tp2": Parallelism(tp=2),

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+from images import pins
 from moe_serve.padding import aiter_eras, vllm_eras
 from moe_serve.padding.aiter_eras import AiterEra, Experts, aiter_build, reachable
 from moe_serve.padding.builds import History
@@ -25,22 +26,7 @@ from moe_serve.padding.versions import Version
 from moe_serve.padding.violations import BUDGETABLE
 from moe_serve.padding.vllm_eras import VllmEra, vllm_build
 
-# AITER of each release's image: docker/Dockerfile.rocm_base of vLLM's source distributions.
-PINS = {
-    "0.21": "0.1.13",
-    "0.22": "0.1.13",
-    "0.23": "0.1.13.post1",
-    "0.24": "0.1.13.post1",
-    "0.25": "0.1.16.post2",
-    "0.26": "0.1.16.post3",
-    "0.27": "0.1.19",
-    "0.28": "0.1.19",
-    "0.29": "0.1.19",
-    "0.30": "0.1.21.post2",
-    "0.31": "0.1.23",
-    "0.32": "0.1.24.post1",
-    "0.33": "0.1.26",
-}
+PINS: Mapping[str, str] = pins.load(pins.PINS.read_text("utf-8"))["aiter_of_vllm"]
 _SIZES = (1, 2, 4, 8)
 _DIMS = BUILT_IN["gpt-oss-120b"]
 _ALIGN = Pads(hidden=256, intermediate=256)
