@@ -7,7 +7,7 @@ python -m tools.docs.generate --check    print a diff and exit 1 if one is out o
 import argparse
 import difflib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from images import pins
@@ -203,7 +203,7 @@ def _bound() -> list[str]:
     ]
 
 
-PAGES = {
+PAGES: Mapping[str, Callable[[], str]] = {
     "cli.md": cli_page,
     "padding-table.md": padding_page,
     "metrics.md": metrics_page,
