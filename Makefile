@@ -217,10 +217,29 @@ test-charts: $(VENV)/.ready $(CACHE)/schemas/.ready charts-mutation ## Helm 4, e
 	$(call say,charts against Helm 4$(comma) schemas and kube-score)
 	MOE_SERVE_CACHE=$(CACHE) $(WITH_GO) $(BIN)/python -m pytest -n 2 -m charts tests/charts
 
+# What travels to a GPU machine without a network: git ignores it, nothing of it is committed.
+GPU_BUNDLE ?= $(CURDIR)/.gpu/bundle
+GPU_OUT ?= build/gpu
+# GPU_PLACE=--installed where vLLM is installed already, as on an MI355X.
+GPU_PLACE ?= --bundle $(GPU_BUNDLE)
+GPU_RUN = PYTHONPATH=$(CURDIR):$(CURDIR)/emulation:$(CURDIR)/demo $(GPU_PYTHON) -m tools.gpu run $(GPU_PLACE) --out $(GPU_OUT)
+
+.PHONY: gpu-bundle
+gpu-bundle: $(VENV)/.ready ## real vLLM for a GPU machine without a network, at most 55 MiB
+	PYTHONPATH=$(CURDIR):$(CURDIR)/emulation:$(CURDIR)/demo $(BIN)/python -m tools.gpu bundle \
+	  --out $(GPU_BUNDLE) --wheels $(CACHE)/gpu-wheels
+
 .PHONY: test-gpu
-test-gpu: ## markers and plugin on this GPU (GPU_PYTHON has PyTorch and pytest); prints JSON
-	PYTHONPATH=$(CURDIR) $(GPU_PYTHON) -m moe_serve.vllm_plugin.markers.selftest
-	PYTHONPATH=$(CURDIR) $(GPU_PYTHON) -m pytest -o addopts= -o timeout=0 -W ignore tests/gpu
+test-gpu: ## kernel, plugin, markers and counts in real vLLM on this GPU; goes on where it stopped
+	$(GPU_RUN) --plan test
+
+.PHONY: demo-gpu
+demo-gpu: ## the whole story on this GPU: real servers, load, verdicts, report
+	$(GPU_RUN) --plan demo
+
+.PHONY: accept-gpu
+accept-gpu: ## an owner's first day: proof, noise, gain, answers, cost; a redacted result to send
+	$(GPU_RUN) --plan accept
 
 .PHONY: wheel
 wheel: $(VENV)/.ready ## build the wheel, install it alone in a clean environment, run it

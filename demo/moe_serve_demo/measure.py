@@ -37,17 +37,17 @@ class Load(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Clock:
+class WallClock:
     """Seconds since the epoch, and a pause of so many seconds."""
 
     now: Callable[[], float] = time.time
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 
 
-CLOCK = Clock()
+CLOCK = WallClock()
 
 
-def scraper(stable: str, canary: str, *, clock: Clock = CLOCK) -> Scraper:
+def scraper(stable: str, canary: str, *, clock: WallClock = CLOCK) -> Scraper:
     """The product's source over both arms' exporters, given by their addresses."""
     urls = {"stable": stable, "canary": canary}
     return Scraper(
@@ -66,7 +66,7 @@ async def measure(
     *,
     cores: Sequence[int],
     decided: Callable[[History], bool],
-    clock: Clock = CLOCK,
+    clock: WallClock = CLOCK,
 ) -> None:
     """Scrape both arms under load until `decided` says so after a block, or up to the deadline.
 
@@ -113,7 +113,7 @@ async def _scrape(source: Scraper) -> None:
         raise DemoError(f"exporter {url}: {fault}")
 
 
-async def _pause(seconds: float, loading: "asyncio.Task[None]", clock: Clock) -> None:
+async def _pause(seconds: float, loading: "asyncio.Task[None]", clock: WallClock) -> None:
     """Sleep; raise the load's error if the load ends meanwhile."""
     sleeping = asyncio.ensure_future(clock.sleep(seconds))
     await asyncio.wait([loading, sleeping], return_when=asyncio.FIRST_COMPLETED)

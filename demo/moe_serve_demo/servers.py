@@ -17,7 +17,7 @@ from moe_serve_demo.errors import DemoError
 from moe_serve_demo.process import Program
 
 MODEL_NAME = "gpt-oss-demo"
-START_SECONDS = 240
+START_SECONDS = 600
 EXPORTER_PORT = 2  # above the server's port; the servers of both arms have the first two
 
 

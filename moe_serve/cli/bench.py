@@ -140,7 +140,7 @@ def _bench(args: argparse.Namespace) -> "BenchmarkRunner":
         hardware=args.hw,
         precision=args.precision,
         warmup_passes=args.warmup_passes,
-        tell=lambda line: print(line, file=sys.stderr, flush=True),  # noqa: T201
+        progress=lambda line: print(line, file=sys.stderr, flush=True),  # noqa: T201
     )
 
 

@@ -140,7 +140,9 @@ def _run(args: argparse.Namespace) -> int:
     load = _load(args)
     api = connect(args.namespace, args.context, os.environ.get("KUBECONFIG"))
     beside: list[Thread] = [*hooks, *([load] if load else [])]
-    runner, threads = assemble(api, settings, judge, [*audited, *hooks], beside, load)
+    runner, threads = assemble(
+        api, settings, judge, [*audited, *hooks], beside, load, lambda: log.fault if log else ""
+    )
     logging.basicConfig(
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s"
     )

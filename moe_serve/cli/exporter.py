@@ -6,7 +6,7 @@ from pathlib import Path
 
 from moe_serve.cli.parsing import at_least
 from moe_serve.errors import UsageError
-from moe_serve.telemetry.place import DEFAULT_RECORD_DIR, RECORD_DIR
+from moe_serve.telemetry.record import DEFAULT_RECORD_DIR, RECORD_DIR
 
 _TTL_SECONDS = 60
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from moe_serve.cli.parsing import add_output, at_least
 from moe_serve.errors import UsageError
 from moe_serve.preflight.checks import PreflightCheck, PreflightOutcome, all_pass, skip, to_text
-from moe_serve.telemetry.place import DEFAULT_RECORD_DIR, RECORD_DIR
+from moe_serve.telemetry.record import DEFAULT_RECORD_DIR, RECORD_DIR
 
 _BEFORE, _PROOF = "before the model", "with --proof"
 
@@ -95,7 +95,7 @@ def _proof(args: argparse.Namespace) -> Sequence[PreflightCheck]:
     checks = check_proof(read_records(directory), ranks=args.ranks or 1, place=str(directory))
     if args.url is None:
         return checks
-    from moe_serve.preflight.health import check_health
+    from moe_serve.preflight.proof import check_health
 
     return (*checks, check_health(args.url))
 

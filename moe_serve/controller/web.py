@@ -1,6 +1,7 @@
 """The controller's metrics and health over HTTP, for Prometheus and the kubelet."""
 
 import json
+import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -8,6 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from moe_serve.analysis.verdict import Verdict
+from moe_serve.bounded_requests import BoundedRequests
 from moe_serve.controller.loop import ReconcileResult
 from moe_serve.errors import UsageError
 from moe_serve.metrics.catalogue import ROLLOUT
@@ -17,6 +19,8 @@ from moe_serve.rollout.plan import RolloutPlan
 from moe_serve.rollout.state import HoldReason, RolloutPhase, RolloutState
 from moe_serve.rollout.state_json import to_json as stored_json
 from moe_serve.rollout.weights import Track
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -77,6 +81,7 @@ def _samples(status: Status) -> Samples:
     samples.put("reconciles_total", status.reconciles)
     samples.put("errors_total", status.errors)
     samples.put("last_reconcile_timestamp_seconds", status.at)
+    samples.put("audit_write_failed", int(bool(status.result and status.result.audit_fault)))
     samples.put("worker_failed", int(status.worker_failure() is not None))
     if status.result is not None:
         _add_result(samples, status.plan, status.result)
@@ -85,6 +90,7 @@ def _samples(status: Status) -> Samples:
 
 def _add_result(samples: Samples, plan: RolloutPlan, result: ReconcileResult) -> None:
     samples.put("leader", int(result.is_leader))
+    samples.put("load_age_seconds", result.load_age_seconds)
     state = result.state
     if result.error:
         samples.put_state("hold_reason", HoldReason.FAULT, of=HoldReason)
@@ -108,6 +114,11 @@ def _step(state: RolloutState) -> int:
     return 0 if state.stage in (RolloutPhase.PENDING, RolloutPhase.QUALITY) else state.step + 1
 
 
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        _LOG.debug("%s: the request failed", client_address, exc_info=True)
+
+
 def serve(status: Status, host: str, port: int) -> ThreadingHTTPServer:
     """Serve in a thread of its own.
 
@@ -115,7 +126,7 @@ def serve(status: Status, host: str, port: int) -> ThreadingHTTPServer:
         UsageError: the address is in use.
     """
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(BoundedRequests, BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             if self.path == "/metrics":
                 self._answer(200, TEXT, status.metrics())
@@ -140,7 +151,7 @@ def serve(status: Status, host: str, port: int) -> ThreadingHTTPServer:
             """Scrapes are not news."""
 
     try:
-        server = ThreadingHTTPServer((host, port), Handler)
+        server = _Server((host, port), Handler)
     except OSError as error:
         raise UsageError(f"--listen {host}:{port}: {error.strerror or error}") from error
     threading.Thread(target=server.serve_forever, daemon=True).start()

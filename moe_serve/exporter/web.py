@@ -15,6 +15,7 @@ from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 from wsgiref.types import StartResponse, WSGIEnvironment
 
+from moe_serve.bounded_requests import BoundedRequests
 from moe_serve.errors import UsageError
 from moe_serve.exporter.collector import Collector
 from moe_serve.metrics.exposition import content_type, render
@@ -199,8 +200,8 @@ class _Verified:
 _is_password = _Verified()
 
 
-class _Handler(WSGIRequestHandler):
-    timeout = 10  # a client that says nothing holds a thread no longer
+class _Handler(BoundedRequests, WSGIRequestHandler):
+    timeout = 10  # of the TLS handshake; requests have bounds of their own
 
     def log_message(self, format: str, *args: Any) -> None:
         logger.debug(format, *args)

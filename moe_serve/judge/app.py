@@ -34,6 +34,7 @@ class VerdictBody(BaseModel):
     answers: Literal["passed", "failed", "undecided"] | None
     judged_at: float
     fault: str | None
+    audit_fault: str | None
 
 
 class QueryBody(BaseModel):

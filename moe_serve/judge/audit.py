@@ -7,6 +7,7 @@ that every verdict follows from its own line. A chain cannot tell that its last 
 for that, a hash that was noted elsewhere must still be in it.
 """
 
+import contextlib
 import hashlib
 import json
 import math
@@ -51,6 +52,8 @@ class Audit:
             UsageError: it cannot be written, or its chain is broken already.
         """
         self.path = path
+        self.fault = ""
+        """Why the last write failed; empty if it did not."""
         self._last = _START
         self._transitions: set[tuple[str, int]] = set()
         self._lock = threading.Lock()
@@ -91,14 +94,21 @@ class Audit:
     def _chain(self, entry: dict[str, Any]) -> None:
         text = _text(entry)
         digest = hashlib.sha256(text.encode()).hexdigest()
+        before = None
         try:
             with self.path.open("a", encoding="utf-8") as out:
+                before = out.tell()
                 out.write(_text({**entry, "hash": digest}) + "\n")
                 out.flush()
                 os.fsync(out.fileno())
         except OSError as error:
-            raise UsageError(f"audit {self.path}: {error.strerror}") from error
-        self._last = digest
+            self.fault = f"audit {self.path}: {error.strerror}"
+            if before is not None:
+                # Half a line would break the chain for good.
+                with contextlib.suppress(OSError):
+                    os.truncate(self.path, before)
+            raise UsageError(self.fault) from error
+        self._last, self.fault = digest, ""
 
 
 def entries(path: Path) -> Iterator[dict[str, Any]]:
@@ -144,7 +154,10 @@ def reproduce(entry: dict[str, Any]) -> Findings:
         observations = _observations(entry["observations"])
         analysis_plan = _analysis_plan(entry["analysis_plan"])
         found = conclude(observations, analysis_plan, finding(entry["quality"]))
-        if json.loads(_text(inputs(found))) != {key: entry[key] for key in inputs(found)}:
+        again = inputs(found)
+        claimed = {key: entry[key] for key in again}
+        # By value: a number may have been written as 600 or as 600.0.
+        if json.loads(_text(again)) != json.loads(_text(claimed)):
             raise ValueError("it has other parts")
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         text = " ".join(str(error).split())

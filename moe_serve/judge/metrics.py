@@ -15,6 +15,7 @@ def judge_samples(evaluation: Evaluation) -> Samples:
     samples.put_state("verdict", verdict, of=[each.value for each in Verdict])
     samples.put("last_evaluation_timestamp_seconds", evaluation.at)
     samples.put("source_up", int(evaluation.fault is None))
+    samples.put("audit_write_failed", int(evaluation.audit_fault is not None))
     if evaluation.findings is not None:
         _add_rates(samples, evaluation.findings)
         _add_checks(samples, evaluation.findings)

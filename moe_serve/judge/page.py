@@ -50,8 +50,8 @@ def page(answer: Evaluation, now: float) -> str:
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="refresh" content="{REFRESH_SECONDS}">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{head.sign} {head.word}: moe-serve canary</title><style>{_STYLE}</style></head>"
-        f'<body class="{verdict.value.lower()}"><main><h1>{head.sign} {head.word}</h1>'
+        f"<title>{head.sign} {head.text}: moe-serve canary</title><style>{_STYLE}</style></head>"
+        f'<body class="{verdict.value.lower()}"><main><h1>{head.sign} {head.text}</h1>'
         f'<p class="reason">{escape(str(body["reason"]))}</p>{fault}'
         f"{_findings(found) if found else '<p>No numbers to show yet.</p>'}</main>"
         f"<footer>Judged {age:.0f} s ago; this page refreshes every {REFRESH_SECONDS} s. "

@@ -201,6 +201,7 @@ JUDGE = _catalogue(
     _gauge("verdict", "verdict", "1 for the verdict in force, 0 for the others."),
     _gauge("last_evaluation_timestamp_seconds", "", "When the judge evaluated last."),
     _gauge("source_up", "", "1: the source of metrics answered at the last evaluation; 0: not."),
+    _gauge("audit_write_failed", "", "1: the last verdict is not in the audit log; 0: it is."),
     _gauge("log_ratio", "rate", "Natural logarithm of the canary's speed-up, estimated."),
     _gauge("log_ratio_lo", "rate", "Lower end of its interval."),
     _gauge("log_ratio_hi", "rate", "Upper end of its interval."),
@@ -218,12 +219,25 @@ ROLLOUT = _catalogue(
     _counter("errors_total", "", "Reconciles that failed."),
     _gauge("last_reconcile_timestamp_seconds", "", "When the last reconcile ended."),
     _gauge(
+        "audit_write_failed",
+        "",
+        "1: the last line could not be written to the audit log, which lacks the verdicts of that "
+        "time; 0: it could.",
+    ),
+    _gauge(
         "worker_failed",
         "",
         "1: a thread beside the loop (judge, watch, load, webhook) ended, and `/healthz` fails; "
         "0: all run.",
     ),
+    _gauge(
+        "audit_write_failed",
+        "",
+        "1: the last line could not be written to the audit log, which then lacks it; 0: it was.",
+    ),
+    _gauge("load_age_seconds", "", "Time since the load was measured last."),
     _gauge("leader", "", "1: this controller holds the lease; 0: it waits for it."),
+    _gauge("load_age_seconds", "", "Seconds since the load was measured last."),
     _gauge(
         "hold_reason",
         "reason",

@@ -5,11 +5,15 @@ is the contract's matter, for every release. All rows are about GPT-OSS with AIT
 gfx950; elsewhere vLLM takes other kernels.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from moe_serve.errors import UsageError
+from moe_serve.padding.shapes import Parallelism
 from moe_serve.padding.versions import Version, parse_version
+from moe_serve.preflight.checks import PreflightCheck, fail, ok, skip
+from moe_serve.preflight.models import ModelFiles
+from moe_serve.preflight.software import Software, aiter_moe
 
 GFX = "gfx950"
 
@@ -108,3 +112,33 @@ def _version(text: str | None) -> Version | None:
         return parse_version(text, what="version") if text else None
     except UsageError:
         return None
+
+
+def check_known_bad(
+    model: ModelFiles | None,
+    parallel: Parallelism,
+    software: Software,
+    environment: Mapping[str, str],
+    *,
+    gfx: str | None,
+) -> PreflightCheck:
+    """Whether anybody measured wrong answers with this combination."""
+    name = "known-bad"
+    if not aiter_moe(environment):
+        return skip(name, "the experts do not run on AITER")
+    if model is not None and not model.gpt_oss:
+        return skip(name, f"the table is about GPT-OSS, not {model.name}")
+    deployment = Deployment(
+        vllm=software.vllm,
+        aiter=software.aiter,
+        tp=parallel.ranks,
+        gfx=gfx,
+        aiter_moe=True,
+        gpt_oss=True,
+    )
+    rows = [
+        f"{row.id}: {row.what} ({row.evidence}); {row.instead}" for row in known_bad(deployment)
+    ]
+    if rows:
+        return fail(name, "; ".join(rows))
+    return ok(name, "nobody reported wrong answers with these versions")

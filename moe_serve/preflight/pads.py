@@ -4,6 +4,7 @@ It asks the contract the plugin's question before the weights are loaded: the pl
 with the real call, and has the last word.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from moe_serve.errors import UsageError
@@ -11,8 +12,10 @@ from moe_serve.padding.aiter_eras import aiter_era
 from moe_serve.padding.contract import Call, Policy, Report, assess
 from moe_serve.padding.shapes import Parallelism, Quant, shard
 from moe_serve.padding.vllm_eras import vllm_era
+from moe_serve.preflight.checks import PreflightCheck, fail, ok, skip
 from moe_serve.preflight.models import ModelFiles
-from moe_serve.preflight.software import Software
+from moe_serve.preflight.software import Software, emulated
+from moe_serve.vllm_plugin.settings import MAX_LOSS, PADDING, PluginSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,3 +74,38 @@ def describe(report: Report) -> str:
 def reason(report: Report) -> str:
     """The first and worst of what is wrong; `moe-serve padding check` tells all."""
     return report.violations[0].message
+
+
+def check_pads(
+    model: ModelFiles | None,
+    parallel: Parallelism,
+    software: Software,
+    settings: PluginSettings,
+    environment: Mapping[str, str],
+) -> PreflightCheck:
+    """Whether what the plugin will send loses no more than was declared."""
+    name = "pads"
+    if model is None:
+        return skip(name, "no --model")
+    if settings.policy is None:
+        return skip(name, f"{PADDING}=off: vLLM's own pads, not judged")
+    try:
+        answer = judge_pads(
+            model,
+            parallel,
+            software,
+            policy=settings.policy,
+            max_loss=settings.max_loss,
+            emulated=emulated(environment),
+        )
+    except UsageError as error:
+        return fail(name, str(error))
+    if isinstance(answer, Unjudged):
+        return skip(name, f"{model.name}: {answer.why}")
+    if answer.safe:
+        return ok(name, describe(answer))
+    return fail(
+        name,
+        f"{describe(answer)}: {reason(answer)}; set {PADDING}=aligned, or declare the loss in "
+        f"{MAX_LOSS}",
+    )

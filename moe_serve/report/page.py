@@ -22,7 +22,7 @@ _TEMPLATES = Environment(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Headline:
+class CardFigure:
     """One figure of a chapter's card; `tone` is a class of the style sheet: good, bad or empty."""
 
     label: str
@@ -50,7 +50,7 @@ def page(data: ReportData) -> str:
                 "name": f"chapter-{number}",
                 "content": chapter,
                 "headline": wording.headline(chapter.judgement.verdict),
-                "figures": headlines(chapter),
+                "figures": card_figures(chapter),
                 "speed": _speed(chapter, f"chapter-{number}"),
                 "answers": wording.answers(chapter.quality),
                 "quality": _quality(chapter, f"chapter-{number}"),
@@ -62,7 +62,7 @@ def page(data: ReportData) -> str:
     )
 
 
-def headlines(chapter: Chapter) -> tuple[Headline, ...]:
+def card_figures(chapter: Chapter) -> tuple[CardFigure, ...]:
     """A chapter's card: both rates, the answers and the canary's lost neurons."""
     step_note, kernel_note = (
         " (decides)" if chapter.policy.primary is kind else ""
@@ -79,19 +79,19 @@ def headlines(chapter: Chapter) -> tuple[Headline, ...]:
     else:
         loss, tone = f"{wording.share(lost / (live or 1))} of each expert", "bad"
     return (
-        Headline(label=f"Engine step{step_note}", number=step, beside=step_interval),
-        Headline(
+        CardFigure(label=f"Engine step{step_note}", number=step, beside=step_interval),
+        CardFigure(
             label=f"MoE kernel{kernel_note}",
             number=kernel,
             beside=f"{kernel_interval}; byte bound {wording.bound(chapter)}",
         ),
-        Headline(
+        CardFigure(
             label="Answers",
             number=answers,
             beside=wording.distance(chapter.quality),
             tone=_tone(chapter.quality),
         ),
-        Headline(
+        CardFigure(
             label="Neurons lost by the canary",
             number=wording.neurons(chapter.canary),
             beside=loss,

@@ -26,8 +26,8 @@ def by_cell(quality: QualityFinding | NoQuality, name: str) -> Markup | None:
         return None
     figure, (axis,) = canvas(1, 0.9 + 0.32 * len(cells))
     _cells(axis, cells, quality.allowed)
-    word, reason = answers(quality)
-    return inline(figure, Caption(name=name, title="Answers compared", text=f"{word}: {reason}"))
+    text = ": ".join(answers(quality))
+    return inline(figure, Caption(name=name, title="Answers compared", text=text))
 
 
 def _cells(axis: Axes, cells: Sequence[Mapping[str, Any]], allowed: float) -> None:

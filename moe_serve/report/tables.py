@@ -1,4 +1,4 @@
-"""The numbers behind the page, as rows of text: for the page's tables and for Markdown alike."""
+"""The report's tables as rows of text, for the page and for Markdown."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from moe_serve.report.wording import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """A table as text; nothing in it is escaped yet."""
+    """A table as plain text, unescaped; the first cell of a row names the row."""
 
     caption: str
     head: tuple[str, ...]
@@ -29,13 +29,13 @@ class Table:
 
 
 def arms(chapter: Chapter) -> Table:
-    """What each arm was: policy, pads, loss, bytes, versions, environment, flags."""
+    """Both arms side by side: policy, pads, lost neurons, bytes, versions, pods."""
     sheets = (chapter.stable, chapter.canary)
     columns = [_sheet(sheet) for sheet in sheets]
     labels = dict.fromkeys(label for column in columns for label in column)
     return Table(
-        caption="Pads are hidden/neurons, in elements of one rank. Bytes are what the kernel "
-        "fetches over what the unpadded weights hold.",
+        caption="Pads are hidden/intermediate, in elements of one rank. Bytes are those that the "
+        "kernel fetches over those that the live sizes need.",
         head=("", *(sheet.name for sheet in sheets)),
         rows=tuple(
             (label, *(column.get(label, "not set") for column in columns)) for label in labels
@@ -54,9 +54,9 @@ def _sheet(arm: ArmSheet) -> dict[str, str]:
 
 
 def checks(chapter: Chapter) -> Table:
-    """Every check of the judge: number, threshold, answer."""
+    """The judge's checks: number, threshold, result."""
     return Table(
-        caption="What the judge asked, in order. A warning does not block by itself.",
+        caption="The judge's checks in order. A warning does not block a promotion by itself.",
         head=("check", "number", "threshold", "answer", ""),
         rows=tuple(
             (
@@ -72,14 +72,14 @@ def checks(chapter: Chapter) -> Table:
 
 
 def _answer(check: Check) -> str:
-    """What was not checked is no pass, and is not called one."""
+    """The check's result; a check without a number is not called passed."""
     if check.passed and check.number is None and check.severity is Severity.WARNING:
         return "not checked"
     return "passed" if check.passed else f"not passed ({check.severity.value})"
 
 
 def over_time(chapter: Chapter) -> Table:
-    """Every paired block of both rates."""
+    """Every block of both rates, with the estimate so far."""
     rows: list[tuple[str, ...]] = []
     for found in _estimates(chapter):
         start = found.series[0].start_seconds
@@ -94,7 +94,7 @@ def over_time(chapter: Chapter) -> Table:
                 )
             )
     return Table(
-        caption="One row a paired block; the ends hold at every look.",
+        caption="One row per block; the interval is valid at every analysis.",
         head=("rate", "began", "gain of the block", "gain so far", "from", "to"),
         rows=tuple(rows),
     )
@@ -105,7 +105,7 @@ def _estimates(chapter: Chapter) -> Iterable[Estimate]:
 
 
 def by_cell(chapter: Chapter) -> Table:
-    """Both rates as a whole, by batch size, and by layer where there is more than one."""
+    """Both rates: overall, by batch size, and by layer where several are timed."""
     rows: list[tuple[str, ...]] = []
     for found in _estimates(chapter):
         rows.append((f"{found.kind.value}, all", share(found.covered_weight), *rate_row(found)))
@@ -179,14 +179,14 @@ def _right_answers(quality: QualityFinding) -> Table | None:
 
 
 def calibration(points: tuple[CalibrationSummary, ...]) -> Table:
-    """The kernel alone: does its time follow its bytes."""
+    """The kernel alone: its time beside the bytes that it fetches."""
     return Table(
-        caption="The kernel alone: how its time follows the bytes that it fetches (1 = no change).",
+        caption="The kernel alone: bytes and time of a call without pads over those with pads.",
         head=("case", "bytes", "time"),
         rows=tuple((p.label, f"{p.bytes_ratio:.3f}", f"{p.seconds_ratio:.3f}") for p in points),
     )
 
 
 def pairs(caption: str, facts: Facts) -> Table:
-    """Names and values."""
+    """A table of names and values."""
     return Table(caption=caption, head=("", ""), rows=facts)

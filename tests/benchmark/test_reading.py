@@ -73,6 +73,12 @@ def test_vllm_bench_is_read_with_its_labels_from_the_name(tmp_path: Path) -> Non
     assert run.started is not None
 
 
+def test_a_median_gap_of_zero_is_read(tmp_path: Path) -> None:
+    """On a busy client most chunks arrive together with others, so most gaps are 0 s."""
+    run = read(tmp_path, "canary-p1.json", {**INFERENCEX, "median_itl": 0.0})
+    assert run.latencies.itl_p99 == 0.01
+
+
 def test_metadata_in_the_content_serves_as_well_as_the_name(tmp_path: Path) -> None:
     labels = {"arm": "stable", "isl": "1024", "osl": "1024", "tp": "1", "pair": "2"}
     run = read(tmp_path, "anything.json", {**VLLM, **labels})

@@ -18,9 +18,9 @@ from moe_serve.quality.finding import (
 )
 from moe_serve.quality.result import NoQuality
 from moe_serve.telemetry.record import BatchPhase
-from tests.exporter.workers import proof
 from tests.testing.answering import VOCABULARY, Behaviour, serving
 from tests.testing.exporters import exporting, stepped, worker
+from tests.testing.proofs import proof
 
 STABLE, CANARY = Behaviour(), Behaviour()
 

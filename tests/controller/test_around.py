@@ -484,7 +484,9 @@ def test_looks_that_fail_are_a_trouble_though_there_is_no_state() -> None:
 
 
 def test_metrics_and_their_catalogue_name_the_same() -> None:
-    result = ReconcileResult(is_leader=True, state=initial(PLAN, 0.0), again=False)
+    result = ReconcileResult(
+        is_leader=True, state=initial(PLAN, 0.0), again=False, load_age_seconds=1.0
+    )
     families = text_string_to_metric_families(_status([7.0], result=result).metrics())
     shown = {
         family.name + ("_total" if family.type == "counter" else ""): family.samples[0].labels

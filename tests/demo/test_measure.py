@@ -23,7 +23,7 @@ from moe_serve.cli.main import main
 from moe_serve.quality.result import QualityOutcome
 from moe_serve.sources.recorded import RecordedFile
 from moe_serve.telemetry.record import BatchPhase, GraphMode, Rank, RecordWriter, SlotKey, SlotKind
-from tests.exporter import workers
+from tests.testing import proofs
 from tests.testing.exporters import exporting
 from tests.testing.histories import START
 from tests.testing.probed import probed
@@ -43,7 +43,7 @@ class SimulatedArm:
     def __init__(self, folder: Path, *, gain: float, seed: int, **facts: Any) -> None:
         folder.mkdir()
         self.writer = RecordWriter(folder, Rank())
-        self.writer.prove(workers.proof(**facts))
+        self.writer.prove(proofs.proof(**facts))
         self.gain, self.noise = gain, random.Random(seed)
         self.cores: list[int] = []
         self.alive = True
@@ -101,9 +101,9 @@ class Simulation:
         shape = {"sent": {"hidden": 0, "intermediate": 0}, "bytes_ratio": 1.138}
         self.arms = (
             SimulatedArm(folder / "stable", gain=1.0, seed=1, policy="zero",
-                         shapes=[workers.shape(**shape)]),
+                         shapes=[proofs.shape(**shape)]),
             SimulatedArm(folder / "canary", gain=GAIN, seed=2,
-                         shapes=[workers.shape(bytes_ratio=1.013)]),
+                         shapes=[proofs.shape(bytes_ratio=1.013)]),
         )  # fmt: skip
         self.files = ChapterFiles(folder / "chapter")
         self.plan = self.files.prepare("identical")
@@ -111,7 +111,7 @@ class Simulation:
         self.urls: list[str] = []
 
     def measure(self, load: SimulatedLoad | None = None, *, blocks: int = 12) -> measure.Scraper:
-        clock = measure.Clock(now=self.clock.now, sleep=self.clock.sleep)
+        clock = measure.WallClock(now=self.clock.now, sleep=self.clock.sleep)
         source = measure.scraper(*self.urls, clock=clock)
         counted = iter(range(1, 1000))
 

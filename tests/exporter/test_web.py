@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from tests.exporter import workers
+from tests.testing import proofs
 
 Answer = tuple[int, dict[str, str], str]
 
@@ -113,7 +114,7 @@ def test_every_rank_must_prove_its_padding(start: Start, tmp_path: Path) -> None
     half, _, why = exporter.get("/-/ready")
     second = workers.worker(tmp_path / "records", tp=1, policy="upstream")
     differ, _, how = exporter.get("/-/ready")
-    second.prove(workers.proof())
+    second.prove(proofs.proof())
     both, _, _ = exporter.get("/-/ready")
     first.close()
     second.close()

@@ -167,7 +167,7 @@ CASES = {
         silent=_counter("moe_serve_invalid_samples_total", 0, f'{_RANK}, reason="dropped"'),
         labels={**_OF_RANK, "reason": "dropped"},
     ),
-    "MoeServeRolloutTrouble": Case(
+    "MoeServeRolloutHeld": Case(
         fires=_gauge("moe_serve_rollout_hold_reason", 1, f'{_CONTROLLER}, reason="fault"'),
         silent=_gauge("moe_serve_rollout_hold_reason", 0, f'{_CONTROLLER}, reason="fault"'),
         labels={**_OF_CONTROLLER, "reason": "fault"},

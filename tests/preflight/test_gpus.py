@@ -10,9 +10,14 @@ import pytest
 
 from moe_serve.preflight.checks import PreflightCheck, PreflightOutcome
 from moe_serve.preflight.devices import DeviceFile, check_devices, read_device_files
-from moe_serve.preflight.firmware import ask_tools, run_tool
-from moe_serve.preflight.gpu_checks import check_gpus
-from moe_serve.preflight.gpus import Gpu, read_gpus, target
+from moe_serve.preflight.gpus import (
+    Gpu,
+    check_gpus,
+    firmware_from_tools,
+    read_gpus,
+    run_tool,
+    target,
+)
 from tests.preflight.nodes import GIB, VRAM_BYTES, Card, node
 
 MI300X = Card(gfx=90402, device_id=0x74A1, vram=192 * GIB, mec=177, kfd_mec=177)
@@ -192,7 +197,7 @@ def test_the_tools_tell_the_lowest_firmware_of_all_gpus(
     def run(command: Sequence[str]) -> str:
         return printed.get(command[0], "")
 
-    assert ask_tools(run) == version
+    assert firmware_from_tools(run) == version
 
 
 def test_a_tool_that_is_absent_says_nothing() -> None:

@@ -11,6 +11,7 @@ import pytest
 
 import moe_serve.vllm_plugin as plugin
 from moe_serve.errors import MoeServeError, PaddingUnsafe, RecordError, UnknownVllm, UsageError
+from moe_serve.telemetry.proof import GraphsProof, LayersProof
 from moe_serve.telemetry.record import (
     BatchPhase,
     ModelRole,
@@ -23,7 +24,7 @@ from moe_serve.telemetry.record import (
 )  # fmt: skip
 from moe_serve.vllm_plugin import aligned_padding
 from moe_serve.vllm_plugin.markers import host, sampler
-from moe_serve.vllm_plugin.session import _rank
+from moe_serve.vllm_plugin.worker_config import rank_of
 from tests.vllm_plugin import doctored
 from tests.vllm_plugin.doctored import BF16, SITU, SWIGLU, W4A16, Tensor, moe_config
 
@@ -264,11 +265,11 @@ def test_the_worker_proves_what_it_sent_at_a_real_call(
     (after,) = read_records(tmp_path / "records")
 
     assert after.path.name == "dp0-pp0-tp1.record"
-    assert (before.proof["intercepted_calls"], after.proof["intercepted_calls"]) == (0, 1)
-    assert (after.alive, after.proof["policy"]) == (True, "aligned")
-    (shape,) = after.proof["shapes"]
-    assert shape["sent"] == {"hidden": 0, "intermediate": 128}
-    assert (shape["safe"], shape["lost_neurons"], shape["live_neurons"]) == (True, 0, 2880)
+    assert (before.proof.intercepted_calls, after.proof.intercepted_calls) == (0, 1)
+    assert (after.alive, after.proof.policy) == (True, "aligned")
+    (shape,) = after.proof.shapes
+    assert str(shape.sent) == "0/128"
+    assert (shape.safe, shape.lost_neurons, shape.live_neurons) == (True, 0, 2880)
     assert worker.rank == 1
 
 
@@ -335,13 +336,13 @@ def test_only_calls_of_sampled_layers_within_real_steps_are_counted(
 def test_the_proof_tells_what_is_timed_and_what_that_costs(served: Any, tmp_path: Path) -> None:
     served()
     (record,) = read_records(tmp_path / "records")
-    markers = record.proof["markers"]
+    markers = record.proof.markers
 
-    assert record.proof["layers"] == {"moe": 3, "sampled": [4, 6]}
-    assert (markers["state"], markers["backend"], markers["path"]) == ("on", "host", "host")
-    assert 0 <= markers["bias_seconds"] <= markers["pair_seconds"]
-    assert record.proof["graphs"] == {"sizes": [], "modes": []}
-    assert len(record.proof["worker_config_digest"]) == 16
+    assert record.proof.layers == LayersProof(moe=3, sampled=(4, 6))
+    assert (markers.state, markers.backend, markers.path) == ("on", "host", "host")
+    assert 0 <= markers.bias_seconds <= markers.pair_seconds
+    assert record.proof.graphs == GraphsProof()
+    assert len(record.proof.worker_config_digest) == 16
 
 
 @pytest.mark.parametrize(
@@ -367,8 +368,8 @@ def test_the_operator_says_which_layers_are_timed(
     (record,) = read_records(tmp_path / "records")
 
     assert {key.layer for key in record.totals if key.kind is SlotKind.KERNEL} == timed
-    assert record.proof["markers"]["state"] == state
-    assert bool(record.proof["markers"]["reason"]) is (state != "on")
+    assert record.proof.markers.state == state
+    assert bool(record.proof.markers.reason) is (state != "on")
     assert {key.kind for key in record.totals} >= {SlotKind.STEP, SlotKind.SCHEDULE}
 
 
@@ -381,7 +382,7 @@ def test_a_version_that_says_nothing_lacks_in_the_proof_and_does_not_stop_a_star
     monkeypatch.setattr("moe_serve.vllm_plugin.shape.versions", unknown)
     served()
     (record,) = read_records(tmp_path / "records")
-    assert record.proof["vllm"] is None
+    assert record.proof.vllm is None
     assert "the proof lacks the versions" in caplog.text
 
 
@@ -413,8 +414,8 @@ def test_under_ray_no_step_is_seen_and_markers_say_so(
     monkeypatch.setattr(doctored, "make_worker", under_ray)
     served()
     (record,) = read_records(tmp_path / "records")
-    assert record.proof["markers"]["state"] == "unsupported"
-    assert "Ray" in record.proof["markers"]["reason"]
+    assert record.proof.markers.state == "unsupported"
+    assert "Ray" in record.proof.markers.reason
 
 
 def test_context_parallel_ranks_have_files_of_their_own() -> None:
@@ -427,7 +428,7 @@ def test_context_parallel_ranks_have_files_of_their_own() -> None:
             data_parallel_rank=1,
         ),
     )
-    assert _rank(worker) == Rank(dp=1, pp=1, tp=1)
+    assert rank_of(worker) == Rank(dp=1, pp=1, tp=1)
 
 
 def test_markers_that_fail_are_off_and_serving_goes_on(
@@ -449,8 +450,8 @@ def test_markers_that_fail_are_off_and_serving_goes_on(
 
     assert len(received) == 8
     assert record.telemetry_failed
-    assert record.proof["markers"]["state"] == "failed"
-    assert record.proof["markers"]["reason"] == "RuntimeError: the device is gone"
+    assert record.proof.markers.state == "failed"
+    assert record.proof.markers.reason == "RuntimeError: the device is gone"
     assert caplog.text.count("the device is gone") == 1
     assert {key.kind for key in record.totals} == {SlotKind.STEP, SlotKind.SCHEDULE}
 
@@ -465,9 +466,9 @@ def test_markers_over_their_budget_count_no_more(
         step(worker, 1)
     (record,) = read_records(tmp_path / "records")
 
-    assert record.proof["markers"]["state"] == "over_budget"
-    assert record.proof["markers"]["overhead_ratio"] > 0
-    assert "the budget is 0.00%" in record.proof["markers"]["reason"]
+    assert record.proof.markers.state == "over_budget"
+    assert record.proof.markers.overhead_ratio > 0
+    assert "the budget is 0.00%" in record.proof.markers.reason
     kernels = [t.count for k, t in record.totals.items() if k.kind is SlotKind.KERNEL]
     assert kernels == [5, 5, 5]
 
@@ -479,8 +480,8 @@ def test_a_vllm_with_other_insides_serves_without_markers(
     served()
     (record,) = read_records(tmp_path / "records")
 
-    assert record.proof["markers"]["state"] == "failed"
-    assert "_forward_impl" in record.proof["markers"]["reason"]
+    assert record.proof.markers.state == "failed"
+    assert "_forward_impl" in record.proof.markers.reason
 
 
 def test_unregistering_puts_the_layers_back(served: Any) -> None:
@@ -527,7 +528,7 @@ def test_a_forked_worker_starts_a_session_of_its_own(
     parent, child = read_records(tmp_path / "records")
     assert os.waitstatus_to_exitcode(status) == 0
     assert (parent.alive, child.alive) == (True, False)
-    assert (parent.proof["intercepted_calls"], child.proof["intercepted_calls"]) == (0, 1)
+    assert (parent.proof.intercepted_calls, child.proof.intercepted_calls) == (0, 1)
 
 
 def test_a_module_that_took_the_function_by_name_gets_the_wrapped_one(

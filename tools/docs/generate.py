@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from moe_serve.cli.main import build_parser
-from moe_serve.exporter.proof import ProofFacts
 from moe_serve.exporter.samples import series_bound
 from moe_serve.metrics.catalogue import EXPORTER, JUDGE, LABELS, ROLLOUT, Catalogue
 from moe_serve.padding.aiter_eras import aiter_era
@@ -197,16 +196,12 @@ def _bound() -> list[str]:
         "",
         "| | at most |",
         "|---|---|",
-        *(f"| {text} | {_series(*numbers)} |" for text, numbers in examples.items()),
+        *(
+            f"| {text} | {ranks * series_bound(layers=layers, sizes=sizes)} |"
+            for text, (ranks, layers, sizes) in examples.items()
+        ),
         "",
     ]
-
-
-def _series(ranks: int, layers: int, sizes: int) -> int:
-    sampled, captured = list(range(layers)), list(range(sizes))
-    return ranks * series_bound(
-        ProofFacts({"layers": {"sampled": sampled}, "graphs": {"sizes": captured}})
-    )
 
 
 PAGES = {

@@ -1,4 +1,4 @@
-"""What of a worker's configuration decides its speed: for the record's proof."""
+"""What vLLM's configuration says of one worker: its rank, its graphs, what decides its speed."""
 
 import hashlib
 import json
@@ -6,6 +6,9 @@ import os
 import re
 from collections.abc import Mapping
 from typing import Any
+
+from moe_serve.telemetry.proof import GraphsProof
+from moe_serve.telemetry.slots import Rank
 
 # Values that name a place or a moment, not a way of working; and nothing secret may be hashed.
 _DECIDES = re.compile(r"^(AITER|HIP|HSA|VLLM_(ROCM|USE|ALL2ALL|FUSED_MOE|MOE|MXFP4|CPU|V1))_")
@@ -44,17 +47,19 @@ def worker_config_digest(
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def graphs(vllm_config: Any) -> dict[str, list[Any]]:
-    """`sizes` and `modes` (full, piecewise) of the graphs that vLLM captures."""
+def captured_graphs(vllm_config: Any) -> GraphsProof:
+    """Sizes and modes of the graphs that vLLM captures; none of either when it captures none."""
     compilation = vllm_config.compilation_config
     mode = getattr(compilation, "cudagraph_mode", None)
     sizes = getattr(compilation, "cudagraph_capture_sizes", None) or []
-    modes = {part.name.lower() for part in (mode.decode_mode(), mode.mixed_mode())} if mode else {}
-    modes = sorted(set(modes) & {"full", "piecewise"})
-    return {"sizes": sorted(map(int, sizes)) if modes else [], "modes": modes}
+    used = (mode.decode_mode(), mode.mixed_mode()) if mode else ()
+    modes = {part.name.lower() for part in used} & {"full", "piecewise"}
+    return GraphsProof(
+        sizes=tuple(sorted(map(int, sizes))) if modes else (), modes=tuple(sorted(modes))
+    )
 
 
-def decode_graphs(vllm_config: Any) -> bool:
+def separates_decode_graphs(vllm_config: Any) -> bool:
     """Whether full graphs serve decode steps alone."""
     mode = getattr(vllm_config.compilation_config, "cudagraph_mode", None)
     return mode is not None and bool(mode.separate_routine())
@@ -64,3 +69,17 @@ def decode_width(vllm_config: Any) -> int:
     """Tokens that a request in decode brings to a step: more than one with a drafter."""
     speculative = getattr(vllm_config, "speculative_config", None)
     return 1 + int(getattr(speculative, "num_speculative_tokens", 0) or 0)
+
+
+def rank_of(worker: Any) -> Rank:
+    """The worker's rank, from its `parallel_config` and its number among all."""
+    parallel = worker.parallel_config
+    # Prefill context parallelism lies between pipeline and tensor; its ranks count as more tensor
+    # ranks.
+    pcp = int(getattr(parallel, "prefill_context_parallel_size", 1) or 1)
+    inner, pp = int(parallel.tensor_parallel_size) * pcp, int(parallel.pipeline_parallel_size)
+    return Rank(
+        dp=int(getattr(parallel, "data_parallel_rank", 0) or 0),
+        pp=int(worker.rank) // inner % pp,
+        tp=int(worker.rank) % inner,
+    )
