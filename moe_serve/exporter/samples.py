@@ -173,6 +173,7 @@ def _add_losses(samples: Samples, rank: str, shapes: Sequence[ShapeProof]) -> No
     samples.put("padding_lossy", int(largest > 0), rank)
     samples.put("padding_lost_neurons", max(shape.lost_neurons for shape in shapes), rank)
     samples.put("padding_live_neurons", shapes[0].live_neurons, rank)
+    samples.put("padding_verified", int(all(shape.verified for shape in shapes)), rank)
 
 
 def _add_markers(samples: Samples, rank: str, proof: Proof, *, failed: bool) -> None:

@@ -100,6 +100,12 @@ EXPORTER = _catalogue(
         "1: the worker proved that calls go through the plugin and that their pads are safe or "
         "within the declared loss; 0: it did not.",
     ),
+    _gauge(
+        "padding_verified",
+        "rank",
+        "1: the pads were judged by the source of the very vLLM and AITER that serve; 0: that "
+        "source was not read (a newer, development or untagged build, or the site's own tables).",
+    ),
     _gauge("padding_lossy", "rank", "1: the pads that were sent lose live neurons; 0: none."),
     _gauge("padding_lost_neurons", "rank", "Live neurons that the sent pads lose, of this rank."),
     _gauge("padding_live_neurons", "rank", "Live neurons of an expert, of this rank."),

@@ -64,10 +64,10 @@ def _explained(found: Findings) -> list[str]:
     share, explained = found.observations.moe_share, found.explained
     if share is None or explained is None or isinstance(found.estimates.step, NoEstimate):
         return []
-    measured = _percent(found.estimates.step.theta)
     return [
         f"  MoE is about {share:.0%} of stable's step: the kernel's gain alone "
-        f"explains {_percent(explained)} of a step, measured: {measured}",
+        f"explains {_percent(explained)} of a step, "
+        f"measured: {_percent(found.estimates.step.theta)}",
         "",
     ]
 

@@ -15,8 +15,8 @@ from moe_serve.analysis.service import CounterSeries, Measure, grown, quantile
 from moe_serve.errors import UsageError
 from moe_serve.judge.audit import inputs, reproduce
 from moe_serve.sources.assemble import ArmSelector, assemble
-from tests.judge.test_audit import SAME
 from tests.testing.histories import START, Fleet, Users, streams
+from tests.testing.verdicts import SAME
 
 GUARDS = (
     Guard(kind=GuardKind.TTFT, margin=0.1),

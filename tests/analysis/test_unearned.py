@@ -22,9 +22,9 @@ from moe_serve.report.explanation import explain
 from moe_serve.sources.assemble import ArmSelector, assemble
 from moe_serve.sources.streams import Stream, Streams
 from moe_serve.telemetry import slots
-from tests.judge.test_audit import RULES, SAME
 from tests.testing.histories import START, Fleet, Users, streams
 from tests.testing.probed import probed
+from tests.testing.verdicts import RULES, SAME
 
 HOURS = 3.0
 BEGAN = "moe_serve_source_start_timestamp_seconds"

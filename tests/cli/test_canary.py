@@ -13,9 +13,9 @@ from moe_serve.cli.main import build_parser, main
 from moe_serve.judge.audit import Audit
 from moe_serve.quality.result import QualityOutcome
 from moe_serve.sources.recorded import write
-from tests.judge.test_audit import findings
 from tests.testing.histories import START, Fleet, streams
 from tests.testing.probed import examined, probed
+from tests.testing.verdicts import findings
 
 RULES = "spread: {gpu_sd: 0.003}\nvalidity: {under_test: [policy]}\n"
 

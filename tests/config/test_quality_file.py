@@ -13,8 +13,8 @@ from moe_serve.errors import UsageError
 from moe_serve.judge.audit import inputs, reproduce
 from moe_serve.quality.finding import QualityFinding, accept_if_bound, accept_if_same_pods, finding
 from moe_serve.quality.result import NoQuality, QualityOutcome
-from tests.judge.test_audit import findings
 from tests.testing.probed import Facts, facts, probed
+from tests.testing.verdicts import findings
 
 PASSED = probed(QualityOutcome.PASSED)
 

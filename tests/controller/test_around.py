@@ -41,10 +41,10 @@ from moe_serve.rollout.state import (
 )
 from moe_serve.sources.assemble import ArmSelector, assemble
 from moe_serve.sources.prometheus import Prometheus
-from tests.judge.test_audit import SAME
 from tests.rollout.world import World, plan_of
 from tests.testing.histories import START, Fleet, streams
 from tests.testing.probed import facts, probed
+from tests.testing.verdicts import SAME
 
 PLAN = plan_of()
 BODY = {

@@ -15,7 +15,7 @@ from tests.controller.test_around import ENTRY
 from tests.controller.test_loop import PLAN, STEP, Bench
 from tests.judge.serving import Memory, Served
 from tests.judge.serving import serving as serving
-from tests.judge.test_audit import findings
+from tests.testing.verdicts import findings
 
 
 class Disk:

@@ -19,8 +19,8 @@ from moe_serve.judge.watch import ComparisonWatch
 from moe_serve.quality.finding import QualityFinding
 from moe_serve.quality.result import NoQuality
 from moe_serve.sources.assemble import ArmSelector, QuerySource, assemble
-from tests.judge.test_audit import SAME
 from tests.testing.histories import START, Fleet, streams
+from tests.testing.verdicts import SAME
 
 NOW = START + 4 * 3600
 WAY = QuerySource(

@@ -7,8 +7,8 @@ import httpx
 from moe_serve.judge.app import make_app
 from moe_serve.judge.watch import ComparisonWatch
 from tests.judge.serving import NOW, RULES, Memory, Served
-from tests.judge.test_audit import SAME
 from tests.testing.histories import START
+from tests.testing.verdicts import SAME
 
 
 def test_thread_that_ended_fails_the_health_check() -> None:

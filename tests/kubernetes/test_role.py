@@ -49,7 +49,7 @@ class Says:
 
     verdict: Verdict = Verdict.KEEP_GOING
 
-    def word(self, state: RolloutState) -> JudgeResult:
+    def judge_result(self, state: RolloutState) -> JudgeResult:
         del state
         return JudgeResult(
             verdict=self.verdict, reason="", quality=QualityOutcome.PASSED, quality_reason="",

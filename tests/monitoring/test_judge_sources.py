@@ -15,10 +15,10 @@ from moe_serve.analysis.plan import AnalysisPlan
 from moe_serve.errors import SourceError
 from moe_serve.sources.prometheus import Prometheus
 from moe_serve.sources.recorded import RecordedFile, write
-from tests.judge.test_audit import SAME
 from tests.monitoring.rules import tool
 from tests.monitoring.server import prometheus
 from tests.testing.histories import START, Fleet, Users, streams
+from tests.testing.verdicts import SAME
 
 pytestmark = pytest.mark.monitoring
 
