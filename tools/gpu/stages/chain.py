@@ -24,10 +24,11 @@ from moe_serve_demo.load import complete, prompts
 from moe_serve_demo.measure import scraper
 from moe_serve_emulation.cuda.folders import seeded
 
-from moe_serve.analysis.comparison import AnalysisPlan, Findings, examine
+from moe_serve.analysis.comparison import Findings, examine
 from moe_serve.analysis.estimate import Estimate, NoEstimate
 from moe_serve.analysis.history import History
 from moe_serve.analysis.noise import Design, PodVariation
+from moe_serve.analysis.plan import AnalysisPlan
 from moe_serve.analysis.policy import Policy
 from moe_serve.analysis.verdict import Verdict
 from moe_serve.analysis.windows import BlockingScheme
