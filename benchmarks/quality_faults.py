@@ -69,7 +69,9 @@ KNOWN_BAD = Case(title="known bad", width=0, fault="swapped")
 class CaseServer(DemoServer):
     """Serves with this checkout's emulation, on the case's kernel."""
 
-    kernel = "cktile"
+    def __init__(self, arm: DemoArm, place: Place, kernel: str) -> None:
+        self.kernel = kernel
+        super().__init__(arm, place)
 
     def command(self) -> list[str]:
         """Room for the task's answers, and no prompt in pieces.
@@ -120,8 +122,8 @@ def served(
             work=work,
             environment=os.environ,
         ),
+        case.kernel,
     )
-    server.kernel = case.kernel
     server.start()
     try:
         yield server.url, server.wait_ready(lambda _: None)
@@ -154,7 +156,7 @@ def asked(*words: str) -> dict[str, Any]:
 
 def judged(stable: str, canary: str, kept: Path) -> dict[str, Any]:
     """One arm in both modes, against what was stored of stable."""
-    both = ["--stable", stable, "--canary", canary, "--output", "json"]
+    both = ["--stable-url", stable, "--canary-url", canary, "--output", "json"]
     texts = ["--gold", str(kept / "gold.jsonl"), *ROUNDS]
     marks = ["--gold", str(kept / "gold.json"), "--known-bad", str(kept / "bad.json")]
     return {

@@ -22,6 +22,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from moe_serve.telemetry.proof import (
+    DeviceProof,
+    GraphsProof,
+    HiddenIntermediate,
+    InstrumentationState,
+    LayersProof,
+    MarkersProof,
+    Proof,
+    ShapeProof,
+)
 from moe_serve.telemetry.record import BatchPhase, GraphMode, Rank, RecordWriter, SlotKey, SlotKind
 
 # As vLLM captures them for GPT-OSS: 1, 2, 4, then every 8 up to 256, every 16 up to 1024 (83).
@@ -83,49 +93,49 @@ def work(writer: RecordWriter, keys: list[SlotKey]) -> None:
         writer.add(key, random.randrange(80_000, 400_000), tokens=key.bucket)
 
 
-def proof(layers: int) -> dict[str, Any]:
+def proof(layers: int) -> Proof:
     """As a worker on an MI355X would write it."""
-    return {
-        "policy": "aligned",
-        "max_neuron_loss": 0.0,
-        "moe_serve": "0.1.0",
-        "vllm": "0.32.0",
-        "aiter": "0.1.7",
-        "torch": "2.11.0",
-        "intercepted_calls": 1024,
-        "fault": None,
-        "graphs": {"sizes": list(SIZES), "modes": ["full", "piecewise"]},
-        "config_digest": "0123456789abcdef",
-        "device": {"type": "hip", "name": "AMD Instinct MI355X", "clock_hertz": 100_000_000},
-        "layers": {"moe": 36, "sampled": list(range(layers))},
-        "markers": {
-            "state": "on",
-            "reason": "",
-            "pair_seconds": 2e-6,
-            "bias_seconds": 7e-7,
-            "budget_ratio": 0.005,
-            "overhead_ratio": 0.001,
-        },
-        "shapes": [
-            {
-                "padded": {"hidden": 3072, "intermediate": 3072},
-                "hidden": 2880,
-                "live_neurons": 2880,
-                "experts": 128,
-                "all_experts": 128,
-                "top_k": 4,
-                "quant": "w4a16",
-                "path": "cktile",
-                "raw": {"hidden": 192, "intermediate": 192},
-                "sent": {"hidden": 128, "intermediate": 128},
-                "lost_neurons": 0,
-                "loss_fraction": 0.0,
-                "bytes_ratio": 1.0449,
-                "safe": True,
-                "violations": [],
-            }
-        ],
-    }
+    return Proof(
+        moe_serve="0.1.0",
+        policy="aligned",
+        max_neuron_loss=0.0,
+        vllm="0.32.0",
+        aiter="0.1.7",
+        torch="2.11.0",
+        intercepted_calls=1024,
+        graphs=GraphsProof(sizes=SIZES, modes=("full", "piecewise")),
+        worker_config_digest="0123456789abcdef",
+        device=DeviceProof(type="hip", name="AMD Instinct MI355X", clock_hertz=100_000_000),
+        layers=LayersProof(moe=36, sampled=tuple(range(layers))),
+        markers=MarkersProof(
+            state=InstrumentationState.ON,
+            budget_ratio=0.005,
+            pair_seconds=2e-6,
+            bias_seconds=7e-7,
+            overhead_ratio=0.001,
+        ),
+        shapes=(
+            ShapeProof(
+                padded=HiddenIntermediate(hidden=3072, intermediate=3072),
+                hidden=2880,
+                live_neurons=2880,
+                experts=128,
+                all_experts=128,
+                top_k=4,
+                quant="w4a16",
+                path="cktile",
+                raw=HiddenIntermediate(hidden=192, intermediate=192),
+                upstream=HiddenIntermediate(hidden=128, intermediate=384),
+                sent=HiddenIntermediate(hidden=128, intermediate=128),
+                lost_neurons=0,
+                loss_fraction=0.0,
+                bytes_ratio=1.0449,
+                safe=True,
+                verified=True,
+                violations=(),
+            ),
+        ),
+    )
 
 
 @contextlib.contextmanager
@@ -180,7 +190,7 @@ def main() -> None:
                 stack.callback(writer.close)
                 writes.append((writer, keys))
             port = options.port + index
-            command = [sys.executable, "-m", "moe_serve", "exporter", "--records", str(folder)]
+            command = [sys.executable, "-m", "moe_serve", "exporter", "--record-dir", str(folder)]
             command += ["--listen", f"127.0.0.1:{port}", "--ranks", str(ranks)]
             ports[name] = port, stack.enter_context(running(port, command))
         port = options.port + len(cases)

@@ -83,7 +83,7 @@ _SAFETY = (
         queries=(
             Query(
                 expr="count by (track, policy, path, quant, hidden_pad, intermediate_pad, "
-                f"config_digest) ({_of('moe_serve_config_info')})",
+                f"worker_config_digest) ({_of('moe_serve_config_info')})",
                 legend="",
                 instant=True,
             ),

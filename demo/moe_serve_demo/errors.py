@@ -1,7 +1,7 @@
-"""The demo's one error."""
+"""The error that the demo raises."""
 
 from moe_serve.errors import MoeServeError
 
 
 class DemoError(MoeServeError):
-    """The demo cannot start or continue; the message says what is missing."""
+    """The demo cannot start or continue; the message says why, and what to do."""

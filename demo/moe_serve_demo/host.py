@@ -1,4 +1,4 @@
-"""Whether this machine can run the demo, and which core each arm runs on."""
+"""The machine under the demo: its cores, memory, disk and ports, and processes on cores."""
 
 import contextlib
 import ctypes
@@ -17,22 +17,22 @@ _PR_SET_PDEATHSIG = 1
 
 
 def two_cores() -> tuple[int, int]:
-    """The first two cores that this process may use.
+    """The numbers of the first two cores that this process may use.
 
     Raises:
         DemoError: there are fewer.
     """
     cores = sorted(os.sched_getaffinity(0))
     if len(cores) < 2:
-        raise DemoError("two processor cores are needed, one an arm; this process may use one")
+        raise DemoError("this process may use one processor core: the demo needs two, one per arm")
     return cores[0], cores[1]
 
 
 def require_memory(needed_bytes: int) -> None:
-    """Check that so much memory is free.
+    """Check that so many bytes of memory are available.
 
     Raises:
-        DemoError: it is not, by the kernel's own estimate (`MemAvailable`) or the cgroup's limit.
+        DemoError: fewer are, by the kernel's estimate (`MemAvailable`) or the cgroup's limit.
     """
     free = available_memory()
     if free < needed_bytes:
@@ -43,7 +43,7 @@ def require_memory(needed_bytes: int) -> None:
 
 
 def available_memory() -> int:
-    """Bytes that can be allocated: the least of the system's and the cgroup's answer."""
+    """Bytes that can be allocated: the smaller of the system's and the cgroup's figure."""
     fields = dict(
         line.split(":", 1) for line in Path("/proc/meminfo").read_text("ascii").splitlines()
     )
@@ -61,10 +61,10 @@ def available_memory() -> int:
 
 
 def require_disk(folder: Path, needed_bytes: int) -> None:
-    """Check that `folder` (or the nearest one above it that exists) has so much room.
+    """Check that so many bytes are free where `folder` is or will be.
 
     Raises:
-        DemoError: it has not.
+        DemoError: fewer are.
     """
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     free = shutil.disk_usage(existing).free
@@ -93,7 +93,7 @@ def require_ports(ports: Iterable[int]) -> None:
 
 
 def pin(pids: Iterable[int], cores: Collection[int]) -> None:
-    """Move every thread of the processes to `cores`; those that have ended are left out."""
+    """Pin every thread of the processes to `cores`; ended processes are left out."""
     for pid in pids:
         with contextlib.suppress(FileNotFoundError):
             for thread in Path(f"/proc/{pid}/task").iterdir():
@@ -102,10 +102,10 @@ def pin(pids: Iterable[int], cores: Collection[int]) -> None:
 
 
 def yield_to(worker: int, others: Iterable[int]) -> None:
-    """Let the other processes run on their core only when the worker leaves it idle.
+    """Lower the priority of all processes but the worker, which shares its core with them.
 
-    vLLM's engine spins while it waits for its worker; on one core that would take a third of the
-    worker's time, more or less of it in each step.
+    vLLM's engine spins while it waits for its worker; on the same core that takes a third of the
+    worker's time, a varying share in each step.
     """
     for pid in others:
         if pid != worker:
@@ -116,7 +116,7 @@ def yield_to(worker: int, others: Iterable[int]) -> None:
 
 
 def descendants(pid: int) -> tuple[int, ...]:
-    """`pid` and all processes below it, as the kernel lists them now."""
+    """`pid` and the ids of all its running descendants."""
     children: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -131,5 +131,5 @@ def descendants(pid: int) -> tuple[int, ...]:
 
 
 def die_with_parent() -> None:
-    """Called in a child: a killed demo leaves no server, as the kernel ends it with its parent."""
+    """Have the kernel end this child when its parent ends, so that a killed demo leaves nothing."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -1,7 +1,7 @@
-"""A closed-loop client: both arms, the same seeded prompts, the same concurrency.
+"""A closed loop of equal requests to both arms.
 
-Requests go out in waves of eight whose answers end one after another, so that every wave holds
-the same number of decode steps at each batch size: 8, then 4, then 2.
+Requests go out in waves of eight with answers of three lengths, so that every wave has the same
+number of decode steps at each batch size: 8, then 4, then 2.
 """
 
 import asyncio
@@ -23,14 +23,14 @@ BATCH_SIZES = (2, 4, 8)
 def prompts(
     count: int, *, vocabulary: range, seed: int, tokens: int = PROMPT_TOKENS
 ) -> tuple[tuple[int, ...], ...]:
-    """Seeded prompts as token ids: the tokenizer plays no part in what is measured."""
+    """Seeded prompts as token ids, which need no tokenizer."""
     source = random.Random(seed)
     return tuple(tuple(source.choices(vocabulary, k=tokens)) for _ in range(count))
 
 
 @dataclass(slots=True)
 class Progress:
-    """What one arm has answered so far."""
+    """The requests and tokens that one arm has answered so far."""
 
     requests: int = 0
     tokens: int = 0
@@ -38,7 +38,7 @@ class Progress:
 
 @dataclass(slots=True, kw_only=True)
 class DemoLoad:
-    """Waves of requests to every arm at once, until it is cancelled."""
+    """Waves of requests to every arm at the same time."""
 
     urls: Sequence[str]
     prompts: Sequence[Sequence[int]]
@@ -48,7 +48,7 @@ class DemoLoad:
         self.progress = tuple(Progress() for _ in self.urls)
 
     async def run(self) -> None:
-        """Load every arm until this task is cancelled.
+        """Send waves until this task is cancelled.
 
         Raises:
             DemoError: an arm did not answer.
@@ -76,10 +76,10 @@ class DemoLoad:
 
 
 async def complete(client: httpx.AsyncClient, url: str, body: dict[str, object]) -> dict[str, Any]:
-    """One request to `/v1/completions`; its JSON answer.
+    """The JSON answer of one request to `/v1/completions`.
 
     Raises:
-        DemoError: no answer, or not a good one.
+        DemoError: no answer, or not HTTP 200.
     """
     try:
         response = await client.post(f"{url}/v1/completions", json={"model": MODEL_NAME, **body})

@@ -1,4 +1,4 @@
-"""The stories that the demo can tell: which pads each arm sends, and what ought to come of it."""
+"""The demo's scenarios: which pads each arm sends, and the verdicts that are expected."""
 
 from dataclasses import dataclass
 
@@ -12,12 +12,12 @@ FULL_WIDTH = 2880
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Chapter:
-    """One comparison: two arms that differ in their pads alone.
+class DemoChapter:
+    """One comparison of two arms that differ only in their pads.
 
-    `intermediate` is the MoE width of the served model; `learned` serves the model that has learned
-    exact tasks instead of random weights, and counts right answers; `expected` are the verdicts
-    that a sound run may end with (anything else makes the demo fail).
+    `intermediate` is the MoE width of the served model. `learned` serves the model that has learned
+    exact tasks and compares its right answers, else a model of random weights is compared by
+    log-probabilities. Any verdict that is not in `expected` makes the demo exit with 1.
     """
 
     name: str
@@ -31,52 +31,51 @@ class Chapter:
 
     @property
     def spec(self) -> CheckpointSpec:
-        """The served model's sizes: GPT-OSS's own 2880 channels, whichever model."""
+        """The served model's sizes; both models have GPT-OSS's 2880 hidden channels."""
         if self.learned:
             return spec_of(self.intermediate, FULL_WIDTH)
         return CheckpointSpec(intermediate=self.intermediate)
 
     @property
     def vocabulary(self) -> range:
-        """The model's ordinary tokens; the first three words of the seeded one are special."""
+        """The model's ordinary tokens; the first three of the seeded model are special."""
         return range(3, self.spec.vocab)
 
 
 _ZERO = DemoArm(name="stable", policy="zero")
 
-ALIGNED = Chapter(
+ALIGNED = DemoChapter(
     name="aligned",
-    title="Lossless pads: skip what is padding, and only that",
-    note="Stable skips no padding. The canary sends the largest pads that lose nothing.",
+    title="Lossless pads: the kernel skips only padding",
+    note="Stable skips no padding. The canary sends the largest pads that lose no neuron.",
     stable=_ZERO,
     canary=DemoArm(name="canary-aligned", policy="aligned"),
     expected=frozenset({Verdict.PROMOTE}),
 )
-UPSTREAM = Chapter(
+UPSTREAM = DemoChapter(
     name="upstream",
-    title="vLLM's own pads at TP=1: fast, and wrong",
-    note="The canary leaves vLLM's numbers as they are. They zero 192 of 2880 neurons, so by "
-    "default the worker would refuse to start; it starts here only because the demo gives it a "
-    "loss budget of 7 %.",
+    title="vLLM's own pads at TP=1: faster, with wrong answers",
+    note="The canary sends vLLM's own pads. They zero 192 of 2880 neurons, so by default the "
+    "worker refuses to start; it starts here because the demo gives it a loss budget of 7 %.",
     stable=_ZERO,
     canary=DemoArm(name="canary-upstream", policy="upstream", max_neuron_loss=0.07),
     expected=frozenset({Verdict.ROLLBACK}),
 )
-NOOP = Chapter(
+NOOP = DemoChapter(
     name="noop",
     title="No change: both arms send the same pads",
-    note="Nothing to find. A judge that promotes this pair promotes noise.",
+    note="There is no difference to find, so a promotion would be an error.",
     stable=_ZERO,
     canary=DemoArm(name="canary-same", policy="zero"),
     expected=frozenset({Verdict.ROLLBACK, Verdict.KEEP_GOING}),
 )
-TP8 = Chapter(
+TP8 = DemoChapter(
     name="tp8",
-    title="The shard of TP=8 as vLLM 0.22 served it",
-    note="One rank of eight, reproduced on one process: 360 neurons padded to 512, with the pads "
-    "that vLLM 0.22 sent at TP=8 (128/256). 104 of 360 neurons vanish; the demo gives the worker "
-    "a loss budget of 30 % so that it starts. The model has learned to sort lists: its "
-    "right answers are counted.",
+    title="One rank of TP=8 with the pads of vLLM 0.22",
+    note="One rank of eight on one process: 360 neurons padded to 512, with the pads that vLLM "
+    "0.22 sent at TP=8 (128/256). They zero 104 of 360 neurons; the demo gives the worker a loss "
+    "budget of 30 % so that it starts. The model has learned to sort lists: its right answers are "
+    "counted.",
     stable=_ZERO,
     canary=DemoArm(name="canary-tp8", policy="rounded", max_neuron_loss=0.30),
     expected=frozenset({Verdict.ROLLBACK}),
@@ -84,7 +83,7 @@ TP8 = Chapter(
     learned=True,
 )
 
-SCENARIOS: dict[str, tuple[Chapter, ...]] = {
+SCENARIOS: dict[str, tuple[DemoChapter, ...]] = {
     "story": (ALIGNED, UPSTREAM),
     "aligned": (ALIGNED,),
     "upstream": (UPSTREAM,),

@@ -1,17 +1,17 @@
-"""What the demo shows while it runs: steps, waiting servers, live numbers, verdicts.
-
-On a terminal the lines move; in a log they are printed once each, when there is news.
-"""
+"""The demo's output while it runs: progress bars on a terminal, plain lines in a log."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from moe_serve.analysis.comparison import Findings
 from moe_serve.analysis.estimate import Estimate, NoEstimate
-from moe_serve.analysis.verdict import Judgement, Verdict
+from moe_serve.analysis.verdict import Verdict
+from moe_serve.report.data import ArmSheet
+from moe_serve.report.wording import neurons
 
 _COLOURS = {
     Verdict.PROMOTE: "bold green",
@@ -22,43 +22,43 @@ _COLOURS = {
 
 
 class Bar:
-    """One moving line, with a text that can change."""
+    """A progress bar with a text behind it."""
 
     def __init__(self, progress: Progress, title: str, total: float | None) -> None:
         self._progress = progress
         self._task = progress.add_task(title, total=total, live="")
 
     def at(self, completed: float, live: str = "") -> None:
-        """Move the bar and replace its text."""
+        """Set the bar's position and its text."""
         self._progress.update(self._task, completed=completed, live=live)
 
 
 class Screen:
-    """Prints to `console`; moving lines appear only where it is a terminal."""
+    """Prints to `console`; progress bars appear only on a terminal."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
 
     def title(self, text: str) -> None:
-        """A heading."""
+        """Print a heading."""
         self.console.print()
         self.console.rule(f"[bold]{text}", align="left")
 
     def note(self, text: str) -> None:
-        """A paragraph."""
+        """Print a paragraph."""
         self.console.print(text, style="dim", highlight=False, soft_wrap=True)
 
     def done(self, what: str, detail: str) -> None:
-        """A step that is over, with what came of it."""
+        """Print a finished step and its result."""
         self.console.print(f"[green]✓[/] {what:<20} {detail}", highlight=False, soft_wrap=True)
 
     def warn(self, text: str) -> None:
-        """Something that the reader must not miss."""
+        """Print a warning."""
         self.console.print(f"[yellow]! {text}", highlight=False, soft_wrap=True)
 
     @contextmanager
     def bar(self, title: str, total: float | None = None) -> Iterator[Bar]:
-        """A moving line for as long as the block lasts."""
+        """Show a progress bar while the `with` block runs."""
         progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.description:<20}"),
@@ -74,21 +74,31 @@ class Screen:
         with progress:
             yield Bar(progress, title, total)
 
-    def judgement(self, judgement: Judgement, rates: Sequence[Estimate | NoEstimate]) -> None:
-        """The verdict, what was measured, and why."""
-        for rate in rates:
-            self.console.print(f"  {describe(rate)}", highlight=False, soft_wrap=True)
-        quality = judgement.quality.get("reason", "not compared")
-        self.console.print(f"  answers      {quality}", highlight=False, soft_wrap=True)
+    def verdict(self, found: Findings) -> None:
+        """Both rates, the answers' comparison, the verdict and its reason."""
+        judgement = found.judgement
         colour = _COLOURS[judgement.verdict]
-        self.console.print(
+        quality = judgement.quality.get("reason", "not compared")
+        for line in (
+            f"  {describe_rate(found.estimates.kernel)}",
+            f"  {describe_rate(found.estimates.step)}",
+            f"  answers      {quality}",
             f"[{colour}]{judgement.verdict.value}[/]  {judgement.reason}",
-            highlight=False,
-            soft_wrap=True,
-        )
+        ):
+            self.console.print(line, highlight=False, soft_wrap=True)
 
 
-def describe(rate: Estimate | NoEstimate) -> str:
+def describe_arm(arm: ArmSheet) -> str:
+    """`policy aligned: pads 192/128 sent, no neuron lost, 1.013 of the bytes needed`."""
+    pads = ", ".join(f"{value} {label}" for label, value in arm.pads) or "not known"
+    lost = f"{neurons(arm)} neurons lost" if arm.neurons_lost else "no neuron lost"
+    if arm.neurons_lost is None:
+        lost = "lost neurons not known"
+    fetched = "unknown" if arm.bytes_ratio is None else f"{arm.bytes_ratio:.3f} of the"
+    return f"policy {arm.policy}: pads {pads}, {lost}, {fetched} bytes needed"
+
+
+def describe_rate(rate: Estimate | NoEstimate) -> str:
     """`kernel rate  +11.2 %  (95 % interval +10.6 to +11.8 %, 9 blocks)`."""
     name = f"{rate.kind.value} rate".ljust(12)
     if isinstance(rate, NoEstimate):
@@ -100,5 +110,5 @@ def describe(rate: Estimate | NoEstimate) -> str:
 
 
 def percent(log_ratio: float) -> str:
-    """A log ratio of rates as a signed gain in percent."""
+    """A log ratio of rates as a signed gain: `+8.2%`."""
     return f"{math.expm1(log_ratio):+.1%}"

@@ -1,10 +1,10 @@
-"""Does the emulated kernel's time follow the bytes of weights that it reads? Measured here, now.
+"""A measurement of whether the emulated kernel's time follows the weight bytes that it reads.
 
     python -m moe_serve_emulation.calibrate --output json
 
-Four sorts of call on one thread in one process, in turn: pads of zero, of the lossless contract
-(192, 192), those that vLLM 0.22 to 0.32 send at TP=1 (128, 384), and zero again (A/A). Each is held
-against the zero call of the same turn. Exit code 1 when a ratio is off.
+Four kinds of call take turns on one thread: pads of zero, lossless pads (192, 192), the pads that
+vLLM 0.22 to 0.32 send at TP=1 (128, 384), and zero again (A/A). Each is compared with the zero call
+of the same turn. Exit code 1 if a ratio of times is too far from the ratio of bytes.
 """
 
 import argparse
@@ -22,12 +22,12 @@ from moe_serve_emulation.skips import reads
 
 HIDDEN = INTER = 3072
 PADS = {"aligned": (192, 192), "upstream": (128, 384), "zero again": (0, 0)}
-# Each call takes another expert than the call before (113 MB each), so that all find their weights
-# equally cold: on the same one, the first arm of a turn warmed the others' cache, which showed a
-# gain of 1.24 for nothing (A/A). Five, since four arms would then always meet the same experts.
+# Each call takes another expert (113 MB) than the call before, so that all find their weights
+# equally cold: with one expert the first call of a turn warmed the cache for the others, and A/A
+# showed 1.24. Five, since with four each kind of call would always take the same expert.
 EXPERTS = 5
-# Some cost is not skipped, so time gains a little less than bytes: 0.005 to 0.04 less, measured on
-# a Xeon and an EPYC. What must not be is more: overhead would pass for a gain. A/A strays by 0.013.
+# Some cost is not skipped, so time gains 0.005 to 0.04 less than bytes, measured on a Xeon and an
+# EPYC; it must not gain more, or overhead would look like a gain. A/A deviates by 0.013.
 ABOVE, BELOW = 0.03, 0.07
 
 
@@ -35,7 +35,7 @@ ABOVE, BELOW = 0.03, 0.07
 class Ratio:
     """Time with pads of zero over time with these pads, beside the same ratio in bytes.
 
-    `runs` holds one median of paired ratios a run; `seconds_ratio` is their median, `low` and
+    `runs` holds one median of paired ratios per run; `seconds_ratio` is their median, `low` and
     `high` the smallest and the largest. `zero_seconds` is the median time of a call that skips
     nothing.
     """
@@ -57,7 +57,7 @@ class Ratio:
 
 
 def calibrate(*, runs: int = 5, turns: int = 48, m: int = 4) -> tuple[Ratio, ...]:
-    """Time `turns` turns of one expert on `m` tokens, `runs` times over; one thread meanwhile."""
+    """The ratios of `runs` runs of `turns` turns, with `m` tokens of one expert, on one thread."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -98,7 +98,7 @@ def _prepared(m: int) -> Call:
 
 
 def _weights(shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
-    # Random values in the kernel's layout: which one stands where does not change the time.
+    # Random values: their order does not change the time.
     return torch.empty(shape, dtype=torch.float32).uniform_(-0.02, 0.02, generator=generator)
 
 
@@ -114,7 +114,7 @@ def _run(call: Call, turns: int) -> Times:
 
 
 def _order(turn: int) -> Iterator[tuple[str, tuple[int, int]]]:
-    """Yield the arms of a turn, rotated by one each turn, so that none always follows another."""
+    """Yield a turn's pads, rotated by one each turn, so that none always follows another."""
     arms = [("zero", (0, 0)), *PADS.items()]
     shift = turn % len(arms)
     yield from arms[shift:] + arms[:shift]
@@ -151,10 +151,10 @@ def _bytes(hidden_pad: int, intermediate_pad: int) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Calibrate and print; exit code 0 if each ratio is within the tolerance, else 1."""
+    """Print the ratios; return 0 if each is within the tolerance, else 1."""
     parser = argparse.ArgumentParser(prog="python -m moe_serve_emulation.calibrate")
     parser.add_argument("--runs", type=int, default=5, help="independent repetitions")
-    parser.add_argument("--turns", type=int, default=48, help="paired measurements a run")
+    parser.add_argument("--turns", type=int, default=48, help="paired measurements per run")
     parser.add_argument("--tokens", type=int, default=4, help="tokens of one expert's call")
     parser.add_argument("--output", choices=("text", "json"), default="text")
     args = parser.parse_args(argv)

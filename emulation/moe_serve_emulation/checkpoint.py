@@ -1,8 +1,8 @@
 """A seeded GPT-OSS checkpoint: the real widths, few layers and experts, random weights.
 
-Written straight as safetensors in the layout that vLLM's `gpt_oss` loader reads unquantised. The
-scales are chosen so that logits are peaked but not degenerate and the experts carry most of the
-residual stream: what the fused MoE loses, the answers show.
+It is written as safetensors in the layout that vLLM's `gpt_oss` loader reads unquantised. The
+scales make logits peaked but not degenerate, and the experts the largest part of the residual
+stream, so that losses in the fused MoE change the answers.
 
     python -m moe_serve_emulation.checkpoint --cache DIR [--intermediate 360]
 """
@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-# Raised whenever the weights of an unchanged spec would come out differently.
+# Increased with every change after which an unchanged spec gives other weights.
 _FORMAT = 1
 # Standard deviations, relative to 1/sqrt(fan-in) where there is one.
 _LOGIT_SPREAD = 4.0
@@ -31,8 +31,8 @@ _BIAS_SPREAD = 0.1
 class CheckpointSpec:
     """Sizes in elements; `intermediate` is the MoE width of the whole model.
 
-    Every token takes every expert by default: two servers amid different prompts then do equal
-    work, and what is left of a difference is the pads'.
+    By default every token takes every expert, so that two servers do equal work for different
+    prompts and differ only by their pads.
     """
 
     layers: int = 2
@@ -48,13 +48,13 @@ class CheckpointSpec:
 
     @property
     def digest(self) -> str:
-        """Names the weights: equal specs have equal digests."""
+        """16 hex digits that are equal for equal specs."""
         text = json.dumps([_FORMAT, dataclasses.asdict(self)], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def generate(cache: Path, spec: CheckpointSpec) -> Path:
-    """The folder of the checkpoint in `cache`; made at the first call, whole or not at all."""
+    """The checkpoint's folder in `cache`, which the first call writes atomically."""
     final = cache / f"gpt-oss-{spec.intermediate}-{spec.digest}"
     if (final / "model.safetensors").exists():
         return final
@@ -105,6 +105,7 @@ def config(spec: CheckpointSpec) -> dict[str, object]:
 
 
 def write_tokenizer(folder: Path, spec: CheckpointSpec) -> None:
+    """Write a tokenizer whose words are `w0`, `w1`, ...: one word per token of the vocabulary."""
     from tokenizers import Tokenizer, models, pre_tokenizers
 
     words = {"<end>": 0, "<pad>": 1, "<unknown>": 2}

@@ -1,7 +1,7 @@
-"""The emulation's one error."""
+"""The error that the emulation raises."""
 
 from moe_serve.errors import MoeServeError
 
 
 class EmulationError(MoeServeError):
-    """The emulated kernel cannot do what it is called for; the message says what to change."""
+    """The emulation cannot run as called; the message says why, and what to change."""

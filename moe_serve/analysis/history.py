@@ -3,14 +3,11 @@
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from moe_serve.analysis.provenance import Provenance
-from moe_serve.analysis.series import Cell
+from moe_serve.analysis.series import Cell, Floats
 from moe_serve.analysis.service import CounterSeries, Measure
 from moe_serve.errors import UsageError
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,9 +42,10 @@ class ArmHistory:
     """One arm. `facts` are what its pods say of their configuration, by name; a fact on which its
     own pods disagree holds all values, sorted and joined by ` | `. `service` is what its servers
     count of requests, for the guards and the traffic split. `neurons` are those lost and those live
-    of an expert on one rank, as the worst pod says; `moe_layers` is how many the served model has
-    on a rank; `began` when the oldest of its pods' last processes started, in seconds since the
-    epoch. None: none says.
+    of an expert on one rank, as the worst pod says; `bytes_ratio` is how many bytes the timed MoE
+    calls fetch over those that the live sizes need, as the workers model it; `moe_layers` is how
+    many the served model has on a rank; `began` when the oldest of its pods' last processes
+    started, in seconds since the epoch. None: none says.
     """
 
     name: str
@@ -55,6 +53,7 @@ class ArmHistory:
     facts: dict[str, str] = field(default_factory=dict)
     service: tuple[CounterSeries, ...] = ()
     neurons: tuple[int, int] | None = None
+    bytes_ratio: float | None = None
     moe_layers: int | None = None
     began: float | None = None
 

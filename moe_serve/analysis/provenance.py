@@ -5,12 +5,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
-from numpy.typing import NDArray
 
-from moe_serve.analysis.series import CellKind
-from moe_serve.analysis.verdict import Check
+from moe_serve.analysis.series import CellKind, Floats
 
-Floats = NDArray[np.float64]
 # Metric names, start and end in seconds since the epoch -> what to ask.
 QueryBuilder = Callable[[Sequence[str], float, float], str]
 
@@ -22,6 +19,7 @@ class Subject(StrEnum):
     KERNEL = "kernel"
     PROCESSES = "processes"
     CONFIGURATION = "configuration"
+    BYTES = "bytes"
     TTFT = "ttft"
     ITL = "itl"
     PREEMPTIONS = "preemptions"
@@ -104,16 +102,16 @@ _CHECKS: Mapping[str, tuple[Subject, ...]] = {
     "traffic_split": (Subject.REQUESTS,),
     "same_configuration": (Subject.CONFIGURATION,),
     "configuration_known": (Subject.CONFIGURATION,),
-    "within_byte_bound": (Subject.KERNEL,),
+    "within_byte_bound": (Subject.KERNEL, Subject.BYTES),
     "same_answers": (),  # from the comparison of answers
     "design": (),  # declared
 }
 _OF_PROCESSES = ("arms_alive", "data_fresh", "void_windows")
 
 
-def behind(query: Query, checks: Iterable[Check], primary: CellKind) -> tuple[str, ...]:
-    """The names of the checks whose number rests on a query's samples."""
-    return tuple(check.name for check in checks if query.subject in _subjects(check.name, primary))
+def behind(query: Query, checks: Iterable[str], primary: CellKind) -> tuple[str, ...]:
+    """The names among `checks` whose numbers rest on a query's samples."""
+    return tuple(name for name in checks if query.subject in _subjects(name, primary))
 
 
 def _subjects(check: str, primary: CellKind) -> tuple[Subject, ...]:

@@ -87,7 +87,7 @@ class Judgement:
     evidence: EvidenceGrade
     source: EvidenceGrade
     comparator: str
-    config_digest: str
+    analysis_plan_digest: str
     checks: tuple[Check, ...]
     above_bound: bool
 
@@ -116,7 +116,7 @@ class Judgement:
             "quality": dict(self.quality),
             "evidence": self.evidence.value,
             **({"comparator": self.comparator} if self.comparator else {}),
-            "config_digest": self.config_digest,
+            "analysis_plan_digest": self.analysis_plan_digest,
             "above_bound": self.above_bound,
             "checks": [check.to_json() for check in self.checks],
         }

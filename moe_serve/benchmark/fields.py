@@ -1,4 +1,4 @@
-"""Numbers out of a JSON object: finite, in range, or one line that names the file and the key."""
+"""Checked numbers of a JSON object; an error names the file and the key."""
 
 import math
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ def _number(value: object) -> float | None:
 
 
 def optional_positive(content: Mapping[str, object], key: str, source: str) -> float | None:
-    """A finite number above 0; None where the key is absent or null.
+    """The key's number, finite and above 0; None where the key is absent or null.
 
     Raises:
         UsageError: NaN, infinite, 0 or less, or no number.
@@ -28,20 +28,22 @@ def optional_positive(content: Mapping[str, object], key: str, source: str) -> f
         return None
     number = _number(value)
     if number is None or number <= 0:
-        raise UsageError(f"{source}: {key} is {str(value)[:40]}; a finite number above 0 is needed")
+        raise UsageError(
+            f"{source}: {key} is {str(value)[:40]}, no finite number above 0; repeat the run"
+        )
     return number
 
 
 def positive(content: Mapping[str, object], key: str, source: str) -> float:
-    """A finite number above 0 that must be there."""
+    """The key's number, finite and above 0; absent or null is an error too (`UsageError`)."""
     number = optional_positive(content, key, source)
     if number is None:
-        raise UsageError(f"{source}: {key} is missing; the file is not complete")
+        raise UsageError(f"{source}: {key} is missing: the file is not complete; repeat the run")
     return number
 
 
 def optional_int(content: Mapping[str, object], key: str, source: str) -> int | None:
-    """A whole number of 0 or more; None where the key is absent or null.
+    """The key's whole number, 0 or more; None where the key is absent or null.
 
     Raises:
         UsageError: anything else.
@@ -52,14 +54,16 @@ def optional_int(content: Mapping[str, object], key: str, source: str) -> int | 
     number = _number(value)
     if number is None or number < 0 or number != int(number):
         raise UsageError(
-            f"{source}: {key} is {str(value)[:40]}; a whole number, 0 or more, is needed"
+            f"{source}: {key} is {str(value)[:40]}, no whole number of 0 or more; repeat the run"
         )
     return int(number)
 
 
 def section(content: Mapping[str, object], key: str, source: str) -> Mapping[str, object]:
-    """A JSON object below a key."""
+    """The JSON object below a key; anything else is a `UsageError`."""
     value = content.get(key)
     if not isinstance(value, Mapping):
-        raise UsageError(f"{source}: {key} is missing or no object; the file is not complete")
+        raise UsageError(
+            f"{source}: {key} is missing or no object: the file is not complete; repeat the run"
+        )
     return value

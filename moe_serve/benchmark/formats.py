@@ -1,4 +1,4 @@
-"""The three result formats: `vllm bench serve`, InferenceX aggregate, guidellm."""
+"""Readers of three result formats: `vllm bench serve`, InferenceX aggregates, guidellm."""
 
 import datetime
 from collections.abc import Callable, Iterator, Mapping
@@ -10,7 +10,7 @@ from moe_serve.benchmark.fields import (
     section,
 )
 from moe_serve.benchmark.labels import ArmNames, labels
-from moe_serve.benchmark.results import BenchmarkRun, Latencies
+from moe_serve.benchmark.results import BenchmarkRun, Clock, Latencies
 from moe_serve.errors import UsageError
 
 Content = Mapping[str, object]
@@ -76,11 +76,12 @@ def _vllm_bench(
         source=source,
         planned_pairs=optional_int(content, "planned_pairs", source),
         started=_ended(content, source),
+        clock=Clock.LOCAL_END,
     )
 
 
 def _ended(content: Content, source: str) -> float | None:
-    """The client writes when a run ended, in its local time: enough to order the runs."""
+    """When the run ended, in seconds of the client's local time: its zone is not known."""
     text = content.get("date")
     if text is None:
         return None
@@ -92,12 +93,12 @@ def _ended(content: Content, source: str) -> float | None:
 
 
 def _failed(content: Content, source: str) -> int | None:
-    """Older clients write how many were asked for and how many came back, but not `failed`."""
+    """The failed requests; older clients write `num_prompts` and `completed` instead."""
     failed = optional_int(content, "failed", source)
-    asked = optional_int(content, "num_prompts", source)
+    sent = optional_int(content, "num_prompts", source)
     completed = optional_int(content, "completed", source)
-    if failed is None and asked is not None and completed is not None:
-        return max(0, asked - completed)
+    if failed is None and sent is not None and completed is not None:
+        return max(0, sent - completed)
     return failed
 
 
@@ -107,11 +108,8 @@ def _latencies(content: Content, ending: str, unit: float, source: str) -> Laten
         return None if value is None else value * unit
 
     return Latencies(
-        ttft_median=seconds("median_ttft"),
         ttft_p99=seconds("p99_ttft"),
-        tpot_median=seconds("median_tpot"),
         tpot_p99=seconds("p99_tpot"),
-        itl_median=seconds("median_itl"),
         itl_p99=seconds("p99_itl"),
     )
 
@@ -150,9 +148,7 @@ def _guidellm_run(benchmark: Content, stem: str, source: str, names: ArmNames) -
         pair=which.pair,
         tput_per_gpu=positive(rate, "mean", f"{source}: tokens_per_second") / which.gpus,
         latencies=Latencies(
-            ttft_median=_seconds(ttft, "median", f"{source}: time_to_first_token_ms"),
             ttft_p99=_p99(ttft, f"{source}: time_to_first_token_ms"),
-            tpot_median=_seconds(tpot, "median", f"{source}: inter_token_latency_ms"),
             tpot_p99=_p99(tpot, f"{source}: inter_token_latency_ms"),
         ),
         failed=optional_int(totals, "errored", source),
@@ -166,13 +162,9 @@ def _successful(metrics: Content, name: str, source: str) -> Content:
     return section(section(metrics, name, source), "successful", f"{source}: {name}")
 
 
-def _seconds(summary: Content, key: str, source: str) -> float | None:
-    value = optional_positive(summary, key, source)
-    return None if value is None else value * 1e-3
-
-
 def _p99(summary: Content, source: str) -> float | None:
-    return _seconds(section(summary, "percentiles", source), "p99", source)
+    value = optional_positive(section(summary, "percentiles", source), "p99", source)
+    return None if value is None else value * 1e-3
 
 
 # The key that only this format has; an InferenceX aggregate may carry the client's keys too.

@@ -1,4 +1,4 @@
-"""What must not get worse while the tokens get faster: failures, latencies, single cells."""
+"""Checks beside the speed: failed requests, latencies, single cells, order, the client."""
 
 import math
 from collections.abc import Callable
@@ -16,10 +16,10 @@ _Value = Callable[[BenchmarkRun], float | None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchmarkGuard:
-    """A check that may do more than withhold a promotion.
+    """A check with its consequence beyond withholding a promotion.
 
-    `harm` rolls back, `now` even before all pairs are there; `invalid` says that the comparison
-    cannot be trusted.
+    `harm` rolls back once all pairs are measured, with `now` at once; `invalid` makes the verdict
+    INVALID.
     """
 
     check: Check
@@ -29,10 +29,10 @@ class BenchmarkGuard:
 
 
 def failed_requests(layout: PairedRuns) -> tuple[BenchmarkGuard, ...]:
-    """One guard an arm: no request may fail.
+    """One guard per arm: no request may fail.
 
-    A rate over the requests that were left is no rate of the same work, so a failing stable arm
-    makes the comparison invalid; a canary that fails where the stable arm does not is harm.
+    Failed requests make the arms' work unequal, so failures of the stable arm make the comparison
+    invalid; failures of the canary alone are harm.
     """
     failed = {arm: _sum_failed(layout, arm) for arm in BenchmarkArm}
     stable_failed = bool(failed[BenchmarkArm.STABLE][0])
@@ -54,7 +54,7 @@ def failed_requests(layout: PairedRuns) -> tuple[BenchmarkGuard, ...]:
 
 
 def _sum_failed(layout: PairedRuns, arm: BenchmarkArm) -> tuple[int, int]:
-    """Failed requests of an arm, and the runs that do not tell."""
+    """Failed requests of an arm, and the number of runs without that figure."""
     runs = [run for (of, _, _), run in layout.runs.items() if of is arm]
     return sum(run.failed or 0 for run in runs), sum(run.failed is None for run in runs)
 
@@ -63,20 +63,20 @@ def _failed_text(arm: BenchmarkArm, count: int, unknown: int) -> str:
     if count:
         return f"{count} requests of the {arm.value} arm failed"
     if unknown:
-        return f"{unknown} runs of the {arm.value} arm do not say how many requests failed"
+        return f"{unknown} runs of the {arm.value} arm have no number of failed requests"
     return f"no request of the {arm.value} arm failed"
 
 
 _TTFT: tuple[str, _Value] = ("ttft_p99", lambda run: run.latencies.ttft_p99)
 _ITL: tuple[str, _Value] = ("itl_p99", lambda run: run.latencies.itl_p99)
-# What stands in for it in results that know only a request's mean.
+# Used instead of it where the results have only each request's mean.
 _TPOT: tuple[str, _Value] = ("tpot_p99", lambda run: run.latencies.tpot_p99)
 
 
 def latencies(layout: PairedRuns, rules: Rules) -> tuple[BenchmarkGuard, ...]:
-    """p99 of the first token and between tokens: at most the limit worse, as a geomean over cells.
+    """Guards on p99 to the first token and between tokens, as a geometric mean over cells.
 
-    Non-inferiority: only an upper end below the limit passes; a lower end above it is harm.
+    Non-inferiority: an upper end below the limit passes, a lower end above it is harm.
     """
     between = _ITL if layout.log_ratios(_ITL[1]) is not None else _TPOT
     return tuple(
@@ -108,12 +108,12 @@ def _latency(name: str, ratios: Floats | None, rules: Rules) -> BenchmarkGuard:
 
 
 def order(layout: PairedRuns) -> Check:
-    """Each arm must begin as many pairs as the other, or what comes second always looks alike."""
+    """Whether each arm ran first in half of the pairs, so that order does not look like speed."""
     first = layout.first_arms()
     if first is None:
         return Check(
             name="order", number=None, threshold=1.0, passed=False,
-            detail="the results do not say when each run took place, so it is unknown whether the "
+            detail="the runs have no times of one clock, so it is unknown whether the "
             "arms took turns",
         )  # fmt: skip
     uneven = abs(2 * first.count(BenchmarkArm.STABLE) - len(first))
@@ -128,14 +128,14 @@ def order(layout: PairedRuns) -> Check:
 
 
 def client_pace(layout: PairedRuns, rules: Rules) -> Check:
-    """A client that uses up its core measures itself."""
+    """Whether the client left enough of its core idle not to limit the rate."""
     shares = [run.client_busy for run in layout.runs.values() if run.client_busy is not None]
     worst = max(shares, default=None)
     if worst is None:
         return Check(
             name="client_pace", number=None, threshold=rules.max_client_busy, passed=True,
-            severity=Severity.WARNING, detail="not checked: the results do not say how busy the "
-            "client was",
+            severity=Severity.WARNING, detail="not checked: the results have no "
+            "client_busy",
         )  # fmt: skip
     passed = worst <= rules.max_client_busy
     return Check(
@@ -144,12 +144,12 @@ def client_pace(layout: PairedRuns, rules: Rules) -> Check:
         threshold=rules.max_client_busy,
         passed=passed,
         detail=f"the client was busy for {worst:.0%} of a core at most"
-        + ("" if passed else ": it may have set the pace; lower the concurrency"),
+        + ("" if passed else ": it may have limited the rate; lower the concurrency"),
     )
 
 
 def cells_not_worse(layout: PairedRuns, ratios: Floats, rules: Rules) -> Check:
-    """No single cell is clearly slower; the level is split over the cells (Bonferroni)."""
+    """Whether no single cell is clearly slower; the level is split over cells (Bonferroni)."""
     limit = math.log1p(-rules.policy.cell_harm)
     side = rules.rollback_side / len(layout.cells)
     found = [spread([float(v) for v in column], side) for column in np.transpose(ratios)]

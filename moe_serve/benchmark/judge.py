@@ -1,4 +1,4 @@
-"""The decision over interleaved pairs of benchmark runs: one look, when all pairs are there."""
+"""The verdict over interleaved pairs of benchmark runs, by one analysis of all pairs."""
 
 from collections.abc import Sequence
 
@@ -24,9 +24,9 @@ from moe_serve.quality.result import NoQuality, QualityOutcome
 def judge_pairs(
     runs: Sequence[BenchmarkRun], rules: Rules, quality: QualityFinding | NoQuality
 ) -> BenchmarkJudgement:
-    """What the runs say of the canary, with every check behind it.
+    """The verdict on the canary with all its checks.
 
-    Per pair, the log ratios of all cells are averaged (equal weights, as published claims do);
+    Per pair, the log ratios of all cells are averaged with equal weights, as published claims are;
     the interval is Student's t over pairs. Swapping the arms negates theta exactly.
     """
     quality = accept_if_policy(rules.policy.quality_policy, accept_if_bound(quality))
@@ -47,7 +47,7 @@ def judge_pairs(
             checks=(_layout_check(layout.faults),),
         )
     ratios = layout.log_ratios(lambda run: run.tput_per_gpu)
-    assert ratios is not None, "every run has a throughput"  # the type says so
+    assert ratios is not None, "every run has a throughput"  # by its type
     speed = _speed(layout, ratios, rules)
     held = (*guards.failed_requests(layout), *guards.latencies(layout, rules))
     checks = (
@@ -75,7 +75,7 @@ def judge_pairs(
 
 
 def _planned(runs: Sequence[BenchmarkRun], rules: Rules) -> int:
-    """The horizon: as ruled, else as the results declare it, else the protocol's."""
+    """The planned number of pairs: the rules', else the results', else the protocol's."""
     declared = [run.planned_pairs for run in runs if run.planned_pairs is not None]
     return rules.pairs or max(declared, default=PAIRS)
 
@@ -117,7 +117,7 @@ def _speed_checks(
 ) -> tuple[Check, Check, Check]:
     whole, margin = speed.overall, rules.policy.margin
     half = None if whole.lo is None or whole.hi is None else (whole.hi - whole.lo) / 2
-    there = f"{whole.count} of {planned} planned pairs are there, and the look is at the end"
+    there = f"{whole.count} of {planned} planned pairs are there, and the analysis is at the end"
     if not labelled:
         there = (
             "one unpaired run each: how far a run would repeat is not known, so the interval is "
@@ -172,7 +172,7 @@ def _decide(
     if _failed(quality):
         return Verdict.ROLLBACK, f"the answers differ: {quality.reason}; {shown}"
     pairs = next(check for check in checks if check.name == "pairs")
-    # A canary that fails requests is no matter of noise: that needs no horizon.
+    # Failed requests are no noise, so they need not wait for all pairs.
     if harm := [guard.check.detail for guard in held if guard.harm and (pairs.passed or guard.now)]:
         return Verdict.ROLLBACK, "; ".join([*harm, shown])
     if not pairs.passed:

@@ -1,4 +1,4 @@
-"""What the judge of benchmark pairs hands out: verdict, ratios, the claim, and their JSON."""
+"""The verdict on benchmark pairs with its ratios, the claim, and their text and JSON."""
 
 import math
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from moe_serve.benchmark.results import BenchmarkCell, Shape
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShapeResult:
-    """The geomean over one shape's concurrencies."""
+    """The geometric mean over one shape's concurrencies."""
 
     shape: Shape
     spread: RunVariation
@@ -30,9 +30,9 @@ class BenchmarkCellResult:
 class Speed:
     """Ratios of tokens/s per GPU, canary over stable, each with its interval over pairs.
 
-    `across_cells` is another question: how far the cells lie apart, as if they were a sample of
-    all cells. It knows nothing of repeatability and decides nothing; it is what a published table
-    with one number a cell allows.
+    `across_cells` is the interval over cells instead, as if they were a sample of all cells: all
+    that a published table with one number per cell allows. It has no repeatability in it and
+    decides nothing.
     """
 
     overall: RunVariation
@@ -42,7 +42,7 @@ class Speed:
 
     @property
     def shown(self) -> RunVariation:
-        """What a reader is shown: over the pairs, else, with one run each, over the cells."""
+        """The interval to show: over pairs, or over cells where each arm has one run."""
         return self.across_cells if self.overall.lo is None else self.overall
 
     def text(self) -> str:
@@ -110,7 +110,7 @@ def claim_of(ratio: float, speed: Speed | None) -> Claim:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchmarkJudgement:
-    """A verdict with all that it rests on; `speed` is None when the runs are no pairs."""
+    """A verdict with its evidence; `speed` is None when the runs cannot be paired."""
 
     verdict: Verdict
     reason: str
@@ -122,7 +122,7 @@ class BenchmarkJudgement:
     checks: tuple[Check, ...]
 
     def to_text(self) -> str:
-        """Verdict and reason first, then the ratios, the claim and the checks."""
+        """The verdict and its reason, then the ratios, the claim and the checks, as text."""
         lines = [f"{self.verdict.value}: {self.reason}", ""]
         if self.speed is not None:
             lines += [*self.speed.rows(), ""]

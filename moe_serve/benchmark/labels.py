@@ -1,7 +1,7 @@
-"""Which arm, cell and pair a result belongs to: told by the file's content, or by its name.
+"""The arm, cell and pair of a result, from the file's content or its name.
 
-The benchmark tools know nothing of arms and pairs, so a name carries what the content lacks, in
-parts separated by `-` or `_`: `canary-1k1k-c64-tp1-p3.json`.
+Benchmark tools write no arms and pairs, so the file's name has what the content lacks, in parts
+separated by `-` or `_`: `canary-1k1k-c64-tp1-p3.json`.
 """
 
 import re
@@ -19,31 +19,33 @@ _KEYS = {"c": "conc", "conc": "conc", "tp": "tp", "p": "pair", "pair": "pair"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArmNames:
-    """How the results name the two arms."""
+    """The names of the two arms in the results."""
 
     stable: str = BenchmarkArm.STABLE.value
     canary: str = BenchmarkArm.CANARY.value
 
     def __post_init__(self) -> None:
-        """Refuse one name for two arms."""
+        """Refuse equal names."""
         if self.stable == self.canary:
-            raise UsageError(f"--stable and --canary are both {self.stable!r}; name two arms")
+            raise UsageError(
+                f"--stable-label and --canary-label are both {self.stable!r}; name two arms"
+            )
 
     def arm(self, name: str, source: str) -> BenchmarkArm:
-        """The arm of that name."""
+        """The arm with this name; any other name is a `UsageError`."""
         if name == self.stable:
             return BenchmarkArm.STABLE
         if name == self.canary:
             return BenchmarkArm.CANARY
         raise UsageError(
             f"{source}: arm {name!r} is neither {self.stable!r} nor {self.canary!r}; name the "
-            "arms with --stable and --canary"
+            "arms with --stable-label and --canary-label"
         )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Labels:
-    """What identifies one run, and over how many GPUs its tokens are divided."""
+    """The identity of one run, and the GPUs that its tokens are divided by."""
 
     arm: BenchmarkArm
     cell: BenchmarkCell
@@ -54,7 +56,7 @@ class Labels:
 def labels(
     content: Mapping[str, object], stem: str, names: ArmNames, source: str, conc: int | None
 ) -> Labels:
-    """Read `arm`, `isl`, `osl`, `conc`, `tp` and `pair`; content and name must not disagree.
+    """The labels `arm`, `isl`, `osl`, `conc`, `tp` and `pair` of a result.
 
     Args:
         content: the result's own keys; metadata such as `--metadata arm=canary tp=1 pair=3`.
@@ -63,21 +65,21 @@ def labels(
         source: the file, for the error's text.
         conc: requests in flight, where the format has a key of its own for it.
 
-    A pair alone may lack: a published table has single runs.
+    Only `pair` may be missing, since a published table has single runs.
 
     Raises:
-        UsageError: a label is missing, or told twice and differently.
+        UsageError: a label is missing, or differs between content and name.
     """
     named = _from_name(stem)
-    told: dict[str, object] = {key: content.get(key) for key in ("isl", "osl", "tp", "pair")}
-    told["conc"] = conc
+    stated: dict[str, object] = {key: content.get(key) for key in ("isl", "osl", "tp", "pair")}
+    stated["conc"] = conc
     found = {
         key: _needed(
-            key, _agreed(key, optional_int(told, key, source), named.get(key), source), source
+            key, _agreed(key, optional_int(stated, key, source), named.get(key), source), source
         )
         for key in ("isl", "osl", "conc", "tp")
     }
-    pair = _agreed("pair", optional_int(told, "pair", source), named.get("pair"), source)
+    pair = _agreed("pair", optional_int(stated, "pair", source), named.get("pair"), source)
     arm = content.get("arm") or _arm_in_name(stem, names)
     if not isinstance(arm, str):
         raise UsageError(_missing(source, "arm", "arm=canary", f"{names.canary}-..."))
@@ -120,13 +122,13 @@ def _counted(key: str, value: int, source: str) -> int:
 
 def _missing(source: str, key: str, metadata: str, name: str) -> str:
     return (
-        f"{source}: {key} is missing; run the benchmark with metadata ({metadata}), or say it in "
+        f"{source}: {key} is missing; run the benchmark with metadata ({metadata}), or put it into "
         f"the file's name ({name}), as in canary-1k1k-c64-tp1-p3.json"
     )
 
 
 def _arm_in_name(stem: str, names: ArmNames) -> str | None:
-    # An arm's name may hold a separator, so it is looked for whole.
+    # An arm's name may contain a separator, so the whole name is searched.
     padded = f"-{stem.replace('_', '-')}-"
     found = [n for n in (names.stable, names.canary) if f"-{n.replace('_', '-')}-" in padded]
     return found[0] if len(found) == 1 else None

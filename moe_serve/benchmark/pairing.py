@@ -1,4 +1,4 @@
-"""Runs laid out as pairs x cells, or the faults that forbid any comparison."""
+"""Runs arranged by arm, cell and pair, or the reasons why they cannot be paired."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -10,15 +10,15 @@ from numpy.typing import NDArray
 from moe_serve.benchmark.results import BenchmarkArm, BenchmarkCell, BenchmarkRun, Latencies
 
 Floats = NDArray[np.float64]
-# Clients that count tokens by tokenizing the text again come out a little different.
+# Clients that tokenize the text again count slightly different numbers of tokens.
 TOKENS_TOLERANCE = 0.01
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairedRuns:
-    """Both arms in every cell of every pair; `runs` is keyed by (arm, cell, pair).
+    """Both arms' runs in every cell of every pair, keyed by (arm, cell, pair).
 
-    `labelled` is False for single runs that no pair holds together, as a published table has.
+    `labelled` is False for single runs without pairs, as in a published table.
     """
 
     cells: tuple[BenchmarkCell, ...]
@@ -27,9 +27,12 @@ class PairedRuns:
     labelled: bool
 
     def first_arms(self) -> tuple[BenchmarkArm, ...] | None:
-        """Which arm began each pair; None if the runs do not tell when they ran."""
+        """The arm that ran first in each pair; None if a run has no time, or clocks differ."""
         found: list[BenchmarkArm] = []
         for pair in self.pairs:
+            runs = [self.runs[arm, cell, pair] for arm in BenchmarkArm for cell in self.cells]
+            if len({run.clock for run in runs}) > 1:
+                return None
             times = {
                 arm: [self.runs[arm, cell, pair].started for cell in self.cells]
                 for arm in BenchmarkArm
@@ -41,7 +44,12 @@ class PairedRuns:
         return tuple(found)
 
     def one_arm_at_a_time(self) -> bool:
-        """Whether all runs of one arm came before all of the other, over two pairs or more."""
+        """Whether all runs of one arm came before all of the other, over two pairs or more.
+
+        False too where their clocks have no order.
+        """
+        if len({run.clock for run in self.runs.values()}) > 1:
+            return False
         ended: dict[BenchmarkArm, list[float]] = {
             arm: [run.started for (of, _, _), run in self.runs.items() if of is arm and run.started]
             for arm in BenchmarkArm
@@ -68,13 +76,13 @@ class PairedRuns:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unpaired:
-    """Why these runs are no paired comparison, one sentence each."""
+    """The reasons why runs cannot be paired, one clause each."""
 
     faults: tuple[str, ...]
 
 
 def paired(runs: Sequence[BenchmarkRun]) -> PairedRuns | Unpaired:
-    """Lay out the runs; every cell must be there once for each arm and pair."""
+    """The runs by arm, cell and pair; every combination must be there exactly once."""
     arms = {run.arm for run in runs}
     if missing := [arm.value for arm in BenchmarkArm if arm not in arms]:
         return Unpaired(faults=(f"no run of arm {' and '.join(missing)}",))
@@ -82,7 +90,7 @@ def paired(runs: Sequence[BenchmarkRun]) -> PairedRuns | Unpaired:
     if len(labelled) > 1:
         few = [run.source for run in runs if run.pair is None]
         return Unpaired(
-            faults=(f"only some runs say of which pair they are: {_listed(few)} do not",)
+            faults=(f"only some runs have a pair, {_listed(few)} have none; give all of them one",)
         )
     numbered = [(run, run.pair or 1) for run in runs]
     counted = Counter((run.arm, run.cell, pair) for run, pair in numbered)
@@ -93,7 +101,7 @@ def paired(runs: Sequence[BenchmarkRun]) -> PairedRuns | Unpaired:
         labelled=True in labelled,
     )
     faults = (*_twice(counted), *_copies(runs), *_holes(found))
-    # Only a whole layout can be asked for its tokens and times.
+    # Tokens and times are compared only where no run is missing.
     faults = faults or (*_other_work(found), *_apart(found))
     return Unpaired(faults=faults) if faults else found
 
@@ -113,7 +121,7 @@ def _twice(counted: Mapping[tuple[BenchmarkArm, BenchmarkCell, int], int]) -> tu
 
 
 def _copies(runs: Sequence[BenchmarkRun]) -> tuple[str, ...]:
-    """Two runs never agree in every figure: what does is one run, and no evidence of another."""
+    """Runs with equal figures: two runs never agree in all of them, so these are copies."""
     seen: dict[tuple[BenchmarkArm, BenchmarkCell, float, Latencies], str] = {}
     found: list[str] = []
     for run in runs:
@@ -136,13 +144,13 @@ def _holes(found: PairedRuns) -> tuple[str, ...]:
 
 
 def _other_work(found: PairedRuns) -> tuple[str, ...]:
-    """Rates of unequal work say nothing: the answers must be as long in both arms."""
+    """Cells in which the arms generated unequal numbers of tokens: rates need equal work."""
     faults: list[str] = []
     for pair in found.pairs:
         for cell in found.cells:
             runs = [found.runs[arm, cell, pair] for arm in BenchmarkArm]
             stable, canary = (run.output_tokens for run in runs)
-            # Failed requests lack tokens too; they have a guard of their own.
+            # Failed requests lack tokens as well, and have a guard of their own.
             if any(run.failed for run in runs):
                 continue
             if stable is None or canary is None:

@@ -1,4 +1,4 @@
-"""What is declared before a benchmark starts, and the one statistic that its pairs are put into."""
+"""The benchmark's rules, declared before its start, and its interval over pairs."""
 
 import math
 from collections.abc import Sequence
@@ -18,12 +18,12 @@ _CAUSES = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """The protocol's limits, beside the policy's margin, harm and error rates.
+    """The limits of the protocol, beside the policy's margin, harm and error rates.
 
-    `claim` is a published ratio that is only reported on: 1.08 says 8 % faster. `pairs` is the
-    horizon (None: as the results declare it, else 5). `latency_harm` is the share by which a p99
-    may get worse. `max_half_width` is in log units. `max_client_busy` is the share of one core
-    above which the client, not the server, may have set the pace.
+    `claim` is a published ratio to compare with: 1.08 is 8 % faster; it decides nothing. `pairs` is
+    the planned number (None: as the results declare, else 5). `latency_harm` is the share by which
+    a p99 may rise. `max_half_width` is in log units. Above `max_client_busy`, a share of one core,
+    the client may have limited the rate.
     """
 
     policy: Policy = field(default_factory=Policy)
@@ -34,28 +34,28 @@ class Rules:
     max_client_busy: float = 0.7
 
     def __post_init__(self) -> None:
-        """Refuse a claim that is no ratio."""
+        """Refuse a claim that is no plausible ratio."""
         if not 0.5 <= self.claim <= 2:
             raise UsageError(
-                f"--claim {self.claim}: a ratio from 0.5 to 2 is needed; 1.08 says 8 % faster"
+                f"--claim {self.claim}: not between 0.5 and 2; give a ratio, as 1.08 for 8 % faster"
             )
 
     @property
     def side(self) -> float:
-        """Chance that the truth lies beyond one end of the shown interval."""
+        """The chance that the truth lies beyond one given end of the shown interval."""
         return min(_SIDE, self.policy.alpha_promote)
 
     @property
     def rollback_side(self) -> float:
-        """Each cause's share of the chance to roll back for noise alone."""
+        """The chance per cause of a rollback by noise alone."""
         return min(self.side, self.policy.alpha_rollback / _CAUSES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunVariation:
-    """A mean log ratio of n values; a single value has no spread, so it has no ends.
+    """The mean of `count` log ratios with its interval, by Student's t with `count` - 1 degrees.
 
-    `error` is the mean's standard error. The ends are Student's t with n - 1 degrees of freedom.
+    `error` is the standard error; a single value has none, and no interval.
     """
 
     count: int
@@ -74,11 +74,11 @@ class RunVariation:
         return self.high(self.side)
 
     def low(self, alpha: float) -> float | None:
-        """A value below the truth but for a chance of `alpha`."""
+        """The lower confidence bound at level 1 - `alpha`; None without an interval."""
         return None if self.error is None else self.theta - self._quantile(alpha) * self.error
 
     def high(self, alpha: float) -> float | None:
-        """A value above the truth but for a chance of `alpha`."""
+        """The upper confidence bound at level 1 - `alpha`; None without an interval."""
         return None if self.error is None else self.theta + self._quantile(alpha) * self.error
 
     def _quantile(self, alpha: float) -> float:
@@ -107,10 +107,10 @@ class RunVariation:
 
 
 def spread(values: Sequence[float], side: float) -> RunVariation:
-    """The mean of values that are taken as independent.
+    """The mean of independent values with its interval; `side` is the chance beyond each end.
 
-    Pairs are: a drift of the machine moves both arms of a pair alike, and the ratio drops it.
-    Valid for ONE look, after a number of pairs that was fixed before.
+    Pairs are independent, because drift moves both arms of a pair alike and cancels in the ratio.
+    Valid for one analysis, after a number of pairs that was fixed in advance.
     """
     count = len(values)
     mean = math.fsum(values) / count

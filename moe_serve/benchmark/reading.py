@@ -1,4 +1,4 @@
-"""Result files from disk: files, or every `*.json` right inside a folder."""
+"""Benchmark runs from result files: named files, or every `*.json` directly in a folder."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,10 +11,10 @@ from moe_serve.errors import UsageError
 
 
 def read_runs(places: Sequence[Path], names: ArmNames) -> tuple[BenchmarkRun, ...]:
-    """All runs at these places, each folder in the order of its files' names.
+    """The runs of all files, each folder's files in the order of their names.
 
     Raises:
-        UsageError: nothing there, or a file that is no complete result.
+        UsageError: a file is missing, is no complete result, or a folder has none.
     """
     return tuple(run for place in places for path in _files(place) for run in _read(path, names))
 
@@ -29,7 +29,7 @@ def _files(place: Path) -> list[Path]:
 
 def _read(path: Path, names: ArmNames) -> list[BenchmarkRun]:
     try:
-        # A figure that nobody reads may be NaN; those that are read are checked one by one.
+        # NaN is allowed here: every figure that is used is checked by itself.
         document = read(path, "--from", finite=False)
     except FileNotFoundError as error:
         raise UsageError(

@@ -1,19 +1,28 @@
-"""One benchmark run as its file tells it, whichever tool wrote the file."""
+"""One benchmark run, whichever tool wrote its file."""
 
 from dataclasses import dataclass
 from enum import StrEnum
 
 
 class BenchmarkArm(StrEnum):
-    """The two sides of a comparison; they differ in one thing only."""
+    """The two sides of a comparison."""
 
     STABLE = "stable"
     CANARY = "canary"
 
 
+class Clock(StrEnum):
+    """What a run's time counts; times of two clocks have no order."""
+
+    EPOCH = "epoch"
+    """When it started, in seconds since the epoch."""
+    LOCAL_END = "local_end"
+    """When it ended, by the client's local time, whose zone is not known."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class Shape:
-    """Nominal tokens of a request: what the client asked for, not what came out."""
+    """Nominal input and output tokens of a request."""
 
     input_tokens: int
     output_tokens: int
@@ -38,28 +47,25 @@ class BenchmarkCell:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Latencies:
-    """Seconds; None where the file does not say.
+    """99th percentiles in seconds; None where the file has no such figure.
 
     `tpot` is a request's mean time per output token after the first one, `itl` the gap between
     two chunks of its stream.
     """
 
-    ttft_median: float | None = None
     ttft_p99: float | None = None
-    tpot_median: float | None = None
     tpot_p99: float | None = None
-    itl_median: float | None = None
     itl_p99: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchmarkRun:
-    """One arm in one cell, and in which pair: None if the run belongs to none.
+    """One arm in one cell of one pair; `pair` is None for a run that belongs to none.
 
-    `tput_per_gpu` is input and output tokens a second and GPU. All else is None where the file
-    does not say: `failed` (requests), `output_tokens` (sum), `planned_pairs` (the horizon that was
-    declared before the start), `started` (any clock that orders the runs, seconds), `client_busy`
-    (the client's processor seconds a second: near 1 the client sets the pace).
+    `tput_per_gpu` is input and output tokens per second and GPU. The rest is None where the file
+    has no such figure: `failed` (requests), `output_tokens` (sum), `planned_pairs` (declared before
+    the start), `started` (seconds of `clock`, which orders runs of the same clock alone),
+    `client_busy` (the client's processor seconds per second; near 1 the client limits the rate).
     """
 
     arm: BenchmarkArm
@@ -72,4 +78,5 @@ class BenchmarkRun:
     source: str
     planned_pairs: int | None = None
     started: float | None = None
+    clock: Clock = Clock.EPOCH
     client_busy: float | None = None

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from moe_serve.cli.canary_inputs import policy_flag, quality_flag
+from moe_serve.cli.canary_inputs import http_address, policy_flag, quality_flag
 from moe_serve.cli.canary_results import print_verdict, rules, rules_flags
 from moe_serve.cli.parsing import add_output, at_least
 from moe_serve.errors import UsageError
@@ -25,8 +25,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "10 roll back, 20 keep going, 30 invalid."
     )
     for arm in ("stable", "canary"):
-        parser.add_argument(f"--{arm}", required=True, metavar="URL", help=f"the {arm} server")
-        parser.add_argument(f"--{arm}-image", default="", metavar="REF", help="to be written down")
+        parser.add_argument(
+            f"--{arm}-url", required=True, metavar="URL", help=f"server of the {arm} arm"
+        )
+        parser.add_argument(
+            f"--{arm}-image", default="", metavar="REF", help="image to record in the results"
+        )
     parser.add_argument(
         "--out", type=Path, required=True, metavar="FOLDER", help="a new folder for the runs"
     )
@@ -114,8 +118,8 @@ def _bench(args: argparse.Namespace) -> "BenchmarkRunner":
 
     key = _api_key(args.api_key_file)
     urls = {
-        BenchmarkArm.STABLE: _url("--stable", args.stable),
-        BenchmarkArm.CANARY: _url("--canary", args.canary),
+        BenchmarkArm.STABLE: _url("--stable-url", args.stable_url),
+        BenchmarkArm.CANARY: _url("--canary-url", args.canary_url),
     }
     return BenchmarkRunner(
         endpoints={arm: Endpoint(url=url, api_key=key) for arm, url in urls.items()},
@@ -136,14 +140,14 @@ def _bench(args: argparse.Namespace) -> "BenchmarkRunner":
         hardware=args.hw,
         precision=args.precision,
         warmup_passes=args.warmup_passes,
-        tell=lambda line: print(line, file=sys.stderr, flush=True),  # noqa: T201
+        progress=lambda line: print(line, file=sys.stderr, flush=True),  # noqa: T201
     )
 
 
 def _url(flag: str, text: str) -> str:
     if not re.fullmatch(r"https?://[^/\s@]+/?", text):
         raise UsageError(f"{flag} {text!r}: an address as http://127.0.0.1:8000 is needed")
-    return text.rstrip("/")
+    return http_address(f"{flag} {text!r}", text, "http://127.0.0.1:8000").rstrip("/")
 
 
 def _api_key(path: Path | None) -> str | None:

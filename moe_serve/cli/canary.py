@@ -1,4 +1,4 @@
-"""`moe-serve canary`: plan a comparison, judge it, replay it, explain it, serve the verdict."""
+"""`moe-serve canary`: power analysis, judge it, replay it, explain it, serve the verdict."""
 
 import argparse
 import json
@@ -34,17 +34,17 @@ _PODS = (1, 2, 4, 8)
 def add_verbs(parser: argparse.ArgumentParser) -> None:
     """Add the verbs of `canary`."""
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    plan = verbs.add_parser("plan", help="hours and pods that a margin takes, before the start")
-    plan.description = "Whether a comparison can be decided: chance, hours and smallest gain."
-    policy_flag(plan)
-    plan.add_argument(
+    power = verbs.add_parser("power", help="power analysis: hours and pods that a margin takes")
+    power.description = "Whether a comparison can be decided: power, hours and smallest gain."
+    policy_flag(power)
+    power.add_argument(
         "--block-noise", type=between(0, 1), metavar="SD",
         help="log SD of one block's pooled ratio (default: the policy's calibration)",
     )  # fmt: skip
-    plan.add_argument(
+    power.add_argument(
         "--gain", type=between(0.1, 10), default=1.077, help="the expected true speed-up (a ratio)"
     )
-    _run(plan, _plan)
+    _run(power, _power)
 
     calibrate = verbs.add_parser("calibrate", help="the policy's noise figures, from an A/A run")
     calibrate.description = (
@@ -131,9 +131,11 @@ def _needing_extras(run: Verb) -> Verb:
         try:
             return run(args)
         except ModuleNotFoundError as error:
-            extras = {"matplotlib": "canary,report", "kubernetes": "controller"}.get(
-                (error.name or "").partition(".")[0], "canary"
-            )
+            extras = {
+                "jinja2": "canary,report",
+                "matplotlib": "canary,report",
+                "kubernetes": "controller",
+            }.get((error.name or "").partition(".")[0], "canary")
             raise UsageError(
                 f"{error.name} is not installed; install moe-serve[{extras}]"
             ) from error
@@ -309,7 +311,7 @@ def _check_audit(args: argparse.Namespace) -> int:
     return code
 
 
-def _plan(args: argparse.Namespace) -> int:
+def _power(args: argparse.Namespace) -> int:
     from moe_serve.analysis.planning import outlook
 
     analysis_plan = read_analysis_plan(args)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from moe_serve.errors import UsageError
 
 if TYPE_CHECKING:
-    from moe_serve.analysis.comparison import AnalysisPlan
+    from moe_serve.analysis.plan import AnalysisPlan
     from moe_serve.judge.watch import HistorySource
     from moe_serve.quality.finding import QualityFinding
     from moe_serve.quality.result import NoQuality
@@ -21,9 +21,12 @@ _YEAR_9999 = 253_402_300_799
 
 
 def policy_flag(parser: argparse.ArgumentParser) -> None:
-    """Add `--policy`."""
+    """Add `--policy-file`."""
     parser.add_argument(
-        "--policy", type=Path, metavar="FILE", help="the comparison's rules (default: built in)"
+        "--policy-file",
+        type=Path,
+        metavar="FILE",
+        help="the comparison's rules (default: built in)",
     )
 
 
@@ -44,8 +47,8 @@ def source_flags(parser: argparse.ArgumentParser) -> None:
     )
     for arm in ("stable", "canary"):
         parser.add_argument(
-            f"--{arm}", metavar="VALUE", help=f"its value for {arm} (default: the policy's, or "
-            f"{arm})",
+            f"--{arm}-label", metavar="VALUE",
+            help=f"value of --arm-label on {arm}'s pods (default: the policy's, or {arm})",
         )  # fmt: skip
     parser.add_argument("--bearer-token-file", type=Path, metavar="FILE", help="for Prometheus")
     parser.add_argument("--basic-auth-file", type=Path, metavar="FILE", help="user:password")
@@ -70,21 +73,21 @@ def quality_flag(parser: argparse.ArgumentParser) -> None:
 
 def read_analysis_plan(args: argparse.Namespace) -> "AnalysisPlan":
     """The rules in the policy file, or the built-in ones."""
-    from moe_serve.config import policy_file as registration_file
+    from moe_serve.config import policy_file
 
-    if args.policy is None:
-        return registration_file.parse({}, "the built-in policy")
-    return registration_file.load(args.policy)
+    if args.policy_file is None:
+        return policy_file.parse({}, "the built-in policy")
+    return policy_file.load(args.policy_file)
 
 
 def quality(args: argparse.Namespace) -> "Callable[[], QualityFinding | NoQuality]":
     """What reads the comparison of answers, anew at each call."""
-    from moe_serve.config import quality_file as file
+    from moe_serve.config import quality_file
     from moe_serve.quality.result import NoQuality
 
     if args.quality is None:
         return lambda: NoQuality(reason="no comparison of answers was given (--quality)")
-    return lambda: file.read(args.quality)
+    return lambda: quality_file.read(args.quality)
 
 
 _KINDS = ("history", "prometheus", "exporter")
@@ -100,13 +103,17 @@ def with_policy(args: argparse.Namespace) -> argparse.Namespace:
     Raises:
         UsageError: no arm would be told from the other, or the file cannot be read.
     """
-    from moe_serve.config import policy_file as registration_file
+    from moe_serve.config import policy_file
     from moe_serve.sources.declared import Declared
 
-    stated = registration_file.load_declared(args.policy) if args.policy else Declared()
+    stated = policy_file.load_declared(args.policy_file) if args.policy_file else Declared()
     other = any(getattr(args, kind) for kind in _KINDS)
     own_auth = any(getattr(args, key) is not None for key in _AUTH)
-    told: dict[str, object] = {"arm_label": "track", "stable": "stable", "canary": "canary"}
+    told: dict[str, object] = {
+        "arm_label": "track",
+        "stable_label": "stable",
+        "canary_label": "canary",
+    }
     told |= {"selector": "", **stated.arms}
     if not other:
         left_out = _AUTH if own_auth else ()
@@ -115,8 +122,10 @@ def with_policy(args: argparse.Namespace) -> argparse.Namespace:
     for key, value in told.items():
         if getattr(found, key) is None:
             setattr(found, key, value)
-    if found.stable == found.canary:
-        raise UsageError(f"--stable and --canary are both {found.canary!r}; name two arms")
+    if found.stable_label == found.canary_label:
+        raise UsageError(
+            f"--stable-label and --canary-label are both {found.canary_label!r}; give two values"
+        )
     return found
 
 
@@ -125,7 +134,7 @@ def source(args: argparse.Namespace) -> "HistorySource":
     from moe_serve.sources.assemble import ArmSelector
 
     args = with_policy(args)
-    arms = ArmSelector(label=args.arm_label, stable=args.stable, canary=args.canary)
+    arms = ArmSelector(label=args.arm_label, stable=args.stable_label, canary=args.canary_label)
     if args.history is not None:
         from moe_serve.sources.recorded import RecordedFile
 
@@ -133,6 +142,7 @@ def source(args: argparse.Namespace) -> "HistorySource":
     if args.prometheus is not None:
         from moe_serve.sources.prometheus import Prometheus
 
+        http_address("--prometheus", args.prometheus, "http://prometheus:9090")
         return Prometheus(
             url=args.prometheus,
             arms=arms,
@@ -150,6 +160,19 @@ def source(args: argparse.Namespace) -> "HistorySource":
         "no source: give --history FILE, --prometheus URL or --exporter ARM=URL, or `source` in "
         "the policy"
     )
+
+
+def http_address(flag: str, url: str, example: str) -> str:
+    """An address that requests can be sent to.
+
+    Raises:
+        UsageError: none can; only `flag` may quote it, since it may hold a secret.
+    """
+    from moe_serve.sources.addresses import address_fault
+
+    if fault := address_fault(url):
+        raise UsageError(f"{flag}: as {example}; no request can be sent to this address: {fault}")
+    return url
 
 
 def window(args: argparse.Namespace, found: "HistorySource") -> tuple[float, float]:

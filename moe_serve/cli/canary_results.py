@@ -72,8 +72,8 @@ def rules(args: argparse.Namespace) -> "Rules":
     ):
         if rule:
             raise UsageError(
-                f"--policy {args.policy}: {key}: benchmark results {fault}; leave it out to judge "
-                "them"
+                f"--policy-file {args.policy_file}: {key}: benchmark results {fault}; leave it out "
+                "to judge them"
             )
     return Rules(policy=analysis_plan.policy, claim=args.claim, pairs=args.pairs)
 

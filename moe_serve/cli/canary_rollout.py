@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from moe_serve.cli.canary_inputs import (
+    http_address,
     policy_flag,
     quality,
     quality_flag,
@@ -26,7 +27,8 @@ from moe_serve.cli.parsing import Verb, at_least
 from moe_serve.errors import UsageError
 
 if TYPE_CHECKING:
-    from moe_serve.analysis.comparison import AnalysisPlan, Findings
+    from moe_serve.analysis.comparison import Findings
+    from moe_serve.analysis.plan import AnalysisPlan
     from moe_serve.cli.controller_assembly import JudgeThread
     from moe_serve.controller.load import PrometheusLoad
     from moe_serve.controller.run import Thread
@@ -39,7 +41,9 @@ _ROUNDING = 1e-6
 
 
 def _where(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--plan", type=Path, required=True, metavar="FILE", help="the rollout")
+    parser.add_argument(
+        "--rollout-file", type=Path, required=True, metavar="FILE", help="the rollout's plan"
+    )
     parser.add_argument(
         "--namespace", metavar="NAME", help="default: the pod's, or the kubeconfig's"
     )
@@ -49,7 +53,7 @@ def _where(parser: argparse.ArgumentParser) -> None:
 def _run_flags(run: argparse.ArgumentParser) -> None:
     run.description = (
         "Without --active it is a shadow: it reads, decides and logs, and writes nothing. "
-        "The judge is --judge URL, or judges here: --policy, --prometheus, --quality."
+        "The judge is --judge URL, or judges here: --policy-file, --prometheus, --quality."
     )
     _where(run)
     run.add_argument("--active", action="store_true", help="write the route, state and Events")
@@ -108,13 +112,13 @@ def _abort_flags(abort: argparse.ArgumentParser) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     from moe_serve.cli.controller_assembly import ControllerSettings, assemble
-    from moe_serve.config import rollout_file as plan_file
+    from moe_serve.config import rollout_file
     from moe_serve.controller import failpoints
     from moe_serve.controller.notifiers import AuditNotifier, hook
     from moe_serve.judge.audit import Audit
     from moe_serve.kubernetes.api import connect
 
-    plan = plan_file.load(args.plan)
+    plan = rollout_file.load(args.rollout_file)
     log = Audit(args.audit) if args.audit else None
     hooks = [
         hook(flag, path, plan.name, slack=slack, page=args.page_url or "")
@@ -136,7 +140,9 @@ def _run(args: argparse.Namespace) -> int:
     load = _load(args)
     api = connect(args.namespace, args.context, os.environ.get("KUBECONFIG"))
     beside: list[Thread] = [*hooks, *([load] if load else [])]
-    runner, threads = assemble(api, settings, judge, [*audited, *hooks], beside, load)
+    runner, threads = assemble(
+        api, settings, judge, [*audited, *hooks], beside, load, lambda: log.fault if log else ""
+    )
     logging.basicConfig(
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s"
     )
@@ -155,8 +161,7 @@ def _judge(
     from moe_serve.rollout.weights import Track
 
     if args.judge is not None:
-        if "://" not in args.judge:
-            raise UsageError(f"--judge {args.judge!r}: as http://judge:9500")
+        http_address(f"--judge {args.judge!r}", args.judge, "http://judge:9500")
         return lambda wake: Asked(
             url=args.judge,
             every=min(float(args.every), 10.0),
@@ -168,14 +173,16 @@ def _judge(
         raise UsageError("exporters have no past to replay: use --prometheus, or --judge URL")
     if plan.baseline:
         of_baseline = {"baseline", plan.arms[Track.BASELINE].label}
-        named = args.stable or (args.policy and "stable" in load_declared(args.policy).arms)
-        if named and told.stable not in of_baseline:
+        in_file = args.policy_file and "stable_label" in load_declared(args.policy_file).arms
+        named = args.stable_label or in_file
+        if named and told.stable_label not in of_baseline:
             raise UsageError(
-                f"{'--stable' if args.stable else f'{args.policy}: arms.stable'}: {told.stable} is "
+                f"{'--stable-label' if args.stable_label else f'{args.policy_file}: arms.stable'}: "
+                f"{told.stable_label} is "
                 "not compared where the plan has a baseline; leave it out, or give the baseline's "
                 f"value ({', '.join(sorted(of_baseline))})"
             )
-        args.stable = told.stable if named else "baseline"
+        args.stable_label = told.stable_label if named else "baseline"
     found, rules, answers = source(args), read_analysis_plan(args), quality(args)
     _shares_agree(plan, rules)
 
@@ -199,12 +206,12 @@ def _shares_agree(plan: "RolloutPlan", rules: "AnalysisPlan") -> None:
         step.weights.canary / (step.weights.canary + (step.weights.baseline or step.weights.stable))
         for step in plan.steps
     }
-    settings = rules.canary_share
-    if settings is not None and any(abs(share - settings) > _ROUNDING for share in planned):
+    expected = rules.canary_share
+    if expected is not None and any(abs(share - expected) > _ROUNDING for share in planned):
         shares = ", ".join(f"{share:.3g}" for share in sorted(planned))
         raise UsageError(
-            f"--policy: validity.canary_share is {settings:g}, the plan's steps give the canary "
-            f"{shares} of the compared arms' requests; make them agree, or leave it out"
+            f"--policy-file: validity.canary_share is {expected:g}, the plan's steps give the "
+            f"canary {shares} of the compared arms' requests; make them agree, or leave it out"
         )
 
 
@@ -231,12 +238,12 @@ def _address(text: str) -> tuple[str, int]:
 def _kept(args: argparse.Namespace) -> "tuple[RolloutPlan, Store, RolloutState, str]":
     """The last is what a look failed for: a state that cannot be written does not say that."""
     from moe_serve.cli.controller_assembly import state_name
-    from moe_serve.config import rollout_file as plan_file
+    from moe_serve.config import rollout_file
     from moe_serve.kubernetes.api import ClusterError, connect
     from moe_serve.kubernetes.events import Events
     from moe_serve.kubernetes.store import Store
 
-    plan = plan_file.load(args.plan)
+    plan = rollout_file.load(args.rollout_file)
     api: Api = connect(args.namespace, args.context, os.environ.get("KUBECONFIG"))
     store = Store(api, state_name(plan))
     state, fault = store.load().state, ""
@@ -254,12 +261,12 @@ def _kept(args: argparse.Namespace) -> "tuple[RolloutPlan, Store, RolloutState, 
 
 
 def _status(args: argparse.Namespace) -> int:
-    from moe_serve.config import rollout_file as plan_file
+    from moe_serve.config import rollout_file
     from moe_serve.controller.state_client import ask
     from moe_serve.controller.status_text import screen, to_json
 
     if args.controller:
-        plan = plan_file.load(args.plan)
+        plan = rollout_file.load(args.rollout_file)
         state, fault = ask(args.controller)
     else:
         plan, _, state, fault = _kept(args)

@@ -47,6 +47,7 @@ def assemble(
     notifiers: Sequence[Notifier],
     threads: Sequence[Thread],
     load: TrafficLoad | None = None,
+    audit_fault: Callable[[], str] = str,
 ) -> tuple[Runner, list[Thread]]:
     """The runner, and what runs beside it. `judge` is given what wakes the loop."""
     plan, name = settings.plan, state_name(settings.plan)
@@ -70,6 +71,7 @@ def assemble(
         load=load,
         notifiers=(events, *notifiers) if settings.active else notifiers,
         alarm=events if settings.active else None,
+        audit_fault=audit_fault,
         failpoint=settings.failpoint,
     )
     status = Status(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from moe_serve.cli.parsing import at_least
 from moe_serve.errors import UsageError
-from moe_serve.telemetry.place import DEFAULT_RECORD_DIR, RECORD_DIR
+from moe_serve.telemetry.record import DEFAULT_RECORD_DIR, RECORD_DIR
 
 _TTL_SECONDS = 60
 
@@ -15,7 +15,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `exporter`."""
     parser.description = "Serves /metrics, /-/healthy and /-/ready until it is stopped."
     parser.add_argument(
-        "--records",
+        "--record-dir",
         type=Path,
         metavar="DIR",
         help=f"where the workers write (default: ${RECORD_DIR}, else {DEFAULT_RECORD_DIR})",
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     except ImportError as error:
         raise UsageError(f"{error.name} is not installed; install moe-serve[exporter]") from error
     return serve(
-        records=args.records or Path(os.environ.get(RECORD_DIR) or DEFAULT_RECORD_DIR),
+        records=args.record_dir or Path(os.environ.get(RECORD_DIR) or DEFAULT_RECORD_DIR),
         host=host,
         port=port,
         ttl=float(args.ttl),

@@ -42,8 +42,12 @@ def _add_probe(parser: argparse.ArgumentParser) -> None:
         "Exit 0: the same answers were shown; 10: they differ; 20: not decided. `identical` "
         "compares log-probabilities, `non-inferior` a task's accuracy."
     )
-    parser.add_argument("--stable", required=True, metavar="URL", help="the arm that serves now")
-    parser.add_argument("--canary", required=True, metavar="URL", help="the arm under test")
+    parser.add_argument(
+        "--stable-url", required=True, metavar="URL", help="server of the stable arm"
+    )
+    parser.add_argument(
+        "--canary-url", required=True, metavar="URL", help="server of the canary arm"
+    )
     for arm in _ARMS:
         parser.add_argument(
             f"--{arm}-exporter",
@@ -148,8 +152,12 @@ async def _asked(args: argparse.Namespace) -> "GateResult":
         raise UsageError("--traffic-exporter: belongs to `traffic` in --concurrency")
     found = concurrencies(args.concurrency, traffic.batch if traffic else None)
     async with (
-        ProbedServer("--stable", args.stable, top=args.top, exporter=named["stable"]) as stable,
-        ProbedServer("--canary", args.canary, top=args.top, exporter=named["canary"]) as canary,
+        ProbedServer(
+            "--stable-url", args.stable_url, top=args.top, exporter=named["stable"]
+        ) as stable,
+        ProbedServer(
+            "--canary-url", args.canary_url, top=args.top, exporter=named["canary"]
+        ) as canary,
     ):
         ask = _identical if args.mode == "identical" else _non_inferior
         gate = await ask(args, stable, canary, found)

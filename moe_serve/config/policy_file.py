@@ -6,9 +6,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from moe_serve.analysis.comparison import AnalysisPlan
 from moe_serve.analysis.guards import Guard, GuardKind
 from moe_serve.analysis.noise import Calibration, Design, PodVariation
+from moe_serve.analysis.plan import AnalysisPlan
 from moe_serve.analysis.policy import OnNoGain, Policy, Uncovered
 from moe_serve.analysis.series import Cell, CellKind
 from moe_serve.analysis.windows import BlockingScheme
@@ -23,7 +23,7 @@ _Share = Annotated[float, Field(gt=0, lt=1)]
 # label that a scrape adds.
 Fact = Literal[
     "policy", "path", "quant", "hidden", "intermediate", "padded_hidden", "padded_intermediate",
-    "hidden_pad", "intermediate_pad", "config_digest", "version", "vllm", "aiter", "torch",
+    "hidden_pad", "intermediate_pad", "worker_config_digest", "version", "vllm", "aiter", "torch",
     "device", "model",
 ]  # fmt: skip
 
@@ -189,7 +189,7 @@ def load_declared(path: Path) -> Declared:
 
 
 def _read(path: Path) -> Any:
-    document = read(path, "--policy")
+    document = read(path, "--policy-file")
     return {} if document is None else document
 
 

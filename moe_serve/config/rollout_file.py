@@ -109,7 +109,7 @@ def load(path: Path) -> RolloutPlan:
     Raises:
         UsageError: it cannot be read, or holds what is not allowed (with the key's path).
     """
-    return parse(read(path, "--plan"), f"--plan {path}")
+    return parse(read(path, "--rollout-file"), f"--rollout-file {path}")
 
 
 def parse(document: Any, name: str) -> RolloutPlan:

@@ -27,7 +27,7 @@ def judge_result_of(
             quality_reason=str(quality["reason"]),
             judged_at=judged_at,
             since=float(body["window"]["start"]) if "window" in body else None,
-            rules=str(body.get("config_digest", "")),
+            rules=str(body.get("analysis_plan_digest", "")),
         )
     except (KeyError, TypeError, ValueError) as error:
         return JudgeUnavailable(reason=f"what it says cannot be read: {error!r}")

@@ -10,7 +10,8 @@ from typing import Any
 
 import httpx
 
-from moe_serve.analysis.comparison import AnalysisPlan, Findings
+from moe_serve.analysis.comparison import Findings
+from moe_serve.analysis.plan import AnalysisPlan
 from moe_serve.analysis.verdict import Verdict
 from moe_serve.controller.judge_json import judge_result_of
 from moe_serve.errors import MoeServeError
@@ -70,7 +71,7 @@ class Asked:
             self._judge_result = judge_result_of(
                 body, now=time.time(), fresh_seconds=self.fresh_seconds
             )
-        except (httpx.HTTPError, ValueError, AttributeError) as error:
+        except Exception as error:  # noqa: BLE001 - no error may end the thread
             self._judge_result = JudgeUnavailable(
                 reason=f"{self.url} does not answer ({type(error).__name__})"
             )

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from moe_serve.controller.failpoints import Failpoint
 from moe_serve.errors import RolloutError
@@ -44,6 +44,8 @@ class ReconcileResult:
     state: RolloutState | None
     again: bool
     error: str = ""
+    audit_fault: str = ""
+    load_age_seconds: float | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -59,6 +61,7 @@ class Controller:
     load: TrafficLoad | None = None
     notifiers: Sequence[Notifier] = ()
     alarm: WarningSink | None = None
+    audit_fault: Callable[[], str] = str
     failpoint: Failpoint = field(default_factory=Failpoint)
     clock: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic
@@ -72,9 +75,14 @@ class Controller:
 
     def reconcile(self) -> ReconcileResult:
         """Look once, and do what follows."""
-        result = self._reconcile()
+        result = replace(
+            self._reconcile(),
+            audit_fault=self.audit_fault(),
+            load_age_seconds=self.load.age_seconds() if self.load else None,
+        )
         over = result.state is not None and result.state.phase.final
-        self._emit_warning_event(result.error if over or not result.is_leader else "")
+        told = "" if result.is_leader and not over else result.error
+        self._emit_warning_event(told or result.audit_fault)
         return result
 
     def _reconcile(self) -> ReconcileResult:
@@ -208,7 +216,7 @@ class Controller:
                 self.failpoint(f"{notifier.name.partition(':')[0]}.before")
                 try:
                     done = notifier.notify(state.rollout, entry)
-                except RolloutError as error:
+                except Exception as error:  # noqa: BLE001 - no notifier may stop a rollout
                     _LOG.warning("%s not told: %s", notifier.name, error)
                     done = False
                 self.failpoint(f"{notifier.name.partition(':')[0]}.after")

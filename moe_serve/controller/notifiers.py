@@ -11,6 +11,7 @@ import httpx
 from moe_serve.errors import UsageError
 from moe_serve.judge.audit import Audit
 from moe_serve.rollout.state import Entry, EntryKind
+from moe_serve.sources.addresses import address_fault
 
 _LOG = logging.getLogger(__name__)
 _ANSWER_SECONDS, _LONGEST_PAUSE = 5.0, 60.0
@@ -81,7 +82,7 @@ class WebhookNotifier:
             self.client.post(
                 self.url, json=self._body(key[0], entry), headers=headers
             ).raise_for_status()
-        except httpx.HTTPError as error:
+        except Exception as error:  # noqa: BLE001 - no error may end the thread
             # The address is a secret: it is neither logged nor part of the error's text.
             _LOG.warning("%s does not take a message: %s", self.name, type(error).__name__)
             return False
@@ -119,5 +120,7 @@ def hook(flag: str, path: Path, plan: str, *, slack: bool, page: str = "") -> We
         raise UsageError(f"{flag} {path}: {text}") from error
     if not url.startswith(("http://", "https://")) or "\n" in url:
         raise UsageError(f"{flag} {path}: one line with an http(s) address is needed")
+    if fault := address_fault(url):
+        raise UsageError(f"{flag} {path}: no request can be sent to its address: {fault}")
     name = f"webhook:{'slack' if slack else 'generic'}"
     return WebhookNotifier(name=name, url=url, plan=plan, slack=slack, page=page)

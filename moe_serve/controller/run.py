@@ -3,12 +3,14 @@
 import contextlib
 import logging
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from moe_serve.controller.loop import Controller
 from moe_serve.controller.web import Status, serve
 from moe_serve.errors import RolloutError
+from moe_serve.judge.workers import Workers
 
 _LOG = logging.getLogger(__name__)
 _SOON_SECONDS = 1.0
@@ -30,6 +32,7 @@ class Runner:
     every: float
     stop: threading.Event = field(default_factory=threading.Event)
     wake: threading.Event = field(default_factory=threading.Event)
+    on_listening: Callable[[int], None] = lambda port: None
 
     def run(self, threads: list[Thread], listen: tuple[str, int]) -> int:
         """Until `end`: then the weights stay as they are, and the lease is given back.
@@ -37,15 +40,19 @@ class Runner:
         Raises:
             UsageError: the address is in use.
         """
+        workers = Workers()
+        self.status.worker_failure = workers.failure
         server = serve(self.status, *listen)
+        self.on_listening(server.server_port)
         for thread in threads:
-            threading.Thread(target=thread.run, args=(self.stop,), daemon=True).start()
+            workers.start(_name(thread), thread.run, self.stop)
         try:
             while not self.stop.is_set():
                 self._once()
         finally:
             self.stop.set()
             server.shutdown()
+            server.server_close()
             with contextlib.suppress(RolloutError):
                 self.controller.leadership.release()
         return 0
@@ -62,3 +69,7 @@ class Runner:
         if result.again:
             return
         self.wake.wait(_SOON_SECONDS if result.error else self.every)
+
+
+def _name(thread: Thread) -> str:
+    return f"{type(thread).__name__} {getattr(thread, 'name', '')}".rstrip()

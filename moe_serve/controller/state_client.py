@@ -5,6 +5,7 @@ import httpx
 from moe_serve.errors import UsageError
 from moe_serve.rollout.state import RolloutState
 from moe_serve.rollout.state_json import from_json
+from moe_serve.sources.addresses import address_fault
 
 _ANSWER_SECONDS = 5.0
 
@@ -16,6 +17,8 @@ def ask(url: str) -> tuple[RolloutState, str]:
         UsageError: it does not answer, or has no state.
         RolloutError: its state is of another release.
     """
+    if address := address_fault(url):
+        raise UsageError(f"--controller {url}: no request can be sent there: {address}")
     try:
         with httpx.Client(timeout=_ANSWER_SECONDS, trust_env=False) as client:
             body = client.get(f"{url.rstrip('/')}/state").raise_for_status().json()

@@ -1,20 +1,26 @@
 """The controller's metrics and health over HTTP, for Prometheus and the kubelet."""
 
 import json
+import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from moe_serve.analysis.verdict import Verdict
-from moe_serve.controller.catalogue import METRICS, PREFIX
+from moe_serve.bounded_requests import BoundedRequests
 from moe_serve.controller.loop import ReconcileResult
 from moe_serve.errors import UsageError
+from moe_serve.metrics.catalogue import ROLLOUT
+from moe_serve.metrics.exposition import TEXT, render
+from moe_serve.metrics.samples import Samples
 from moe_serve.rollout.plan import RolloutPlan
 from moe_serve.rollout.state import HoldReason, RolloutPhase, RolloutState
 from moe_serve.rollout.state_json import to_json as stored_json
 from moe_serve.rollout.weights import Track
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -29,6 +35,7 @@ class Status:
     at: float = 0.0
     errors: int = 0
     reconciles: int = 0
+    worker_failure: Callable[[], str | None] = lambda: None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def note(self, result: ReconcileResult) -> None:
@@ -40,8 +47,15 @@ class Status:
 
     @property
     def healthy(self) -> bool:
-        """The loop turns, whatever it finds."""
-        return self.result is not None and self.clock() - self.at < self.stale_seconds
+        """The loop turns, whatever it finds, and no thread beside it has ended."""
+        return not self.failure
+
+    @property
+    def failure(self) -> str:
+        """Why it is not healthy, in one line; empty if it is."""
+        if self.result is None or self.clock() - self.at >= self.stale_seconds:
+            return "stuck"
+        return self.worker_failure() or ""
 
     def seen(self) -> dict[str, Any]:
         """What the last look gave, for `canary status` of a shadow: it writes nothing anywhere."""
@@ -56,57 +70,53 @@ class Status:
     def metrics(self) -> str:
         """Prometheus's text format; what has no data has no series."""
         with self._lock:
-            return "".join(f"{line}\n" for line in _lines(self))
+            return render(_samples(self)).decode()
 
 
-def _lines(status: Status) -> Iterator[str]:
-    yield from _one("active", int(status.active))
-    arms = status.plan.arms.items()
-    yield from _samples("arm_info", {(role.value, part.label): 1 for role, part in arms})
-    yield from _one("reconciles_total", status.reconciles)
-    yield from _one("errors_total", status.errors)
-    yield from _one("last_look_timestamp_seconds", status.at)
-    result = status.result
-    if result is None:
-        return
-    yield from _one("leader", int(result.is_leader))
+def _samples(status: Status) -> Samples:
+    samples = Samples(ROLLOUT)
+    samples.put("active", int(status.active))
+    for track, part in status.plan.arms.items():
+        samples.put("track_info", 1, track.value, part.label)
+    samples.put("reconciles_total", status.reconciles)
+    samples.put("errors_total", status.errors)
+    samples.put("last_reconcile_timestamp_seconds", status.at)
+    samples.put("audit_write_failed", int(bool(status.result and status.result.audit_fault)))
+    samples.put("worker_failed", int(status.worker_failure() is not None))
+    if status.result is not None:
+        _add_result(samples, status.plan, status.result)
+    return samples
+
+
+def _add_result(samples: Samples, plan: RolloutPlan, result: ReconcileResult) -> None:
+    samples.put("leader", int(result.is_leader))
+    samples.put("load_age_seconds", result.load_age_seconds)
     state = result.state
     if result.error:
-        yield from _set("reason", list(HoldReason), HoldReason.FAULT)
+        samples.put_state("hold_reason", HoldReason.FAULT, of=HoldReason)
     elif state:
         found = state.pending_hold.reason if state.pending_hold else None
-        yield from _set("reason", list(HoldReason), found)
-    if state is None or state.plan != status.plan.digest:
+        samples.put_state("hold_reason", found, of=HoldReason)
+    if state is None or state.plan != plan.digest:
         return
-    yield from _set("phase", list(RolloutPhase), state.phase)
+    samples.put_state("phase", state.phase, of=RolloutPhase)
     verdicts = ["none", *(verdict.value for verdict in Verdict)]
-    yield from _set("verdict", verdicts, state.verdict)
-    weights = state.weights(status.plan)
-    yield from _samples("weight_ratio", {(arm.value,): weights.of(arm) / 100 for arm in Track})
-    yield from _one("weights_in_force", int(state.in_force is not None))
-    yield from _one("step", _step(state))
-    yield from _one("revision", state.revision)
+    samples.put_state("verdict", state.verdict, of=verdicts)
+    weights = state.weights(plan)
+    for track in Track:
+        samples.put("weight_ratio", weights.of(track) / 100, track.value)
+    samples.put("weights_in_force", int(state.in_force is not None))
+    samples.put("step", _step(state))
+    samples.put("revision", state.revision)
 
 
 def _step(state: RolloutState) -> int:
     return 0 if state.stage in (RolloutPhase.PENDING, RolloutPhase.QUALITY) else state.step + 1
 
 
-def _one(name: str, value: float) -> Iterator[str]:
-    yield from _samples(name, {(): value})
-
-
-def _set(name: str, known: list[str], value: str | None) -> Iterator[str]:
-    yield from _samples(name, {(one,): int(one == value) for one in known})
-
-
-def _samples(name: str, values: Mapping[tuple[str, ...], float]) -> Iterator[str]:
-    metric, full = METRICS[name], PREFIX + name
-    yield f"# HELP {full} {metric.help}"
-    yield f"# TYPE {full} {metric.type}"
-    for of, value in values.items():
-        labels = ",".join(f'{key}="{text}"' for key, text in zip(metric.labels, of, strict=True))
-        yield f"{full}{{{labels}}} {value}" if labels else f"{full} {value}"
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        _LOG.debug("%s: the request failed", client_address, exc_info=True)
 
 
 def serve(status: Status, host: str, port: int) -> ThreadingHTTPServer:
@@ -116,17 +126,16 @@ def serve(status: Status, host: str, port: int) -> ThreadingHTTPServer:
         UsageError: the address is in use.
     """
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(BoundedRequests, BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             if self.path == "/metrics":
-                kind = "text/plain; version=0.0.4; charset=utf-8"
-                self._answer(200, kind, status.metrics())
+                self._answer(200, TEXT, status.metrics())
             elif self.path == "/state":
                 body = json.dumps(status.seen(), sort_keys=True, allow_nan=False)
                 self._answer(200, "application/json", body)
             elif self.path == "/healthz":
-                well = status.healthy
-                self._answer(200 if well else 503, "text/plain", "ok\n" if well else "stuck\n")
+                failure = status.failure
+                self._answer(503 if failure else 200, "text/plain", f"{failure or 'ok'}\n")
             else:
                 self._answer(404, "text/plain", "only /metrics, /state and /healthz\n")
 
@@ -142,7 +151,7 @@ def serve(status: Status, host: str, port: int) -> ThreadingHTTPServer:
             """Scrapes are not news."""
 
     try:
-        server = ThreadingHTTPServer((host, port), Handler)
+        server = _Server((host, port), Handler)
     except OSError as error:
         raise UsageError(f"--listen {host}:{port}: {error.strerror or error}") from error
     threading.Thread(target=server.serve_forever, daemon=True).start()

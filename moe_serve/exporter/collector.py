@@ -8,9 +8,9 @@ from pathlib import Path
 
 from moe_serve import __version__
 from moe_serve.exporter import samples as made
-from moe_serve.exporter.proof import ProofFacts
-from moe_serve.exporter.samples import Samples
 from moe_serve.exporter.sources import RecordSource, Sources
+from moe_serve.metrics.catalogue import EXPORTER
+from moe_serve.metrics.samples import Samples
 from moe_serve.preflight.proof import check_proof
 from moe_serve.telemetry.record import Record
 
@@ -31,7 +31,7 @@ class Collector:
     def _collect(self) -> Samples:
         begun = time.perf_counter()
         errors = self._sources.errors
-        samples, bound, before = Samples(), 0, sum(errors.values())
+        samples, bound, before = Samples(EXPORTER), 0, sum(errors.values())
         for source in self._sources.read():
             bound += self._add(samples, source)
         for rank in self._sources.unreadable:
@@ -51,19 +51,18 @@ class Collector:
         return samples
 
     def _add(self, samples: Samples, source: RecordSource) -> int:
-        record, facts = source.record, ProofFacts(source.record.proof)
+        record, proof = source.record, source.record.proof
         made.add_source(samples, record, up=record.alive)
-        if not source.fresh:
-            return made.series_bound(facts)
-        made.add_record(samples, record)
-        made.add_totals(samples, record)
-        made.add_roofline(samples, record, facts)
-        made.add_proof(samples, record, facts, active=unproven([record]) is None)
-        bound = made.series_bound(facts)
-        if facts.wrong:
-            paths = ", ".join(sorted(facts.wrong))
-            self._sources.fault("proof", f"{record.path}: its proof has bad {paths}")
-        return bound
+        if source.fresh:
+            made.add_record(samples, record)
+            made.add_totals(samples, record)
+            samples.put("padding_active", int(unproven([record]) is None), record.rank.name)
+            if proof is not None:
+                made.add_roofline(samples, record, proof)
+                made.add_proof(samples, record, proof)
+            elif record.proof_fault:
+                self._sources.fault("proof", f"{record.path}: its proof: {record.proof_fault}")
+        return made.bound_of(proof)
 
 
 class Readiness:

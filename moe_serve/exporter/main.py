@@ -24,7 +24,7 @@ def serve(
         UsageError: it cannot start: the folder is a file, the address is taken, TLS does not work.
     """
     if _is_no_folder(records):
-        raise UsageError(f"--records {records}: it is no folder")
+        raise UsageError(f"--record-dir {records}: it is no folder")
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
     web = load_web_config(web_config) if web_config else WebConfig()
     collector, unready = Collector(Sources(records, ttl=ttl)), Readiness(records, ranks=ranks)

@@ -6,24 +6,16 @@ them. Of E experts, uniform routing reaches E (1 - (1 - k/E)^rows): an expectati
 routing stays below.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+from moe_serve.telemetry.proof import ShapeProof
+
 _BITS_A_WEIGHT = 4.25
+# Beyond these no kernel is meant, and modelled work would leave a float's range.
+_LARGEST, _MOST_TIMES = 2**24, 64
 _ACTIVATION_BYTES = 2  # bf16 in and out, whatever the product's inputs are converted to
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MoeShape:
-    """One rank's fused-MoE call. `executed_ratio`: weight elements touched over live ones."""
-
-    hidden: int
-    intermediate: int
-    experts: int
-    all_experts: int
-    top_k: int
-    padded_hidden: int
-    executed_ratio: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,16 +65,28 @@ def dtype_of(quant: str) -> str | None:
     return _DTYPES.get(quant)
 
 
+def modelled_shape(shapes: Sequence[ShapeProof]) -> ShapeProof | None:
+    """The one shape of a rank's calls; None: there are several, or no kernel has such sizes."""
+    if len(shapes) != 1:
+        return None
+    (shape,) = shapes
+    sizes = (shape.hidden, shape.live_neurons, shape.padded.hidden, shape.all_experts)
+    if not all(0 < size <= _LARGEST for size in (*sizes, shape.experts, shape.top_k)):
+        return None
+    if max(shape.top_k, shape.experts) > shape.all_experts:
+        return None
+    return shape if 1 / _MOST_TIMES < shape.bytes_ratio < _MOST_TIMES else None
+
+
 @lru_cache(maxsize=4096)
-def work(shape: MoeShape, rows: float, *, executed: bool) -> Work:
-    """Of one call; `executed`: with the padding that the sent pads leave in."""
-    ratio = shape.executed_ratio if executed else 1.0
-    hidden = shape.padded_hidden if executed else shape.hidden
-    elements = 3 * shape.hidden * shape.intermediate * ratio
-    share = shape.experts / shape.all_experts
-    assignments = rows * shape.top_k * share
+def work(shape: ShapeProof, rows: float, *, executed: bool) -> Work:
+    """Of one call of `rows` rows; `executed`: with the padding that the sent pads leave in."""
+    ratio = shape.bytes_ratio if executed else 1.0
+    hidden = shape.padded.hidden if executed else shape.hidden
+    elements = 3 * shape.hidden * shape.live_neurons * ratio
+    assignments = rows * shape.top_k * shape.experts / shape.all_experts
     reached = shape.experts * (1 - (1 - shape.top_k / shape.all_experts) ** rows)
-    activations = _ACTIVATION_BYTES * (2 * rows * hidden + 2 * assignments * shape.intermediate)
+    activations = _ACTIVATION_BYTES * (2 * rows * hidden + 2 * assignments * shape.live_neurons)
     return Work(
         flops=2 * assignments * elements,
         bytes=reached * elements * _BITS_A_WEIGHT / 8 + activations,

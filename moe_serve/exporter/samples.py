@@ -1,13 +1,17 @@
 """One rank's record as samples of the catalogue. Pure."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from itertools import accumulate
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from moe_serve.exporter.proof import ProofFacts, moe_shape
-from moe_serve.exporter.roofline import MoeShape, dtype_of, floor_seconds, peaks_of, work
-from moe_serve.metrics.catalogue import METRICS, Type
+from moe_serve.exporter.roofline import (
+    dtype_of,
+    floor_seconds,
+    modelled_shape,
+    peaks_of,
+    work,
+)
+from moe_serve.metrics.samples import Distribution, Samples
+from moe_serve.telemetry.proof import InstrumentationState, Proof, ShapeProof
 from moe_serve.telemetry.record import Record
 from moe_serve.telemetry.slots import (
     EAGER_BUCKETS,
@@ -21,48 +25,10 @@ from moe_serve.telemetry.slots import (
     Totals,
 )
 
-Labels = tuple[str, ...]
-STATES = ("on", "off", "failed", "over_budget", "unsupported")
-# Series of a histogram: a bound each, +Inf, count and sum.
-_HISTOGRAM_SERIES = len(HISTOGRAM_SECONDS) + 3
-_COUNTERS = frozenset(name for name, metric in METRICS.items() if metric.type is Type.COUNTER)
+_BOUNDS = (*(f"{bound:.9g}" for bound in HISTOGRAM_SECONDS), "+Inf")
+_HISTOGRAM_SERIES = len(_BOUNDS) + 2
 _BASES = (("unpadded", False), ("executed", True))
 _SINGLE_SERIES = 64  # of a rank: everything that is not a slot's
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Distribution:
-    """A histogram's counts, not cumulative and with those above the last bound, and its sum."""
-
-    counts: tuple[int, ...]
-    sum: float
-
-    def buckets(self) -> list[tuple[str, float]]:
-        """Cumulative, as Prometheus has them."""
-        bounds = [*(f"{bound:.9g}" for bound in HISTOGRAM_SECONDS), "+Inf"]
-        return [(bound, float(n)) for bound, n in zip(bounds, accumulate(self.counts), strict=True)]
-
-
-class Samples:
-    """Values by metric and labels; equal labels add up in counters."""
-
-    def __init__(self) -> None:
-        self.values: dict[str, dict[Labels, float]] = defaultdict(dict)
-        self.histograms: dict[str, dict[Labels, Distribution]] = defaultdict(dict)
-
-    def put(self, name: str, value: float | None, *labels: str) -> None:
-        """Set a gauge, or add to a counter; None is no sample."""
-        if value is None:
-            return
-        series = self.values[name]
-        if name in _COUNTERS and labels in series:
-            value += series[labels]
-        series[labels] = value
-
-    def count(self) -> int:
-        """How many series these are."""
-        single = sum(map(len, self.values.values()))
-        return single + _HISTOGRAM_SERIES * sum(map(len, self.histograms.values()))
 
 
 def add_totals(samples: Samples, record: Record) -> None:
@@ -96,6 +62,7 @@ def _add_calls(
         rows = sum(totals.tokens for totals in each)
         samples.put("kernel_tokens_total", rows, rank, mode, phase)
         samples.histograms["kernel_duration_seconds"][rank, mode, phase] = Distribution(
+            bounds=_BOUNDS,
             counts=tuple(map(sum, zip(*(totals.histogram for totals in each), strict=True))),
             sum=sum(totals.seconds for totals in each),
         )
@@ -140,14 +107,15 @@ def _bucket(key: SlotKey) -> str:
     return "+Inf" if key.bucket == OVERFLOW else str(key.bucket)
 
 
-def add_roofline(samples: Samples, record: Record, facts: ProofFacts) -> None:
+def add_roofline(samples: Samples, record: Record, proof: Proof) -> None:
     """Modelled work of the timed calls, where the shape is known, and the device's peaks."""
-    rank, shape = record.rank.name, moe_shape(facts)
+    rank, shape = record.rank.name, modelled_shape(proof.shapes)
     if shape is None:
         return
     for dim in ("flops", "bytes"):
         samples.put("padding_waste_ratio", _waste(shape, dim), rank, dim)
-    peaks, dtype = peaks_of(facts.text("device", "name")), _dtype(facts)
+    peaks = peaks_of(proof.device.name or "") if proof.device else None
+    dtype = dtype_of(shape.quant)
     flops = peaks.flops(dtype) if peaks and dtype else None
     if peaks and dtype and flops:
         samples.put("peak_flops", flops, rank, dtype, peaks.source)
@@ -165,77 +133,60 @@ def add_roofline(samples: Samples, record: Record, facts: ProofFacts) -> None:
             samples.put("kernel_roofline_seconds_total", floor, rank, basis)
 
 
-def _waste(shape: MoeShape, dim: str) -> float:
+def _waste(shape: ShapeProof, dim: str) -> float:
     done, needed = (getattr(work(shape, 1.0, executed=each), dim) for each in (True, False))
     return float(max(0.0, 1 - needed / done))
 
 
-def _dtype(facts: ProofFacts) -> str | None:
-    quants = {shape.text("quant") for shape in facts.parts("shapes")}
-    return dtype_of(quants.pop()) if len(quants) == 1 else None
+def add_proof(samples: Samples, record: Record, proof: Proof) -> None:
+    """What the worker proves: software, pads and what they lose, layers, graphs, markers."""
+    rank, device = record.rank.name, proof.device
+    versions = (proof.moe_serve, proof.vllm, proof.aiter, proof.torch)
+    device_name = (device.name or device.type) if device else ""
+    samples.put("build_info", 1, rank, *(each or "" for each in versions), device_name)
+    samples.put("padding_max_neuron_loss_ratio", proof.max_neuron_loss, rank)
+    for shape in proof.shapes:
+        samples.put("config_info", 1, rank, *_call(proof, shape))
+    if proof.shapes:
+        _add_losses(samples, rank, proof.shapes)
+        first = proof.shapes[0]
+        samples.put("model_info", 1, rank, str(first.experts), str(first.top_k))
+    samples.put("moe_layers", proof.layers.moe, rank)
+    if proof.graphs:
+        samples.put("graph_sizes", len(proof.graphs.sizes), rank)
+    if device:
+        samples.put("clock_hertz", device.clock_hertz, rank)
+    _add_markers(samples, rank, proof, failed=record.telemetry_failed)
 
 
-def add_proof(samples: Samples, record: Record, facts: ProofFacts, *, active: bool) -> None:
-    """What the worker says of itself."""
-    rank, text = record.rank.name, facts.text
-    samples.put(
-        "build_info", 1, rank,
-        *map(text, ("moe_serve", "vllm", "aiter", "torch")),
-        text("device", "name") or text("device", "type"),
-    )  # fmt: skip
-    samples.put("padding_active", int(active), rank)
-    samples.put("padding_max_neuron_loss_ratio", facts.number("max_neuron_loss"), rank)
-    shapes = facts.parts("shapes")
-    for shape in shapes:
-        samples.put("config_info", 1, rank, *_call(facts, shape))
-    if shapes:
-        _add_losses(samples, rank, shapes)
-        samples.put(
-            "model_info", 1, rank, *(_number(shapes[0], name) for name in ("experts", "top_k"))
-        )
-    samples.put("moe_layers", facts.whole("layers", "moe"), rank)
-    if "graphs" in facts.proof:
-        samples.put("graph_sizes", len(facts.numbers("graphs", "sizes")), rank)
-    _add_markers(samples, rank, facts, failed=record.telemetry_failed)
+def _call(proof: Proof, shape: ShapeProof) -> Iterator[str]:
+    yield from (proof.policy, shape.path, shape.quant)
+    yield from (str(shape.hidden), str(shape.live_neurons))
+    for size in (shape.padded, shape.sent):
+        yield from (str(size.hidden), str(size.intermediate))
+    yield proof.worker_config_digest or ""
 
 
-def _call(facts: ProofFacts, shape: ProofFacts) -> Iterator[str]:
-    yield facts.text("policy")
-    yield from (shape.text("path"), shape.text("quant"))
-    yield from (_number(shape, "hidden"), _number(shape, "live_neurons"))
-    for name in ("padded", "sent"):
-        yield from (_number(shape, name, "hidden"), _number(shape, name, "intermediate"))
-    yield facts.text("config_digest")
+def _add_losses(samples: Samples, rank: str, shapes: Sequence[ShapeProof]) -> None:
+    largest = max(shape.loss_fraction for shape in shapes)
+    samples.put("padding_neuron_loss_ratio", largest, rank)
+    samples.put("padding_lossy", int(largest > 0), rank)
+    samples.put("padding_lost_neurons", max(shape.lost_neurons for shape in shapes), rank)
+    samples.put("padding_live_neurons", shapes[0].live_neurons, rank)
+    samples.put("padding_verified", int(all(shape.verified for shape in shapes)), rank)
 
 
-def _number(facts: ProofFacts, *path: str) -> str:
-    value = facts.whole(*path)
-    return "" if value is None else str(value)
-
-
-def _add_losses(samples: Samples, rank: str, shapes: list[ProofFacts]) -> None:
-    lost = [shape.whole("lost_neurons") for shape in shapes]
-    ratios = [shape.number("loss_fraction") for shape in shapes]
-    known = [ratio for ratio in ratios if ratio is not None]
-    if known:
-        samples.put("padding_neuron_loss_ratio", max(known), rank)
-        samples.put("padding_lossy", int(max(known) > 0), rank)
-    if None not in lost:
-        samples.put("padding_lost_neurons", max(n for n in lost if n is not None), rank)
-    samples.put("padding_live_neurons", shapes[0].whole("live_neurons"), rank)
-
-
-def _add_markers(samples: Samples, rank: str, facts: ProofFacts, *, failed: bool) -> None:
-    for name in ("pair_seconds", "bias_seconds", "overhead_ratio", "budget_ratio"):
-        samples.put(f"marker_{name}", facts.number("markers", name), rank)
-    # The worker's last word on its totals is in the record's header: the proof may be older.
-    state = "failed" if failed else facts.text("markers", "state")
-    for each in STATES if state in STATES else ():
-        samples.put("instrumentation_state", int(each == state), rank, each)
-    sampled = facts.numbers("layers", "sampled")
-    if state in STATES:
-        samples.put("instrumented_layers", len(sampled), rank)
-    samples.put("clock_hertz", facts.number("device", "clock_hertz"), rank)
+def _add_markers(samples: Samples, rank: str, proof: Proof, *, failed: bool) -> None:
+    markers = proof.markers
+    samples.put("marker_pair_seconds", markers.pair_seconds, rank)
+    samples.put("marker_bias_seconds", markers.bias_seconds, rank)
+    samples.put("marker_overhead_ratio", markers.overhead_ratio, rank)
+    samples.put("marker_budget_ratio", markers.budget_ratio, rank)
+    # The header's flag is newer than the proof: the worker sets it when its totals fail.
+    state = InstrumentationState.FAILED if failed else markers.state
+    for each in InstrumentationState:
+        samples.put("instrumentation_state", int(each is state), rank, each)
+    samples.put("instrumented_layers", len(proof.layers.sampled), rank)
 
 
 def add_source(samples: Samples, record: Record, *, up: bool) -> None:
@@ -253,16 +204,23 @@ def add_record(samples: Samples, record: Record) -> None:
     samples.put("torn_slots", record.slots_torn, rank)
 
 
-def series_bound(facts: ProofFacts) -> int:
-    """The most series that a rank with this configuration can have.
+def series_bound(*, layers: int, sizes: int) -> int:
+    """The most series that a rank can have with `layers` timed layers and `sizes` captured sizes.
 
-    Each of `layers` timed layers has two for a captured size and mode, and for an eager bucket and
-    phase; each window and step likewise; a histogram for every mode and phase.
+    A layer has two series per captured size and mode, and per eager bucket and phase; windows and
+    steps likewise; there is one histogram per mode and phase.
     """
-    sizes, modes = len(facts.numbers("graphs", "sizes")), 2
-    layers = max(1, len(facts.numbers("layers", "sampled")))
+    modes, layers = 2, max(1, layers)
     eager = len(EAGER_BUCKETS) * 2
     slots = sizes * modes + eager
     kernels, windows, steps = 2 * layers * slots, 2 * slots, 2 * eager
     histograms = _HISTOGRAM_SERIES * (modes * 2 + 2)
     return kernels + windows + steps + histograms + layers + _SINGLE_SERIES
+
+
+def bound_of(proof: Proof | None) -> int:
+    """The most series of the rank with this proof."""
+    if proof is None:
+        return series_bound(layers=0, sizes=0)
+    sizes = len(proof.graphs.sizes) if proof.graphs else 0
+    return series_bound(layers=len(proof.layers.sampled), sizes=sizes)

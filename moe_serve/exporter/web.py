@@ -15,11 +15,10 @@ from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 from wsgiref.types import StartResponse, WSGIEnvironment
 
-from prometheus_client.exposition import choose_encoder
-
+from moe_serve.bounded_requests import BoundedRequests
 from moe_serve.errors import UsageError
 from moe_serve.exporter.collector import Collector
-from moe_serve.exporter.exposition import render
+from moe_serve.metrics.exposition import content_type, render
 
 logger = logging.getLogger(__name__)
 
@@ -159,9 +158,8 @@ class Application:
             return _plain("401 Unauthorized", "unauthorized")
         if path != "/metrics":
             return _plain("404 Not Found", "/metrics, /-/healthy, /-/ready")
-        _, kind = choose_encoder(environ.get("HTTP_ACCEPT", ""))
-        openmetrics = kind.startswith("application/openmetrics-text")
-        return "200 OK", kind, render(self._collector.collect(), openmetrics=openmetrics)
+        kind = content_type(environ.get("HTTP_ACCEPT", ""))
+        return "200 OK", kind, render(self._collector.collect(), kind)
 
     def _allowed(self, header: str) -> bool:
         if not self._users:
@@ -202,8 +200,8 @@ class _Verified:
 _is_password = _Verified()
 
 
-class _Handler(WSGIRequestHandler):
-    timeout = 10  # a client that says nothing holds a thread no longer
+class _Handler(BoundedRequests, WSGIRequestHandler):
+    timeout = 10  # of the TLS handshake; requests have bounds of their own
 
     def log_message(self, format: str, *args: Any) -> None:
         logger.debug(format, *args)

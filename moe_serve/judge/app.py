@@ -10,9 +10,10 @@ from pydantic import BaseModel, ConfigDict
 from moe_serve import __version__
 from moe_serve.analysis.provenance import Subject
 from moe_serve.analysis.verdict import Severity, Verdict
-from moe_serve.judge.metrics import exposition
+from moe_serve.judge.metrics import judge_samples
 from moe_serve.judge.page import page
 from moe_serve.judge.watch import ComparisonWatch
+from moe_serve.metrics.exposition import TEXT, render
 from moe_serve.report.explanation import explain
 
 CONTENT_SECURITY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
@@ -33,6 +34,7 @@ class VerdictBody(BaseModel):
     answers: Literal["passed", "failed", "undecided"] | None
     judged_at: float
     fault: str | None
+    audit_fault: str | None
 
 
 class QueryBody(BaseModel):
@@ -79,8 +81,13 @@ class Health(BaseModel):
     detail: str
 
 
-def make_app(watch: ComparisonWatch, *, clock: Callable[[], float]) -> FastAPI:
-    """The service over one watched comparison."""
+def make_app(
+    watch: ComparisonWatch,
+    *,
+    clock: Callable[[], float],
+    worker_failure: Callable[[], str | None] = lambda: None,
+) -> FastAPI:
+    """The service over one watched comparison; `worker_failure` fails its health check."""
     app = FastAPI(
         title="moe-serve judge",
         version=__version__,
@@ -100,6 +107,7 @@ def make_app(watch: ComparisonWatch, *, clock: Callable[[], float]) -> FastAPI:
 
     _for_engines(app, watch)
     _for_people(app, watch, clock)
+    _health(app, worker_failure)
     return app
 
 
@@ -159,12 +167,16 @@ def _for_engines(app: FastAPI, watch: ComparisonWatch) -> None:
         return _gate(watch, response, Verdict.ROLLBACK)
 
 
-def _for_people(app: FastAPI, watch: ComparisonWatch, clock: Callable[[], float]) -> None:
-    @app.get("/healthz", response_model=Health)
-    def healthz() -> Health:
-        """The process answers."""
-        return Health(ok=True, detail="alive")
+def _health(app: FastAPI, worker_failure: Callable[[], str | None]) -> None:
+    @app.get("/healthz", response_model=Health, responses={503: {"model": Health}})
+    def healthz(response: Response) -> Health:
+        """The process answers, and none of its threads has ended."""
+        failure = worker_failure()
+        response.status_code = 503 if failure else 200
+        return Health(ok=failure is None, detail=failure or "alive")
 
+
+def _for_people(app: FastAPI, watch: ComparisonWatch, clock: Callable[[], float]) -> None:
     @app.get("/readyz", response_model=Health, responses={503: {"model": Health}})
     def readyz(response: Response) -> Health:
         """The source answered within the policy's blind time."""
@@ -175,9 +187,7 @@ def _for_people(app: FastAPI, watch: ComparisonWatch, clock: Callable[[], float]
     @app.get("/metrics", response_class=PlainTextResponse)
     def metrics() -> PlainTextResponse:
         """The verdict for Prometheus."""
-        return PlainTextResponse(
-            exposition(watch.answer()), media_type="text/plain; version=0.0.4; charset=utf-8"
-        )
+        return PlainTextResponse(render(judge_samples(watch.answer())), media_type=TEXT)
 
     @app.get("/", response_class=HTMLResponse)
     def live() -> HTMLResponse:

@@ -5,18 +5,21 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import uvicorn
 
-from moe_serve.analysis.comparison import AnalysisPlan, Findings
-from moe_serve.errors import SourceError, UsageError
+from moe_serve.analysis.comparison import Findings
+from moe_serve.analysis.plan import AnalysisPlan
+from moe_serve.errors import UsageError
 from moe_serve.judge.app import make_app
 from moe_serve.judge.audit import Audit
 from moe_serve.judge.watch import ComparisonWatch, HistorySource
+from moe_serve.judge.workers import Workers
 from moe_serve.quality.finding import QualityFinding
 from moe_serve.quality.result import NoQuality
-from moe_serve.sources.addresses import without_secrets
+from moe_serve.sources.addresses import address_fault
 from moe_serve.sources.scraped import Scraper, Target
 
 _SCRAPE_SECONDS = 15.0
@@ -44,11 +47,11 @@ def serve(
     else:
         scraped = None
     log = Audit(audit) if audit else None
-    stop = threading.Event()
-    threads = []
+    stop, workers = threading.Event(), Workers()
+    threads: list[tuple[str, Callable[[threading.Event], None]]] = []
     if scraped is not None:
         interval = min(_SCRAPE_SECONDS, analysis_plan.blocking.window_seconds / 4)
-        threads.append(threading.Thread(target=scraped.run, args=(interval, stop), daemon=True))
+        threads.append(("scraper", partial(scraped.run, interval)))
 
     def judged(found: Findings) -> None:
         if log:
@@ -61,13 +64,13 @@ def serve(
         started=started,
         on_judged=judged,
     )
-    threads.append(threading.Thread(target=watch.run, args=(every, stop), daemon=True))
-    app = make_app(watch, clock=time.time)
+    threads.append(("judge", partial(watch.run, every)))
+    app = make_app(watch, clock=time.time, worker_failure=workers.failure)
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", server_header=False))
     try:
         with contextlib.closing(_listen(host, port)) as listener:
-            for thread in threads:
-                thread.start()
+            for name, run in threads:
+                workers.start(name, run, stop)
             server.run(sockets=[listener])
     finally:
         stop.set()
@@ -85,10 +88,8 @@ def targets(exporters: Sequence[str]) -> tuple[Target, ...]:
         arm, equals, url = text.partition("=")
         if arm not in ("stable", "canary") or not equals or "://" not in url:
             raise UsageError(f"--exporter {text!r}: as stable=http://10.0.0.1:9400/metrics")
-        try:
-            without_secrets(url)
-        except SourceError as error:
-            raise UsageError(f"--exporter {arm}: {error}") from error
+        if fault := address_fault(url):
+            raise UsageError(f"--exporter {arm}: no request can be sent to its address: {fault}")
         found.append(Target(arm=arm, pod=url.split("://", 1)[1].split("/", 1)[0], url=url))
     for arm in ("stable", "canary"):
         if not any(target.arm == arm for target in found):

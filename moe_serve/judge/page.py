@@ -50,8 +50,8 @@ def page(answer: Evaluation, now: float) -> str:
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="refresh" content="{REFRESH_SECONDS}">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{head.sign} {head.word}: moe-serve canary</title><style>{_STYLE}</style></head>"
-        f'<body class="{verdict.value.lower()}"><main><h1>{head.sign} {head.word}</h1>'
+        f"<title>{head.sign} {head.text}: moe-serve canary</title><style>{_STYLE}</style></head>"
+        f'<body class="{verdict.value.lower()}"><main><h1>{head.sign} {head.text}</h1>'
         f'<p class="reason">{escape(str(body["reason"]))}</p>{fault}'
         f"{_findings(found) if found else '<p>No numbers to show yet.</p>'}</main>"
         f"<footer>Judged {age:.0f} s ago; this page refreshes every {REFRESH_SECONDS} s. "
@@ -61,7 +61,7 @@ def page(answer: Evaluation, now: float) -> str:
 
 
 def _findings(found: Findings) -> str:
-    judgement, seen = found.judgement, found.observed
+    judgement, seen = found.judgement, found.observations
     return "".join(
         (
             "<h2>Speed-up over time</h2>",
@@ -92,17 +92,17 @@ def _findings(found: Findings) -> str:
             "<h2>Left out</h2>",
             _excluded(found),
             f"<p>{escape(seen.origin)}, {_time(seen.start)} to {_time(seen.end)}, "
-            f"rules {escape(judgement.config_digest)}.</p>",
+            f"rules {escape(judgement.analysis_plan_digest)}.</p>",
         )
     )
 
 
 def _rates(found: Findings) -> str:
     named = (
-        ("steps, the site's own mix", found.step),
-        ("kernel, the site's own mix", found.kernel),
-        ("all cells alike (the published claim)", found.equal),
-        ("batches with prefill (decides nothing)", found.mixed),
+        ("steps, the site's own mix", found.estimates.step),
+        ("kernel, the site's own mix", found.estimates.kernel),
+        ("all cells alike (the published claim)", found.estimates.equal),
+        ("batches with prefill (decides nothing)", found.estimates.mixed),
     )
     return _table(
         ("rate", "gain", "from", "to", "blocks"),
@@ -116,7 +116,9 @@ def _rates(found: Findings) -> str:
 
 
 def _cells(found: Findings) -> str:
-    estimates = [e for e in (found.step, found.kernel) if isinstance(e, Estimate)]
+    estimates = [
+        e for e in (found.estimates.step, found.estimates.kernel) if isinstance(e, Estimate)
+    ]
     rows = [
         (str(c.cell), f"{c.weight:.1%}", _percent(c.theta), _percent(c.lo), _percent(c.hi))
         for e in estimates
@@ -132,7 +134,7 @@ def _cells(found: Findings) -> str:
 
 def _arms(found: Findings) -> str:
     """What the arms' pods say of their pads and versions, what differs first."""
-    stable, canary = (found.observed.facts.get(name, {}) for name in ("stable", "canary"))
+    stable, canary = (found.observations.facts.get(name, {}) for name in ("stable", "canary"))
     names = sorted(
         stable.keys() | canary.keys(), key=lambda name: (stable.get(name) == canary.get(name), name)
     )
@@ -145,7 +147,10 @@ def _arms(found: Findings) -> str:
 def _excluded(found: Findings) -> str:
     rows = [
         (name, reason, f"{count} of {windows.expected} windows")
-        for name, windows in (("stable", found.observed.stable), ("canary", found.observed.canary))
+        for name, windows in (
+            ("stable", found.observations.stable),
+            ("canary", found.observations.canary),
+        )
         for reason, count in sorted(windows.void.items())
     ]
     return _table(("arm", "why", "how much"), rows) if rows else "<p>Nothing.</p>"
@@ -154,7 +159,7 @@ def _excluded(found: Findings) -> str:
 def _chart(found: Findings) -> str:
     """The running estimate with its ends, and the margin, as one drawing."""
     step = found.analysis_plan.policy.primary is CellKind.STEP
-    primary = found.step if step else found.kernel
+    primary = found.estimates.step if step else found.estimates.kernel
     points = [
         (p.start_seconds, p.running_theta, p.running_lo, p.running_hi)
         for p in (primary.series if isinstance(primary, Estimate) else ())

@@ -4,11 +4,12 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from moe_serve.analysis.comparison import AnalysisPlan, Findings, examine
+from moe_serve.analysis.comparison import Findings, examine
 from moe_serve.analysis.history import History
+from moe_serve.analysis.plan import AnalysisPlan
 from moe_serve.analysis.verdict import Verdict
 from moe_serve.errors import MoeServeError
 from moe_serve.quality.finding import QualityFinding
@@ -35,13 +36,20 @@ class Evaluation:
     at: float
     findings: Findings | None
     fault: str | None
+    audit_fault: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """`/v1/verdict`: without findings the verdict is KEEP_GOING, and the fault its reason."""
         if self.findings is not None:
             found = self.findings.to_json()
             answers = found["quality"].get("outcome")
-            return {**found, "answers": answers, "judged_at": self.at, "fault": self.fault}
+            return {
+                **found,
+                "answers": answers,
+                "judged_at": self.at,
+                "fault": self.fault,
+                "audit_fault": self.audit_fault,
+            }
         return {
             "verdict": Verdict.KEEP_GOING.value,
             "reason": self.fault,
@@ -55,6 +63,7 @@ class Evaluation:
             "answers": None,
             "judged_at": self.at,
             "fault": self.fault,
+            "audit_fault": self.audit_fault,
         }
 
 
@@ -77,11 +86,16 @@ class ComparisonWatch:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def answer(self) -> Evaluation:
-        """The latest answer; before the first, that there is none yet."""
+        """The latest answer; before the first, and after the blind time, that there is none."""
+        now = self.clock()
         with self._lock:
-            return self._answer or Evaluation(
-                at=self.clock(), findings=None, fault="not judged yet"
-            )
+            known = self._answer
+        if known is None:
+            return Evaluation(at=now, findings=None, fault="not judged yet")
+        if now - known.at > self.analysis_plan.policy.blind_seconds:
+            fault = f"judged last {now - known.at:.0f} s ago; see the judge's log"
+            return replace(known, findings=None, fault=fault)
+        return known
 
     def judge(self) -> Evaluation:
         """Ask the source and judge once; no error ends it."""
@@ -92,24 +106,43 @@ class ComparisonWatch:
             findings = examine(
                 self.source.history(self.started, now), self.analysis_plan, self.quality()
             )
-            if self.on_judged:
-                self.on_judged(findings)
         except MoeServeError as error:
             _LOG.warning("not judged: %s", error)
             return self._keep(now, None, str(error))
         except Exception as error:  # noqa: BLE001 - a watch that ended would look alive
             _LOG.exception("not judged")
             return self._keep(now, None, f"{type(error).__name__}: {error}")
-        return self._keep(now, findings, None)
+        return self._keep(now, findings, None, self._recorded(findings))
 
-    def _keep(self, now: float, findings: Findings | None, fault: str | None) -> Evaluation:
+    def _recorded(self, findings: Findings) -> str | None:
+        """Hand the findings on; why that failed. The verdict counts all the same."""
+        try:
+            if self.on_judged:
+                self.on_judged(findings)
+        except MoeServeError as error:
+            _LOG.warning("verdict not recorded: %s", error)
+            return str(error)
+        except Exception as error:  # noqa: BLE001 - nothing may keep the verdict back
+            _LOG.exception("verdict not recorded")
+            return f"{type(error).__name__}: {error}"
+        return None
+
+    def _keep(
+        self,
+        now: float,
+        findings: Findings | None,
+        fault: str | None,
+        audit_fault: str | None = None,
+    ) -> Evaluation:
         with self._lock:
             if findings is not None:
                 self._judged = now
             elif self._answer is not None:
                 fresh = now - self._judged <= self.analysis_plan.policy.blind_seconds
                 findings = self._answer.findings if fresh else None
-            self._answer = Evaluation(at=now, findings=findings, fault=fault)
+            self._answer = Evaluation(
+                at=now, findings=findings, fault=fault, audit_fault=audit_fault
+            )
             return self._answer
 
     def run(self, interval: float, stop: threading.Event) -> None:

@@ -38,6 +38,14 @@ class Watched:
 
     def run(self, stop: threading.Event) -> None:
         """Follow until stopped; what fails is tried again."""
+        try:
+            self._run(stop)
+        finally:
+            # Nobody keeps the objects in date any more.
+            with self._lock:
+                self._fault = f"watch of {self.path}: its thread ended"
+
+    def _run(self, stop: threading.Event) -> None:
         while not stop.is_set():
             try:
                 self.follow(stop)

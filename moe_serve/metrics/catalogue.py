@@ -1,17 +1,16 @@
-"""Every metric of the exporter: the one place of names, types, labels and help.
+"""Every metric of the product: name, type, labels and help, each written here alone.
 
-What has no value has no series: nothing here is ever 0 or NaN for lack of data. `track`, `pod` and
-`namespace` are labels of the scraped target, never of these series.
+A metric without data has no series: no value here is ever 0 or NaN for lack of data. `track`, `pod`
+and `namespace` are labels of the scraped target; only `moe_serve_rollout_*`, which tells of all
+tracks at once, has a `track` of its own.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-PREFIX = "moe_serve_"
 
-
-class Type(StrEnum):
+class MetricType(StrEnum):
     """Prometheus's types of metrics."""
 
     COUNTER = "counter"
@@ -21,33 +20,37 @@ class Type(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
-    """One metric; `name` as in queries, without the prefix of all."""
+    """One metric; `name` in full, as in a query."""
 
     name: str
-    type: Type
+    type: MetricType
     labels: tuple[str, ...]
     help: str
 
-    @property
-    def full_name(self) -> str:
-        """As in queries."""
-        return PREFIX + self.name
+
+Catalogue = Mapping[str, Metric]
+"""Metrics of one process, by their names without the prefix that they share."""
 
 
-def _all(*metrics: Metric) -> Mapping[str, Metric]:
-    return {metric.name: metric for metric in metrics}
+def _catalogue(prefix: str, *metrics: Metric) -> Catalogue:
+    return {
+        metric.name: Metric(
+            name=prefix + metric.name, type=metric.type, labels=metric.labels, help=metric.help
+        )
+        for metric in metrics
+    }
 
 
 def _counter(name: str, labels: str, text: str) -> Metric:
-    return Metric(name=name, type=Type.COUNTER, labels=tuple(labels.split()), help=text)
+    return Metric(name=name, type=MetricType.COUNTER, labels=tuple(labels.split()), help=text)
 
 
 def _gauge(name: str, labels: str, text: str) -> Metric:
-    return Metric(name=name, type=Type.GAUGE, labels=tuple(labels.split()), help=text)
+    return Metric(name=name, type=MetricType.GAUGE, labels=tuple(labels.split()), help=text)
 
 
 def _histogram(name: str, labels: str, text: str) -> Metric:
-    return Metric(name=name, type=Type.HISTOGRAM, labels=tuple(labels.split()), help=text)
+    return Metric(name=name, type=MetricType.HISTOGRAM, labels=tuple(labels.split()), help=text)
 
 
 LABELS = {
@@ -67,16 +70,23 @@ LABELS = {
     "dtype": "what the products are computed in",
     "source": "where the figure is from",
     "state": "`on`, `off`, `failed`, `over_budget` or `unsupported`",
-    "reason": "one word",
+    "reason": "why, in one word",
+    "verdict": "`PROMOTE`, `ROLLBACK`, `KEEP_GOING` or `INVALID`",
+    "rate": "`step`: of steps; `kernel`: of fused-MoE calls; `equal_weights`: of steps, all batch "
+    "sizes weighted alike",
+    "check": "the check's name, as in the verdict",
+    "track": "`stable`, `baseline` or `canary`",
+    "pod_label": "what the pods of a track have as value of the plan's label",
 }
 
-METRICS = _all(
+EXPORTER = _catalogue(
+    "moe_serve_",
     # What is measured.
     _gauge("build_info", "rank version vllm aiter torch device", "Versions of what serves; 1."),
     _gauge(
         "config_info",
         "rank policy path quant hidden intermediate padded_hidden padded_intermediate hidden_pad "
-        "intermediate_pad config_digest",
+        "intermediate_pad worker_config_digest",
         "The fused-MoE call as it is made, its pads as sent, and a digest of everything else that "
         "decides its speed; 1.",
     ),
@@ -89,6 +99,12 @@ METRICS = _all(
         "rank",
         "1: the worker proved that calls go through the plugin and that their pads are safe or "
         "within the declared loss; 0: it did not.",
+    ),
+    _gauge(
+        "padding_verified",
+        "rank",
+        "1: the pads were judged by the source of the very vLLM and AITER that serve; 0: that "
+        "source was not read (a newer, development or untagged build, or the site's own tables).",
     ),
     _gauge("padding_lossy", "rank", "1: the pads that were sent lose live neurons; 0: none."),
     _gauge("padding_lost_neurons", "rank", "Live neurons that the sent pads lose, of this rank."),
@@ -159,7 +175,7 @@ METRICS = _all(
     _gauge(
         "marker_pair_seconds",
         "rank",
-        "CalibrationResult cost of a pair of markers in a graph of its own.",
+        "Measured cost of a pair of markers in a graph of its own.",
     ),
     _gauge("marker_bias_seconds", "rank", "What a pair measures with nothing in between."),
     _gauge("marker_overhead_ratio", "rank", "Share of a median step that the markers cost."),
@@ -184,4 +200,59 @@ METRICS = _all(
     _counter("exporter_scrape_errors_total", "", "Scrapes of which a source was left out."),
     _gauge("exporter_series", "", "Series of workers in this scrape."),
     _gauge("exporter_series_bound", "", "What they cannot exceed, by the workers' configuration."),
+)
+
+JUDGE = _catalogue(
+    "moe_serve_canary_",
+    _gauge("verdict", "verdict", "1 for the verdict in force, 0 for the others."),
+    _gauge("last_evaluation_timestamp_seconds", "", "When the judge evaluated last."),
+    _gauge("source_up", "", "1: the source of metrics answered at the last evaluation; 0: not."),
+    _gauge("audit_write_failed", "", "1: the last verdict is not in the audit log; 0: it is."),
+    _gauge("log_ratio", "rate", "Natural logarithm of the canary's speed-up, estimated."),
+    _gauge("log_ratio_lo", "rate", "Lower end of its interval."),
+    _gauge("log_ratio_hi", "rate", "Upper end of its interval."),
+    _gauge("covered_ratio", "rate", "Share of the busy time that the estimate covers."),
+    _gauge("check_passed", "check", "1: the judge's check passed; 0: it did not."),
+    _gauge("check_number", "check", "The number that the check compares."),
+    _gauge("check_threshold", "check", "The threshold that it compares with."),
+)
+
+ROLLOUT = _catalogue(
+    "moe_serve_rollout_",
+    _gauge("active", "", "1: the controller changes the cluster; 0: shadow mode."),
+    _gauge("track_info", "track pod_label", "The pods' label value of each track in the plan; 1."),
+    _counter("reconciles_total", "", "Reconciles of the controller."),
+    _counter("errors_total", "", "Reconciles that failed."),
+    _gauge("last_reconcile_timestamp_seconds", "", "When the last reconcile ended."),
+    _gauge(
+        "audit_write_failed",
+        "",
+        "1: the last line could not be written to the audit log, which lacks the verdicts of that "
+        "time; 0: it could.",
+    ),
+    _gauge(
+        "worker_failed",
+        "",
+        "1: a thread beside the loop (judge, watch, load, webhook) ended, and `/healthz` fails; "
+        "0: all run.",
+    ),
+    _gauge(
+        "audit_write_failed",
+        "",
+        "1: the last line could not be written to the audit log, which then lacks it; 0: it was.",
+    ),
+    _gauge("load_age_seconds", "", "Time since the load was measured last."),
+    _gauge("leader", "", "1: this controller holds the lease; 0: it waits for it."),
+    _gauge("load_age_seconds", "", "Seconds since the load was measured last."),
+    _gauge(
+        "hold_reason",
+        "reason",
+        "1 for the reason why the rollout does not advance; `fault` while reconciles fail.",
+    ),
+    _gauge("phase", "phase", "1 for the phase that the rollout is in."),
+    _gauge("verdict", "verdict", "1 for the last verdict; `none` before the first."),
+    _gauge("weight_ratio", "track", "Share of the requests that the plan gives to a track."),
+    _gauge("weights_in_force", "", "1: the route has these weights; 0: not yet."),
+    _gauge("step", "", "Step of the plan, from 1; 0 before the first."),
+    _gauge("revision", "", "Rises with every change of the rollout's state."),
 )

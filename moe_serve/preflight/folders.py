@@ -1,5 +1,9 @@
-"""Where the server writes: caches, home, records, shared memory."""
+"""Files that the server needs: folders to write to, shared memory, and Harmony's vocabulary.
 
+GPT-OSS's chat format needs the vocabulary, and downloads it at the first request if it is absent.
+"""
+
+import hashlib
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -7,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from moe_serve.preflight.checks import PreflightCheck, fail, ok, skip
-from moe_serve.telemetry.place import DEFAULT_RECORD_DIR, RECORD_DIR
+from moe_serve.telemetry.record import DEFAULT_RECORD_DIR, RECORD_DIR
 
 CACHES = (
     "HOME",
@@ -23,6 +27,10 @@ _MIB = 2**20
 # more; a container's default of 64 MiB ends in a bus error under load.
 _SHM_BYTES_A_RANK = 1024 * _MIB
 _SHM_BYTES_ALONE = 64 * _MIB
+VOCABULARY = "TIKTOKEN_ENCODINGS_BASE"
+VOCABULARY_FILE = "o200k_base.tiktoken"
+# As openai-harmony itself demands it of the file that it loads.
+VOCABULARY_SHA256 = "446a9538cb6c348e3516120d7c08b09f57c36495e2acfffe59a5bf8b0cfb1a2d"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,3 +116,24 @@ def check_shm(size: int | None, *, ranks: int) -> PreflightCheck:
             "that sizeLimit or more",
         )
     return ok("shm", f"/dev/shm holds {size // _MIB} MiB, {needed // _MIB} are enough")
+
+
+def check_vocabulary(environment: Mapping[str, str]) -> PreflightCheck:
+    """Whether the file is in the folder that `TIKTOKEN_ENCODINGS_BASE` names, whole."""
+    name, base = "vocabulary", environment.get(VOCABULARY)
+    if not base:
+        return fail(
+            name,
+            f"{VOCABULARY} is not set, so the first chat request would download "
+            f"{VOCABULARY_FILE}; set it to the folder that holds the file",
+        )
+    path = Path(base) / VOCABULARY_FILE
+    try:
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        why = f"{path}: {error.strerror}"
+        return fail(name, f"{why}; put {VOCABULARY_FILE} there, or correct {VOCABULARY}")
+    if digest != VOCABULARY_SHA256:
+        wrong = f"its SHA-256 is {digest[:16]}..., not {VOCABULARY_SHA256[:16]}..."
+        return fail(name, f"{path}: {wrong}; replace it")
+    return ok(name, f"{path}, checksum right")

@@ -2,20 +2,34 @@
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from moe_serve.padding.shapes import Parallelism
 from moe_serve.preflight.checks import PreflightCheck, skip
 from moe_serve.preflight.devices import check_devices, read_device_files
-from moe_serve.preflight.firmware import ask_tools, run_tool
-from moe_serve.preflight.folders import check_folders, check_shm, read_folders, shm_bytes
-from moe_serve.preflight.gpu_checks import NAMES, SCRATCH, check_gpus
-from moe_serve.preflight.gpus import Gpu, read_gpus, target
+from moe_serve.preflight.expected_gpus import ExpectedGpus
+from moe_serve.preflight.folders import (
+    check_folders,
+    check_shm,
+    check_vocabulary,
+    read_folders,
+    shm_bytes,
+)
+from moe_serve.preflight.gpus import (
+    CHECK_NAMES,
+    SCRATCH,
+    Gpu,
+    check_gpus,
+    firmware_from_tools,
+    read_gpus,
+    run_tool,
+    target,
+)
+from moe_serve.preflight.known_bad import check_known_bad
 from moe_serve.preflight.models import ModelFiles
-from moe_serve.preflight.software import Software
-from moe_serve.preflight.software_checks import check_known_bad, check_pads, check_software
-from moe_serve.preflight.vocabulary import check_vocabulary
+from moe_serve.preflight.pads import check_pads
+from moe_serve.preflight.software import Software, check_software
 from moe_serve.vllm_plugin.settings import PluginSettings
 
 
@@ -32,6 +46,7 @@ class Pod:
     software: Software
     settings: PluginSettings
     environment: Mapping[str, str]
+    expected: ExpectedGpus = field(default_factory=ExpectedGpus)
     root: Path = Path("/")
     open_file: Callable[[Path], None] | None = None
     run_tool: Callable[[Sequence[str]], str] = run_tool
@@ -51,7 +66,7 @@ def check_pod(pod: Pod) -> Iterator[PreflightCheck]:
 
 def _gpu_checks(pod: Pod, gpus: tuple[Gpu, ...]) -> Iterator[PreflightCheck]:
     if not pod.gpu:
-        yield from (skip(name, "--no-gpu") for name in ("devices", *NAMES))
+        yield from (skip(name, "--no-gpu") for name in ("devices", *CHECK_NAMES))
         return
     who = f"user {os.getuid()}, groups {','.join(map(str, sorted(set(os.getgroups()))))}"
     files = read_device_files(pod.root, pod.open_file)
@@ -62,8 +77,9 @@ def _gpu_checks(pod: Pod, gpus: tuple[Gpu, ...]) -> Iterator[PreflightCheck]:
     yield from check_gpus(
         gpus,
         wanted=pod.parallel.ranks,
-        firmware=ask_tools(pod.run_tool) if needed else None,
+        firmware=firmware_from_tools(pod.run_tool) if needed else None,
         environment=pod.environment,
+        expected=pod.expected,
     )
 
 

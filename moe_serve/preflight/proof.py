@@ -4,11 +4,15 @@ vLLM serves on without a plugin that failed to load or was left out, so only wha
 wrote, after a real call, proves anything.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from urllib.parse import urlsplit
 
+from moe_serve.errors import UsageError
 from moe_serve.preflight.checks import PreflightCheck, fail, ok
+from moe_serve.telemetry.proof import ShapeProof
 from moe_serve.telemetry.record import Record
+
+_HEALTH_SECONDS = 2.0
 
 
 def check_proof(records: Sequence[Record], *, ranks: int, place: str) -> tuple[PreflightCheck, ...]:
@@ -45,49 +49,72 @@ def _presence(
 
 def _of_rank(record: Record) -> Iterator[PreflightCheck]:
     name, proof = record.path.stem, record.proof
-    if proof.get("fault"):
-        yield fail(f"{name} plugin", _line(proof["fault"]))
-        return
-    calls, shapes = proof.get("intercepted_calls"), proof.get("shapes")
-    # A proof comes from a file: what is not of the type that a worker writes proves nothing.
-    if type(calls) is not int or calls < 1 or not shapes:
+    if record.proof_fault:
+        yield fail(f"{name} proof", f"it cannot be taken: {record.proof_fault}; start it anew")
+    elif proof is not None and proof.fault:
+        yield fail(f"{name} plugin", _line(proof.fault))
+    elif proof is None or not proof.intercepted_calls or not proof.shapes:
         yield fail(
             f"{name} interception",
             "no fused-MoE call has passed through the plugin; see that the model's experts "
             "run on AITER (VLLM_ROCM_USE_AITER=1) and that the server has warmed up",
         )
     else:
-        yield ok(f"{name} interception", f"{calls} calls or more")
-    try:
-        yield from [_of_shape(name, shape) for shape in shapes or ()]
-    except (KeyError, TypeError, AttributeError) as error:
-        detail = f"the proof is damaged ({_line(repr(error))}); start the worker anew"
-        yield fail(f"{name} pads", detail)
+        yield ok(f"{name} interception", f"{proof.intercepted_calls} calls or more")
+    for shape in proof.shapes if proof and not proof.fault else ():
+        yield _of_shape(name, shape)
 
 
-def _of_shape(name: str, shape: Mapping[str, Any]) -> PreflightCheck:
-    lost = f", {shape['lost_neurons']} of {shape['live_neurons']} neurons lost"
-    text = f"pads {_pads(shape['sent'])} of {_pads(shape['raw'])} sent"
-    text += lost if shape["lost_neurons"] else ""
-    if shape["safe"] is True:
+def _of_shape(name: str, shape: ShapeProof) -> PreflightCheck:
+    text = f"pads {shape.sent} of {shape.raw} sent"
+    if shape.lost_neurons:
+        text += f", {shape.lost_neurons} of {shape.live_neurons} neurons lost"
+    if shape.safe:
         return ok(f"{name} pads", text)
-    reasons = "; ".join(_line(violation["message"]) for violation in shape["violations"])
+    reasons = "; ".join(_line(violation.message) for violation in shape.violations)
     return fail(f"{name} pads", f"{text}: {reasons}")
 
 
-def _pads(value: Mapping[str, int]) -> str:
-    return f"{value['hidden']}/{value['intermediate']}"
-
-
-def _line(value: object) -> str:
-    """Foreign text as one line that can be printed."""
-    return " ".join(str(value).encode(errors="replace").decode().split())
+def _line(text: str) -> str:
+    """Foreign text as one line."""
+    return " ".join(text.split())
 
 
 def _agreement(living: Sequence[Record]) -> PreflightCheck:
-    policies = sorted({_line(record.proof.get("policy")) for record in living})
+    policies = sorted({record.proof.policy if record.proof else "none" for record in living})
     if len(policies) == 1:
         return ok("policies", f"all ranks: {policies[0]}")
     return fail(
-        "policies", f"the ranks differ: {', '.join(policies)}; give all the same MOE_SERVE_PADDING"
+        "policies",
+        f"the ranks differ: {_line(', '.join(policies))}; give all the same MOE_SERVE_PADDING",
     )
+
+
+def check_health(url: str) -> PreflightCheck:
+    """Ask `url`; only 200 is well, and no redirection is followed.
+
+    Raises:
+        UsageError: it is not an HTTP address.
+    """
+    from http.client import HTTPConnection, HTTPException, HTTPSConnection
+
+    parts = urlsplit(url)
+    try:
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host = port = None
+    if parts.scheme not in ("http", "https") or not host:
+        raise UsageError(f"--url {url!r}: give an address such as http://127.0.0.1:8000/health")
+    kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
+    connection = kind(host, port, timeout=_HEALTH_SECONDS)
+    path = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
+    try:
+        connection.request("GET", path)
+        status = connection.getresponse().status
+    except (OSError, HTTPException, UnicodeError) as error:
+        return fail("server", f"{url} does not answer ({error}); see the server's log")
+    finally:
+        connection.close()
+    if status != 200:
+        return fail("server", f"{url} answers {status}, not 200; see the server's log")
+    return ok("server", f"{url} answers 200")

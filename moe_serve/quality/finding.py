@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Any
 
 from moe_serve.errors import UsageError
-from moe_serve.metrics.labels import CONFIG_DIGEST, UNKNOWN
+from moe_serve.metrics.labels import UNKNOWN, WORKER_CONFIG_DIGEST
 from moe_serve.quality.result import NoQuality, QualityOutcome
 
 _ARMS = ("stable", "canary")
@@ -118,7 +118,7 @@ def accept_if_bound(found: QualityFinding | NoQuality) -> QualityFinding | NoQua
     """
     if isinstance(found, NoQuality) or not (lacking := _unknown(found)):
         return found
-    told = f"{_UNBOUND}: no {CONFIG_DIGEST} of {' and '.join(lacking)}"
+    told = f"{_UNBOUND}: no {WORKER_CONFIG_DIGEST} of {' and '.join(lacking)}"
     if found.outcome is QualityOutcome.PASSED:
         return NoQuality(
             reason=f"the answers are {told}; name each arm's exporter to `quality probe` "
@@ -141,7 +141,7 @@ def accept_if_same_pods(
         known, told = judged.get(arm, {}), _facts(found, arm)
         for name in sorted(told):
             # A fact that the judged pods do not tell says nothing, except for the digest.
-            now = known.get(name, UNKNOWN if name == CONFIG_DIGEST else told[name])
+            now = known.get(name, UNKNOWN if name == WORKER_CONFIG_DIGEST else told[name])
             if now != told[name]:
                 return NoQuality(
                     reason=f"the answers compared are of other pods: {arm} had {name} "
@@ -151,7 +151,7 @@ def accept_if_same_pods(
 
 
 def _unknown(found: QualityFinding) -> list[str]:
-    return [arm for arm in _ARMS if not _facts(found, arm).get(CONFIG_DIGEST)]
+    return [arm for arm in _ARMS if not _facts(found, arm).get(WORKER_CONFIG_DIGEST)]
 
 
 def _facts(found: QualityFinding, arm: str) -> Mapping[str, str]:

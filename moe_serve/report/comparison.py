@@ -1,4 +1,4 @@
-"""The report of one comparison in production: what a history shows, under its registration."""
+"""The report's content from a history and the findings on it."""
 
 import datetime
 from collections.abc import Mapping
@@ -11,47 +11,56 @@ from moe_serve.report.data import ArmSheet, Chapter, Facts, ReportData
 from moe_serve.report.published import CLAIM
 from moe_serve.report.wording import share
 
-# Labels of the exporter's config_info and build_info that stand in the sheet's own places.
+# Labels of the exporter's config_info that the sheet shows in rows of their own.
 _PADS = ("hidden_pad", "intermediate_pad")
 _PLACED = {"policy", *_PADS}
 ASSUMPTIONS = (
-    "That both arms' requests were of the same kind: the split is checked, what was asked is not.",
-    "That the spread of GPUs and of process starts is as the rules state it.",
-    "Nothing about loads, batch sizes and hours that the comparison did not see.",
+    "Equal traffic: the split of the requests is checked, their content is not.",
+    "The variation between GPUs and between process starts: the policy states it.",
+    "Loads, batch sizes and hours that the comparison did not see.",
 )
 
 
 def comparison_report(history: History, found: Findings, *, created: str) -> ReportData:
-    """All that the page shows. Pure: `created` is a time stamp as text."""
-    chapter = Chapter(
-        title="Canary against stable",
-        note=f"{_time(found.observed.start)} to {_time(found.observed.end)}, {found.blocks} blocks "
-        f"of {duration(found.analysis_plan.blocking.block_seconds)}.",
-        stable=_sheet(history.stable),
-        canary=_sheet(history.canary),
-        policy=found.analysis_plan.policy,
-        judgement=found.judgement,
-        step=found.step,
-        kernel=found.kernel,
-        quality=found.quality,
-        dots="one block, both arms at the same time",
-        published=CLAIM,
-    )
+    """The report of one comparison in production; `created` is a time stamp as text."""
     return ReportData(
         title="moe-serve canary report",
         created=created,
-        chapters=(chapter,),
-        comparison=_comparison(found),
+        chapters=(chapter(history, found),),
         not_proven=ASSUMPTIONS,
         commands=tuple(
             f"# {query.subject.value}, {query.samples} samples, of {query.source}\n"
             f"{query.expression}"
-            for query in found.observed.queries
+            for query in found.observations.queries
         ),
     )
 
 
-def _sheet(arm: ArmHistory) -> ArmSheet:
+def chapter(history: History, found: Findings) -> Chapter:
+    """The comparison's chapter; a caller with a story of its own replaces title and note."""
+    crossover = found.analysis_plan.design is Design.CROSSOVER
+    return Chapter(
+        title="Canary against stable",
+        note=f"{_time(found.observations.start)} to {_time(found.observations.end)}, "
+        f"{found.blocks} blocks of {duration(found.analysis_plan.blocking.block_seconds)}.",
+        stable=arm_sheet(history.stable),
+        canary=arm_sheet(history.canary),
+        policy=found.analysis_plan.policy,
+        judgement=found.judgement,
+        step=found.estimates.step,
+        kernel=found.estimates.kernel,
+        quality=found.quality,
+        dots="one block, within which the arms swap their hardware"
+        if crossover
+        else "one block, both arms at the same time",
+        byte_bound=found.observations.byte_bound,
+        circumstances=_circumstances(found),
+        published=CLAIM,
+    )
+
+
+def arm_sheet(arm: ArmHistory) -> ArmSheet:
+    """One arm's policy, pads, losses and versions, as its pods export them."""
     facts = arm.facts
     lost, live = arm.neurons or (None, None)
     return ArmSheet(
@@ -60,9 +69,11 @@ def _sheet(arm: ArmHistory) -> ArmSheet:
         pads=_pads(facts),
         neurons_lost=lost,
         neurons_live=live,
-        bytes_ratio=None,
-        versions=tuple((name, facts[name]) for name in sorted(facts) if name not in _PLACED),
-        environment=(("pods", str(len(arm.pods))),),
+        bytes_ratio=arm.bytes_ratio,
+        facts=(
+            *((name, facts[name]) for name in sorted(facts) if name not in _PLACED),
+            ("pods", str(len(arm.pods))),
+        ),
     )
 
 
@@ -72,11 +83,11 @@ def _pads(facts: Mapping[str, str]) -> Facts:
     return (("sent", "/".join(facts[name] for name in _PADS)),)
 
 
-def _comparison(found: Findings) -> Facts:
-    seen, rules = found.observed, found.analysis_plan
+def _circumstances(found: Findings) -> Facts:
+    seen, plan = found.observations, found.analysis_plan
     hours = (seen.end - seen.start) / 3600
-    pod_variation, known = rules.pod_variation, rules.calibration
-    crossover = rules.design is Design.CROSSOVER
+    pod_variation, known = plan.pod_variation, plan.calibration
+    crossover = plan.design is Design.CROSSOVER
     excluded = [
         (f"excluded, {name}", f"{count} of {windows.expected} windows: {reason}")
         for name, windows in (("stable", seen.stable), ("canary", seen.canary))
@@ -84,13 +95,13 @@ def _comparison(found: Findings) -> Facts:
     ]
     return (
         ("source", seen.origin),
-        ("design", "crossover of GPUs (declared, not seen)" if crossover else "parallel arms"),
+        ("design", "crossover (declared, no series shows the swaps)" if crossover else "parallel"),
         ("pods", f"{seen.stable_pods} stable, {seen.canary_pods} canary"),
         ("cost of the canary", f"{seen.canary_pods * hours:.1f} pod-hours"),
-        ("deadline", duration(rules.deadline_seconds)),
-        ("spread between GPUs", share(pod_variation.gpu_sd)),
-        ("spread between starts", share(pod_variation.start_sd)),
-        ("A/A run", f"{known.hours:.0f} h" if known else "none: the interval is wider for it"),
+        ("deadline", duration(plan.deadline_seconds)),
+        ("standard deviation between GPUs", share(pod_variation.gpu_sd)),
+        ("standard deviation between starts", share(pod_variation.start_sd)),
+        ("A/A run", f"{known.hours:.0f} h" if known else "none, so the interval is wider"),
         *(excluded or [("excluded", "no window")]),
     )
 

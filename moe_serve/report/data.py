@@ -1,4 +1,4 @@
-"""All that a report shows, gathered before anything is drawn."""
+"""The content of a report, gathered before anything is drawn."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,7 @@ from moe_serve.analysis.estimate import Estimate, NoEstimate
 from moe_serve.analysis.policy import Policy
 from moe_serve.analysis.verdict import Judgement
 from moe_serve.quality.finding import QualityFinding
-from moe_serve.quality.result import NoQuality, QualityResult
+from moe_serve.quality.result import NoQuality
 from moe_serve.report.published import Published
 
 Facts = tuple[tuple[str, str], ...]
@@ -14,10 +14,10 @@ Facts = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArmSheet:
-    """One arm. `pads` are labelled texts, hidden/neurons of one rank, as `("sent", "192/128")`.
+    """One arm as its pods describe it; None stands for a figure that no pod exports.
 
-    `bytes_ratio` is fetched weight bytes over the unpadded weights' bytes. None: not
-    known.
+    `pads` are labelled texts, hidden/intermediate elements of one rank, as `("sent", "192/128")`.
+    `bytes_ratio` is the bytes that the timed MoE calls fetch over those that the live sizes need.
     """
 
     name: str
@@ -26,40 +26,16 @@ class ArmSheet:
     neurons_lost: int | None
     neurons_live: int | None
     bytes_ratio: float | None
-    versions: Facts = ()
-    environment: Facts = ()
-    flags: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Event:
-    """Something that happened, in seconds since the chapter began."""
-
-    at_seconds: float
-    text: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Exam:
-    """Right answers of both arms to the same `items` questions, each with one right answer.
-
-    `lost` were right on the stable arm alone, `won` on the canary alone; `p_not_worse` is the exact
-    probability of losing so many if the canary were no worse.
-    """
-
-    task: str
-    items: int
-    stable: int
-    canary: int
-    lost: int
-    won: int
-    p_not_worse: float
+    facts: Facts = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chapter:
-    """One comparison. `byte_bound` is log(bytes fetched by stable / by canary); `dots` says what a
-    dot of the plot over time stands for. `published` ratios are drawn beside the batch sizes.
+    """One comparison.
+
+    `byte_bound` is log(bytes fetched by stable / by canary). `dots` says what one dot of the plot
+    over time stands for. `circumstances` are the source, the design, the pods and what was
+    excluded. `published` ratios are drawn beside the batch sizes.
     """
 
     title: str
@@ -70,17 +46,19 @@ class Chapter:
     judgement: Judgement
     step: Estimate | NoEstimate
     kernel: Estimate | NoEstimate
-    quality: QualityResult | QualityFinding | NoQuality
+    quality: QualityFinding | NoQuality
     dots: str
     byte_bound: float | None = None
-    exam: Exam | None = None
-    timeline: tuple[Event, ...] = ()
+    circumstances: Facts = ()
     published: tuple[Published, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CalibrationSummary:
-    """The kernel by itself: bytes it should save and time it does save (ratios, 1 is no change)."""
+    """The MoE kernel alone: stable's bytes over the canary's, and stable's time over the canary's.
+
+    Both are ratios; 1 is no change.
+    """
 
     label: str
     bytes_ratio: float
@@ -89,14 +67,13 @@ class CalibrationSummary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportData:
-    """A whole report. `created` is a time stamp as text: this package reads no clock."""
+    """A whole report. `created` is a time stamp as text, so that equal data give equal pages."""
 
     title: str
     created: str
     chapters: tuple[Chapter, ...]
     note: str = ""
     machine: Facts = ()
-    comparison: Facts = ()
     calibration: tuple[CalibrationSummary, ...] = ()
     not_proven: tuple[str, ...] = ()
     seeds: Facts = ()

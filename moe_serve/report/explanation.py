@@ -1,4 +1,4 @@
-"""A verdict in words: every number, its threshold, the window and where the samples come from."""
+"""The explanation of a verdict as plain text, for `canary explain`."""
 
 import datetime
 import math
@@ -10,24 +10,26 @@ from moe_serve.analysis.verdict import Check, Severity
 
 
 def explain(found: Findings) -> str:
-    """Many lines of plain text."""
-    judgement, seen = found.judgement, found.observed
+    """Every number with its threshold, the window, the samples' queries and the arms' facts."""
+    judgement, seen = found.judgement, found.observations
     lines = [
         f"{judgement.verdict.value}: {judgement.reason}",
         "",
         f"window    {_time(seen.start)} to {_time(seen.end)}, {found.blocks} blocks",
         f"source    {seen.origin} (evidence {judgement.graded})",
-        f"rules     {judgement.config_digest}",
+        f"plan      {judgement.analysis_plan_digest}",
         "",
         *_queries(found),
         "checks",
         *(_check(check) for check in judgement.checks),
         "",
-        *_estimate("step rate, the site's own mix", found.step),
-        *_estimate("kernel rate, the site's own mix", found.kernel),
+        *_estimate("step rate, the site's own mix", found.estimates.step),
+        *_estimate("kernel rate, the site's own mix", found.estimates.kernel),
         *_explained(found),
-        *_estimate("equal weights over cells (the published claim's)", found.equal),
-        *_estimate("batches with prefill in them (a clear loss forbids a promotion)", found.mixed),
+        *_estimate("equal weights over cells (the published claim's)", found.estimates.equal),
+        *_estimate(
+            "batches with prefill in them (a clear loss forbids a promotion)", found.estimates.mixed
+        ),
         "arms",
         *(f"  {name}: {_facts(facts)}" for name, facts in seen.facts.items()),
         "",
@@ -44,8 +46,8 @@ def explain(found: Findings) -> str:
 
 
 def _queries(found: Findings) -> list[str]:
-    """What was asked for the samples behind the checks' numbers, in words to be asked again."""
-    queries = found.observed.queries
+    """The queries that fetch the samples behind the checks' numbers again."""
+    queries = found.observations.queries
     lines = [] if not queries else [f"queries, of {queries[0].source}"]
     for query in queries:
         checks = ", ".join(found.behind(query)) or "no check"
@@ -58,19 +60,23 @@ def _queries(found: Findings) -> list[str]:
 
 
 def _explained(found: Findings) -> list[str]:
-    """Amdahl's link between both rates."""
-    share, explained = found.observed.moe_share, found.explained
-    if share is None or explained is None or isinstance(found.step, NoEstimate):
+    """The step's gain that the kernel's gain explains, by Amdahl's law."""
+    share, explained = found.observations.moe_share, found.explained
+    if share is None or explained is None or isinstance(found.estimates.step, NoEstimate):
         return []
     return [
-        f"  MoE is about {share:.0%} of stable's step: the kernel's gain alone would make "
-        f"{_percent(explained)} of a step, measured are {_percent(found.step.theta)}",
+        f"  MoE is about {share:.0%} of stable's step: the kernel's gain alone "
+        f"explains {_percent(explained)} of a step, "
+        f"measured: {_percent(found.estimates.step.theta)}",
         "",
     ]
 
 
 def _facts(facts: Mapping[str, str]) -> str:
-    return ", ".join(f"{name} {facts[name]}" for name in sorted(facts)) or "say nothing of it"
+    return (
+        ", ".join(f"{name} {facts[name]}" for name in sorted(facts))
+        or "no pod exports its configuration"
+    )
 
 
 def _time(seconds: float) -> str:
@@ -97,10 +103,10 @@ def _estimate(title: str, found: Estimate | NoEstimate) -> list[str]:
     lines = [
         title,
         f"  {_percent(found.theta)} ({_percent(found.lo)} to {_percent(found.hi)}, "
-        f"{found.confidence:.0%} at every look), {found.blocks} blocks, covers "
+        f"{found.confidence:.0%} at every analysis), {found.blocks} blocks, covers "
         f"{found.covered_weight:.0%} of the busy time",
-        f"  a block's noise {found.in_run_sd:.2%} here, {found.block_sd:.2%} used; equal arms lie "
-        f"{found.offset_sd:.2%} apart ({_freedom(found.offset_freedom)})",
+        f"  a block's noise {found.in_run_sd:.2%} here, {found.block_sd:.2%} used; equal arms "
+        f"differ by {found.offset_sd:.2%} ({_freedom(found.offset_freedom)})",
         *(
             f"  {cell.cell!s:28} weight {cell.weight:6.1%}  {_percent(cell.theta):>8} "
             f"({_percent(cell.lo)} to {_percent(cell.hi)}), {cell.blocks} blocks"

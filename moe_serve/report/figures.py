@@ -1,4 +1,4 @@
-"""Figures as inline SVG that follows the page's colours and stays apart from its neighbours."""
+"""Figures as inline SVG in the page's colours, with ids of their own."""
 
 import io
 import re
@@ -7,12 +7,11 @@ from html import escape
 from typing import Any
 
 import matplotlib as mpl
+from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from moe_serve.report.markup import Html
-
-# Drawn in these colours, then replaced by the page's variables: one figure for light and dark.
+# Placeholders that `inline` replaces by the page's CSS variables, for light and dark themes.
 INK, MUTED, GRID = "#010101", "#020202", "#030303"
 KERNEL, STEP, NOISE = "#040404", "#050505", "#060606"
 MARGIN, BOUND, SURFACE = "#070707", "#080808", "#090909"
@@ -56,14 +55,14 @@ _STYLE: dict[Any, Any] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caption:
-    """A figure's id on the page, its title and its description for those who cannot see it."""
+    """A figure's id on the page, its title, and its description for screen readers."""
 
     name: str
     title: str
     text: str
 
 
-# On every function that draws: titles, legends and texts take their style when they are made.
+# A decorator for every function that draws: texts take their style when they are made.
 house_style = mpl.rc_context(_STYLE)
 
 
@@ -76,8 +75,8 @@ def canvas(
     return figure, list(grid[0])
 
 
-def inline(figure: Figure, caption: Caption) -> Html:
-    """The figure as an `<svg>` element: deterministic, with ids of its own, loading nothing."""
+def inline(figure: Figure, caption: Caption) -> Markup:
+    """The figure as an `<svg>` element that loads nothing; equal figures give equal text."""
     buffer = io.StringIO()
     with mpl.rc_context({**_STYLE, "svg.hashsalt": caption.name}):
         figure.savefig(buffer, format="svg", metadata={"Date": None})
@@ -91,7 +90,7 @@ def inline(figure: Figure, caption: Caption) -> Html:
     text = re.sub(r'(href="|url\()#', rf"\1#{caption.name}-", text)
     for colour, variable in _VARIABLES.items():
         text = text.replace(colour, f"var(--{variable})")
-    return Html(_described(text, caption))
+    return Markup(_described(text, caption))
 
 
 def _opening(caption: Caption) -> str:

@@ -1,8 +1,9 @@
-"""The speed-up over time, and by batch size."""
+"""Plots of the gain over time and by batch size."""
 
 import math
 from collections.abc import Sequence
 
+from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
@@ -22,13 +23,12 @@ from moe_serve.report.figures import (
     house_style,
     inline,
 )
-from moe_serve.report.markup import Html
 from moe_serve.report.published import Published
 from moe_serve.report.wording import MINUS, percent, rate
 
 COLOURS = {CellKind.STEP: STEP, CellKind.KERNEL: KERNEL}
 NAMES = {CellKind.STEP: "Engine step", CellKind.KERNEL: "MoE kernel"}
-# Batch sizes up to which each has its number; beyond, how many are named below the axis.
+# Up to _FEW batch sizes each dot has its number; of more sizes, about _TICKS are named.
 _FEW, _TICKS = 8, 16
 _PERCENT = FuncFormatter(lambda value, _: f"{value:+g}%".replace("-", MINUS) if value else "0%")
 
@@ -38,8 +38,8 @@ def _gain(log_ratio: float) -> float:
 
 
 @house_style
-def over_time(chapter: Chapter, name: str) -> Html:
-    """Each block's gain, and the estimate with its ends up to it."""
+def over_time(chapter: Chapter, name: str) -> Markup:
+    """A plot of each block's gain, and of the estimate so far with its interval."""
     figure, axes = canvas(2, 3.3)
     axes[1].sharey(axes[0])
     for axis, found in zip(axes, (chapter.step, chapter.kernel), strict=True):
@@ -51,11 +51,11 @@ def over_time(chapter: Chapter, name: str) -> Html:
     _lines(axes[1], chapter, margin=chapter.policy.primary is CellKind.KERNEL, bound=True)
     _lines(axes[0], chapter, margin=chapter.policy.primary is CellKind.STEP, bound=False)
     _headroom(axes[0])
-    text = f"Engine step {_spoken(chapter.step)}. MoE kernel {_spoken(chapter.kernel)}."
+    text = f"Engine step {_described(chapter.step)}. MoE kernel {_described(chapter.kernel)}."
     return inline(figure, Caption(name=name, title="Gain over time", text=text))
 
 
-def _spoken(found: Estimate | NoEstimate) -> str:
+def _described(found: Estimate | NoEstimate) -> str:
     number, beside = rate(found)
     return f"{number}, {beside}"
 
@@ -124,7 +124,7 @@ def _series(axis: Axes, found: Estimate) -> None:
 
 
 def _end(axis: Axes, at: float, found: Estimate, colour: str) -> None:
-    """The interval that decides."""
+    """Draw the latest estimate with its interval."""
     gain = _gain(found.theta)
     axis.errorbar(
         [at],
@@ -173,7 +173,7 @@ def _line(axis: Axes, log_ratio: float, label: str, colour: str, style: str) -> 
 
 
 def _headroom(axis: Axes) -> None:
-    """Room for the labels that stand on the lines."""
+    """Extend the axis upwards, for the labels above the lines."""
     low, high = axis.get_ylim()
     axis.set_ylim(low, high + 0.12 * (high - low))
 
@@ -186,10 +186,8 @@ def _no_data(axis: Axes, reason: str) -> None:
 
 
 @house_style
-def by_batch_size(chapter: Chapter, name: str) -> Html:
-    """The gain at each exact batch size, of the kernel and of the whole step; beside it the
-    published ratios, where the chapter has them.
-    """
+def by_batch_size(chapter: Chapter, name: str) -> Markup:
+    """A plot of both gains at each exact batch size, beside the published ratios if given."""
     if chapter.published:
         figure, (axis, beside) = canvas(2, 3.1, (2.2, 1.0))
         beside.sharey(axis)
@@ -215,14 +213,16 @@ def by_batch_size(chapter: Chapter, name: str) -> Html:
     _headroom(axis)
     if groups:
         axis.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0.2)
-    spoken = "; ".join(
+    described = "; ".join(
         f"{entry.cell}: {percent(entry.theta)}" for group in groups for entry in group
     )
-    return inline(figure, Caption(name=name, title="Gain by batch size", text=spoken or "no data"))
+    return inline(
+        figure, Caption(name=name, title="Gain by batch size", text=described or "no data")
+    )
 
 
 def _published(axis: Axes, ratios: Sequence[Published]) -> None:
-    """The claim's ratios by concurrency: one line a workload, without intervals, as published."""
+    """Draw the published ratios by concurrency: one line per workload, without intervals."""
     _scale(axis)
     axis.set_title("Published (vLLM#42098)", loc="left")
     axis.set_xlabel("concurrency")

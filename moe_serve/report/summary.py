@@ -15,7 +15,7 @@ from moe_serve.report.wording import (
 
 
 def summary(data: ReportData) -> str:
-    """The page's numbers and sentences, without its plots."""
+    """The Markdown text: the page without its plots."""
     lines = [f"# {_plain(data.title)}", "", f"**{conclusion(data.chapters)}**", ""]
     if data.note:
         lines += [_plain(data.note), ""]
@@ -31,22 +31,23 @@ def summary(data: ReportData) -> str:
 def _chapter(chapter: Chapter) -> list[str]:
     found = headline(chapter.judgement.verdict)
     (step, step_note), (kernel, kernel_note) = rate(chapter.step), rate(chapter.kernel)
-    word, why = answers(chapter.quality)
+    result, why = answers(chapter.quality)
     lines = [
-        f"## {found.sign} {found.word}: {_plain(chapter.title)}",
+        f"## {found.sign} {found.text}: {_plain(chapter.title)}",
         "",
         _plain(sentence(chapter.judgement.reason)),
         "",
         f"- engine step: **{step}** ({_plain(step_note)})",
         f"- MoE kernel: **{kernel}** ({_plain(kernel_note)}); byte bound {bound(chapter)}",
-        f"- answers: **{word}** ({_plain(why)})",
+        f"- answers: **{result}** ({_plain(why)})",
         f"- neurons lost by the canary: **{neurons(chapter.canary)}**",
         "",
     ]
     compared = tables.answers(chapter.quality)
-    exam = tables.exam(chapter.exam) if chapter.exam is not None else None
-    for found_table in (tables.arms(chapter), tables.by_cell(chapter), compared, exam):
+    for found_table in (tables.arms(chapter), tables.by_cell(chapter), compared):
         lines += _table(found_table) if found_table is not None else []
+    if chapter.circumstances:
+        lines += _table(tables.pairs("The comparison", chapter.circumstances))
     return [*lines, *_table(tables.checks(chapter))]
 
 
@@ -56,7 +57,6 @@ def _circumstances(data: ReportData) -> list[str]:
         lines += _table(tables.calibration(data.calibration))
     for caption, facts in (
         ("The machine", data.machine),
-        ("The comparison", data.comparison),
         ("Seeds", data.seeds),
     ):
         lines += _table(tables.pairs(caption, facts)) if facts else []
@@ -74,7 +74,7 @@ def _table(found: Table) -> list[str]:
 
 
 def _plain(text: str) -> str:
-    """One line that Markdown and HTML take literally."""
+    """The text on one line, with Markdown's and HTML's special characters escaped."""
     flat = " ".join(text.split()).replace("\\", "\\\\")
     for character in "`*_[]<>|":
         flat = flat.replace(character, f"\\{character}")

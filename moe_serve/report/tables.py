@@ -1,13 +1,13 @@
-"""The numbers behind the page, as rows of text: for the page's tables and for Markdown alike."""
+"""The report's tables as rows of text, for the page and for Markdown."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from moe_serve.analysis.estimate import CellEstimate, Estimate, NoEstimate
 from moe_serve.analysis.verdict import Check, Severity
-from moe_serve.quality.finding import QualityFinding
-from moe_serve.quality.result import Difference, NoQuality, QualityResult
-from moe_serve.report.data import ArmSheet, CalibrationSummary, Chapter, Exam, Facts
+from moe_serve.quality.finding import QualityFinding, QualityMode
+from moe_serve.quality.result import NoQuality
+from moe_serve.report.data import ArmSheet, CalibrationSummary, Chapter, Facts
 from moe_serve.report.wording import (
     bound,
     check_value,
@@ -21,7 +21,7 @@ from moe_serve.report.wording import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """A table as text; nothing in it is escaped yet."""
+    """A table as plain text, unescaped; the first cell of a row names the row."""
 
     caption: str
     head: tuple[str, ...]
@@ -29,13 +29,13 @@ class Table:
 
 
 def arms(chapter: Chapter) -> Table:
-    """What each arm was: policy, pads, loss, bytes, versions, environment, flags."""
+    """Both arms side by side: policy, pads, lost neurons, bytes, versions, pods."""
     sheets = (chapter.stable, chapter.canary)
     columns = [_sheet(sheet) for sheet in sheets]
     labels = dict.fromkeys(label for column in columns for label in column)
     return Table(
-        caption="Pads are hidden/neurons, in elements of one rank. Bytes are what the kernel "
-        "fetches over what the unpadded weights hold.",
+        caption="Pads are hidden/intermediate, in elements of one rank. Bytes are those that the "
+        "kernel fetches over those that the live sizes need.",
         head=("", *(sheet.name for sheet in sheets)),
         rows=tuple(
             (label, *(column.get(label, "not set") for column in columns)) for label in labels
@@ -49,16 +49,14 @@ def _sheet(arm: ArmSheet) -> dict[str, str]:
         **{f"pads, {label}": value for label, value in arm.pads},
         "neurons lost": neurons(arm),
         **({"bytes fetched": f"{arm.bytes_ratio:.3f}"} if arm.bytes_ratio is not None else {}),
-        **dict(arm.versions),
-        **dict(arm.environment),
-        **({"flags": " ".join(arm.flags)} if arm.flags else {}),
+        **dict(arm.facts),
     }
 
 
 def checks(chapter: Chapter) -> Table:
-    """Every check of the judge: number, threshold, answer."""
+    """The judge's checks: number, threshold, result."""
     return Table(
-        caption="What the judge asked, in order. A warning does not block by itself.",
+        caption="The judge's checks in order. A warning does not block a promotion by itself.",
         head=("check", "number", "threshold", "answer", ""),
         rows=tuple(
             (
@@ -74,14 +72,14 @@ def checks(chapter: Chapter) -> Table:
 
 
 def _answer(check: Check) -> str:
-    """What was not checked is no pass, and is not called one."""
+    """The check's result; a check without a number is not called passed."""
     if check.passed and check.number is None and check.severity is Severity.WARNING:
         return "not checked"
     return "passed" if check.passed else f"not passed ({check.severity.value})"
 
 
 def over_time(chapter: Chapter) -> Table:
-    """Every paired block of both rates."""
+    """Every block of both rates, with the estimate so far."""
     rows: list[tuple[str, ...]] = []
     for found in _estimates(chapter):
         start = found.series[0].start_seconds
@@ -96,7 +94,7 @@ def over_time(chapter: Chapter) -> Table:
                 )
             )
     return Table(
-        caption="One row a paired block; the ends hold at every look.",
+        caption="One row per block; the interval is valid at every analysis.",
         head=("rate", "began", "gain of the block", "gain so far", "from", "to"),
         rows=tuple(rows),
     )
@@ -107,7 +105,7 @@ def _estimates(chapter: Chapter) -> Iterable[Estimate]:
 
 
 def by_cell(chapter: Chapter) -> Table:
-    """Both rates as a whole, by batch size, and by layer where there is more than one."""
+    """Both rates: overall, by batch size, and by layer where several are timed."""
     rows: list[tuple[str, ...]] = []
     for found in _estimates(chapter):
         rows.append((f"{found.kind.value}, all", share(found.covered_weight), *rate_row(found)))
@@ -134,36 +132,23 @@ def _cell(entry: CellEstimate) -> tuple[str, ...]:
     return (str(entry.cell), share(entry.weight), *rate_row(entry))
 
 
-def answers(quality: QualityResult | QualityFinding | NoQuality) -> Table | None:
-    """Differences between the arms' answers, beside the noise floor, in nats a token."""
+def answers(quality: QualityFinding | NoQuality) -> Table | None:
+    """The answers' comparison: its cells, or the right answers of both arms; None without any."""
     if isinstance(quality, NoQuality):
         return None
-    if isinstance(quality, QualityFinding):
-        return _by_path(quality)
-    parts = (
-        ("prefill, canary", quality.prefill),
-        ("prefill, noise floor", quality.noise_prefill),
-        ("decode, canary", quality.decode),
-        ("decode, noise floor", quality.noise_decode),
-    )
-    return Table(
-        caption=f"Nats a token; bounds are one-sided at {share(quality.confidence)}; "
-        f"{quality.epsilon_nats:g} is allowed.",
-        head=("", "prompts", "tokens", "mean |d|", "from", "to", "mean d", "largest", "top-1"),
-        rows=tuple(_difference(label, part) for label, part in parts if part is not None),
-    )
+    task = quality.mode is QualityMode.NON_INFERIOR
+    return _right_answers(quality) if task else _by_path(quality)
 
 
 def _by_path(quality: QualityFinding) -> Table | None:
-    """The quality gate's cells, where its mode has cells."""
     cells = quality.body.get("cells")
     if not isinstance(cells, list):
         return None
     keys = ("excess_nats", "lower", "upper", "floor_nats")
     return Table(
-        caption=f"Nats a token that the canary lies farther from the reference than stable; each "
-        f"upper bound must lie below {quality.allowed:g}. The floor is stable's own distance.",
-        head=("path", "concurrency", "texts", "excess", "from", "to", "floor"),
+        caption="Nats per token by which the canary lies farther from the reference than stable; "
+        f"each upper bound must lie below {quality.allowed:g}. The floor is stable's own distance.",
+        head=("path", "concurrency", "prompts", "excess", "from", "to", "floor"),
         rows=tuple(
             (
                 str(cell["path"]),
@@ -176,35 +161,32 @@ def _by_path(quality: QualityFinding) -> Table | None:
     )
 
 
-def exam(found: Exam) -> Table:
-    """How many answers are right, arm by arm."""
+def _right_answers(quality: QualityFinding) -> Table | None:
+    found = quality.body.get("canary")
+    if not isinstance(found, Mapping):
+        return None
+    items = int(found["items"])
     return Table(
-        caption=f"Right answers to {found.items} questions of the task {found.task}, each with one "
-        f"right answer: {found.lost} are right on the stable arm alone, {found.won} on the canary "
-        f"alone (p = {found.p_not_worse:.2g} if it were no worse; McNemar's exact test).",
-        head=("arm", "right", "of", "accuracy"),
+        caption=f"Right answers to {items} questions of the task {quality.body.get('task')}: "
+        f"{found['lost']} are right in the baseline alone, {found['won']} in the canary alone "
+        f"(p = {found['p_not_worse']:.2g} if the canary were no worse; McNemar's exact test).",
+        head=("answers", "right", "of", "accuracy"),
         rows=tuple(
-            (arm, str(right), str(found.items), share(right / found.items))
-            for arm, right in (("stable", found.stable), ("canary", found.canary))
+            (name, str(round(found[key] * items)), str(items), share(found[key]))
+            for name, key in (("baseline", "baseline"), ("canary", "arm"))
         ),
     )
 
 
-def _difference(label: str, part: Difference) -> tuple[str, ...]:
-    top1 = "not asked" if part.top1_agreement is None else share(part.top1_agreement)
-    values = (part.mean_abs_nats, part.lower, part.upper, part.mean_nats, part.max_abs_nats)
-    return (label, str(part.prompts), str(part.tokens), *map(nats, values), top1)
-
-
 def calibration(points: tuple[CalibrationSummary, ...]) -> Table:
-    """The kernel alone: does its time follow its bytes."""
+    """The kernel alone: its time beside the bytes that it fetches."""
     return Table(
-        caption="The kernel alone: how its time follows the bytes that it fetches (1 = no change).",
+        caption="The kernel alone: bytes and time of a call without pads over those with pads.",
         head=("case", "bytes", "time"),
         rows=tuple((p.label, f"{p.bytes_ratio:.3f}", f"{p.seconds_ratio:.3f}") for p in points),
     )
 
 
 def pairs(caption: str, facts: Facts) -> Table:
-    """Names and values."""
+    """A table of names and values."""
     return Table(caption=caption, head=("", ""), rows=facts)

@@ -1,4 +1,4 @@
-"""Numbers and verdicts as a reader sees them, the same on the page and in Markdown."""
+"""Numbers and verdicts as text, equal on the page and in Markdown."""
 
 import math
 import re
@@ -8,7 +8,7 @@ from typing import assert_never
 from moe_serve.analysis.estimate import CellEstimate, Estimate, NoEstimate
 from moe_serve.analysis.verdict import Check, Verdict
 from moe_serve.quality.finding import QualityFinding, QualityMode
-from moe_serve.quality.result import NoQuality, QualityOutcome, QualityResult
+from moe_serve.quality.result import NoQuality, QualityOutcome
 from moe_serve.report.data import ArmSheet, Chapter
 
 NONE = "no data"
@@ -17,24 +17,24 @@ MINUS = "\N{MINUS SIGN}"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Headline:
-    """A verdict's word, the sign beside it (colour alone tells nothing), and what to do."""
+    """A verdict's heading, the sign beside it (for readers without colours), and what to do."""
 
-    word: str
+    text: str
     sign: str
     action: str
 
 
 def headline(verdict: Verdict) -> Headline:
-    """How a verdict is announced."""
+    """The heading of a verdict."""
     match verdict:
         case Verdict.PROMOTE:
-            return Headline(word="PROMOTE", sign="✓", action="faster, and the same answers")
+            return Headline(text="PROMOTE", sign="✓", action="faster, and the same answers")
         case Verdict.ROLLBACK:
-            return Headline(word="ROLL BACK", sign="✕", action="keep the stable image")
+            return Headline(text="ROLL BACK", sign="✕", action="keep the stable image")
         case Verdict.KEEP_GOING:
-            return Headline(word="KEEP GOING", sign="…", action="not decided yet")
+            return Headline(text="KEEP GOING", sign="…", action="not decided yet")
         case Verdict.INVALID:
-            return Headline(word="INVALID", sign="!", action="the comparison cannot be trusted")
+            return Headline(text="INVALID", sign="!", action="the comparison cannot be trusted")
         case _:
             assert_never(verdict)
 
@@ -55,19 +55,19 @@ def span(lo: float, hi: float) -> str:
 
 
 def nats(value: float | None) -> str:
-    """A difference in nats a token, three digits; infinity means that there is no bound."""
+    """Nats per token with three digits; `none` for infinity, which is no bound."""
     if value is None:
         return NONE
     return "none" if math.isinf(value) else f"{value:.3g}"
 
 
 def sentence(text: str) -> str:
-    """A reason as a sentence: a capital, a full stop, and true minus signs before numbers."""
+    """A reason as a sentence, with a capital, a full stop and typographic minus signs."""
     return re.sub(r"(?<!\S)(\(?)-(?=\d)", rf"\1{MINUS}", f"{text[:1].upper()}{text[1:]}.")
 
 
 def rate(found: Estimate | NoEstimate) -> tuple[str, str]:
-    """An estimate as (number, what stands beside it)."""
+    """An estimate as its gain and its interval; without one, `no data` and the reason."""
     if isinstance(found, NoEstimate):
         return NONE, found.reason
     interval = f"{found.confidence:.0%} interval {span(found.lo, found.hi)}, {found.blocks} blocks"
@@ -75,28 +75,24 @@ def rate(found: Estimate | NoEstimate) -> tuple[str, str]:
 
 
 def rate_row(found: Estimate | CellEstimate) -> tuple[str, ...]:
-    """Gain, its interval and the blocks, as cells of a table."""
+    """Gain, lower end, upper end and blocks, as cells of a table."""
     return percent(found.theta), percent(found.lo), percent(found.hi), str(found.blocks)
 
 
-def distance(quality: QualityResult | QualityFinding | NoQuality) -> str:
-    """How far the answers lie apart, in one short line."""
+def distance(quality: QualityFinding | NoQuality) -> str:
+    """The largest difference of the answers that is not ruled out, and the allowed one."""
     if isinstance(quality, NoQuality):
         return quality.reason
-    if isinstance(quality, QualityFinding):
-        task = quality.mode is QualityMode.NON_INFERIOR
-        allowed = share(quality.allowed) if task else f"{quality.allowed:g} nats a token"
-        if quality.number is None:
-            return f"{allowed} allowed"
-        most = share(quality.number) if task else nats(quality.number)
-        return f"at most {most} lost, {allowed} allowed"
-    parts = [part.mean_abs_nats for part in (quality.prefill, quality.decode) if part is not None]
-    mean_log_ratio = f"{nats(max(parts))} nats a token apart, " if parts else ""
-    return f"{mean_log_ratio}{quality.epsilon_nats:g} allowed"
+    task = quality.mode is QualityMode.NON_INFERIOR
+    allowed = share(quality.allowed) if task else f"{quality.allowed:g} nats per token"
+    if quality.number is None:
+        return f"{allowed} allowed"
+    most = share(quality.number) if task else nats(quality.number)
+    return f"at most {most} lost, {allowed} allowed"
 
 
-def answers(quality: QualityResult | QualityFinding | NoQuality) -> tuple[str, str]:
-    """The answers' comparison as (word, reason)."""
+def answers(quality: QualityFinding | NoQuality) -> tuple[str, str]:
+    """The result of the answers' comparison, and its reason."""
     if isinstance(quality, NoQuality):
         return "not compared", quality.reason
     match quality.outcome:
@@ -118,7 +114,7 @@ def neurons(arm: ArmSheet) -> str:
 
 
 def bound(chapter: Chapter) -> str:
-    """What the saved bytes can explain at most."""
+    """The byte bound: the largest gain of the kernel that the saved bytes explain."""
     return NONE if chapter.byte_bound is None else percent(chapter.byte_bound)
 
 
@@ -144,6 +140,6 @@ def conclusion(chapters: tuple[Chapter, ...]) -> str:
         return "Nothing was compared."
     if len(chapters) == 1:
         found = headline(chapters[0].judgement.verdict)
-        return f"{found.word.capitalize()}: {found.action}."
+        return f"{found.text.capitalize()}: {found.action}."
     number = "None" if promoted == 0 else str(promoted)
     return f"{number} of {len(chapters)} canaries may be promoted."

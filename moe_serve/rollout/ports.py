@@ -81,7 +81,10 @@ class TrafficLoad(Protocol):
     """How much traffic there is."""
 
     def pods(self) -> float | None:
-        """The whole traffic, in pods kept fully busy; None if it is not known."""
+        """The whole traffic, in pods kept fully busy; None if it is not known, or stale."""
+
+    def age_seconds(self) -> float | None:
+        """Seconds since it was measured last; None if it never was."""
 
 
 class WarningSink(Protocol):

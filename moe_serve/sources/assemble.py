@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from moe_serve.analysis.history import ArmHistory, Floats, History, PodSeries
+from moe_serve.analysis.history import ArmHistory, History, PodSeries
 from moe_serve.analysis.provenance import Provenance, QueryBuilder, Subject, SubjectSeries
-from moe_serve.analysis.series import OVERFLOW, Cell, CellKind
+from moe_serve.analysis.series import OVERFLOW, Cell, CellKind, Floats
 from moe_serve.analysis.service import CounterSeries, Measure
 from moe_serve.errors import SourceError
 from moe_serve.sources.facts import INFOS, facts
@@ -23,6 +23,7 @@ _KERNEL = ("kernel_invocations_total", "kernel_seconds_total")
 STEP_SECONDS, WINDOW_SECONDS = (_PREFIX + measure[1] for measure in (_STEP, _WINDOW))
 _LIFE = ("source_start_timestamp_seconds", "graph_recaptures")
 _REQUESTS = "vllm:request_success_total"
+_BYTES = f"{_PREFIX}kernel_bytes_total"
 _SUBJECTS = {
     Subject.PROCESSES: tuple(f"{_PREFIX}{name}" for name in _LIFE),
     Subject.CONFIGURATION: (
@@ -32,6 +33,7 @@ _SUBJECTS = {
             for name in ("padding_lost_neurons", "padding_live_neurons", "moe_layers")
         ),
     ),
+    Subject.BYTES: (_BYTES,),
     Subject.TTFT: ("vllm:time_to_first_token_seconds_bucket",),
     Subject.ITL: ("vllm:inter_token_latency_seconds_bucket",),
     Subject.PREEMPTIONS: ("vllm:num_preemptions_total",),
@@ -189,6 +191,7 @@ def _arm(
         facts=facts(by_pod.values(), arm_label=label),
         service=tuple(_service(streams)),
         neurons=_neurons(streams),
+        bytes_ratio=_bytes_ratio(streams),
         moe_layers=_largest(streams, "moe_layers"),
         began=_began(streams),
     )
@@ -266,6 +269,17 @@ def _began(streams: Sequence[Stream]) -> float | None:
 def _neurons(streams: Sequence[Stream]) -> tuple[int, int] | None:
     lost, live = (_largest(streams, f"padding_{which}_neurons") for which in ("lost", "live"))
     return None if lost is None or live is None else (lost, live)
+
+
+def _bytes_ratio(streams: Sequence[Stream]) -> float | None:
+    """Bytes fetched over bytes needed, over all timed MoE calls of the arm's processes so far."""
+    totals = {"executed": 0.0, "unpadded": 0.0}
+    for stream in streams:
+        if stream.name == _BYTES and (basis := stream.labels.get("basis")) in totals:
+            totals[basis] += stream.values[-1]
+    fetched, needed = totals.values()
+    known = np.isfinite([fetched, needed]).all() and min(fetched, needed) > 0
+    return fetched / needed if known else None
 
 
 def _largest(streams: Sequence[Stream], name: str) -> int | None:

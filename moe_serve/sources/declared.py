@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from moe_serve.errors import UsageError
+from moe_serve.sources.addresses import address_fault
 
 _Url = Annotated[str, Field(pattern=r"^https?://[^/?#]")]
 _File = Annotated[str, Field(min_length=1)]
@@ -78,7 +79,7 @@ def _arms(arms: ArmsPart, name: str) -> dict[str, str]:
         raise UsageError(
             f"{name}: arms.canary: equal to arms.stable; no arm is told from the other"
         )
-    named = {"arm_label": arms.label, "stable": arms.stable, "canary": arms.canary}
+    named = {"arm_label": arms.label, "stable_label": arms.stable, "canary_label": arms.canary}
     return {flag: value for flag, value in named.items() if value is not None}
 
 
@@ -92,12 +93,21 @@ def _source(source: SourcePart, name: str, folder: Path) -> dict[str, Any]:
     if source.history is not None:
         return {"history": folder / source.history}
     if source.exporters is not None:
+        for arm, urls in source.exporters:
+            for number, url in enumerate(urls):
+                _sendable(f"{name}: source.exporters.{arm}.{number}", url)
         return {"exporter": [f"{arm}={url}" for arm, urls in source.exporters for url in urls]}
     assert source.prometheus is not None
     return _prometheus(source.prometheus, name, folder)
 
 
+def _sendable(where: str, url: str) -> None:
+    if fault := address_fault(url):
+        raise UsageError(f"{where}: no request can be sent to this address: {fault}")
+
+
 def _prometheus(part: PrometheusPart, name: str, folder: Path) -> dict[str, Any]:
+    _sendable(f"{name}: source.prometheus.url", part.url)
     if "@" in part.url.partition("://")[2].partition("/")[0]:
         raise UsageError(f"{name}: source.prometheus.url: holds a user; give it in basic_auth_file")
     if part.bearer_token_file is not None and part.basic_auth_file is not None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from moe_serve.metrics.labels import CONFIG_DIGEST, UNKNOWN
+from moe_serve.metrics.labels import UNKNOWN, WORKER_CONFIG_DIGEST
 from moe_serve.sources.streams import Stream
 
 INFOS = ("moe_serve_config_info", "moe_serve_build_info")
@@ -21,8 +21,8 @@ def facts(pods: Iterable[Sequence[Stream]], *, arm_label: str = "") -> dict[str,
     """
     found: dict[str, set[str]] = {}
     for pod in pods:
-        if not any(stream.labels.get(CONFIG_DIGEST) for stream in pod):
-            found.setdefault(CONFIG_DIGEST, set()).add(UNKNOWN)
+        if not any(stream.labels.get(WORKER_CONFIG_DIGEST) for stream in pod):
+            found.setdefault(WORKER_CONFIG_DIGEST, set()).add(UNKNOWN)
         for stream in pod:
             if stream.name in INFOS:
                 for label, value in stream.labels.items():

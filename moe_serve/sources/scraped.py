@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import httpx
 
@@ -13,6 +14,7 @@ from moe_serve.analysis.history import History
 from moe_serve.errors import SourceError
 from moe_serve.sources.addresses import without_secrets
 from moe_serve.sources.assemble import ArmSelector, QuerySource, assemble
+from moe_serve.sources.recorded import write
 from moe_serve.sources.streams import Streams, append, parse_key, samples
 
 
@@ -80,6 +82,18 @@ class Scraper:
                 f"{len(self.targets)} exporters, scraped",
                 self._way(),
             )
+
+    def record(self, path: Path) -> None:
+        """Write all samples so far as a recorded history, which `--history` reads.
+
+        Raises:
+            SourceError: the file cannot be written.
+        """
+        try:
+            with path.open("w", encoding="utf-8") as out, self._lock:
+                write(self._streams, out)
+        except OSError as error:
+            raise SourceError(f"recorded history {path}: {error.strerror}") from error
 
     def _way(self) -> QuerySource:
         shown = [(target.arm, without_secrets(target.url)) for target in self.targets]

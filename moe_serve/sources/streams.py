@@ -22,6 +22,7 @@ NAMES = (
     "moe_serve_padding_lost_neurons",
     "moe_serve_padding_live_neurons",
     "moe_serve_moe_layers",
+    "moe_serve_kernel_bytes_total",
     "vllm:request_success_total",
     "vllm:num_preemptions_total",
     "vllm:time_to_first_token_seconds_bucket",

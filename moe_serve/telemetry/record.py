@@ -20,6 +20,7 @@ from typing import Any
 from moe_serve.errors import RecordError
 from moe_serve.telemetry import layout
 from moe_serve.telemetry.layout import CAPACITY, BadRecord, Flags, Header
+from moe_serve.telemetry.proof import BadProof, Proof, proof_from_json
 from moe_serve.telemetry.slots import (
     HISTOGRAM_SECONDS,
     BatchPhase,
@@ -32,6 +33,8 @@ from moe_serve.telemetry.slots import (
 )
 
 __all__ = [
+    "DEFAULT_RECORD_DIR",
+    "RECORD_DIR",
     "BatchPhase",
     "GraphMode",
     "ModelRole",
@@ -46,6 +49,8 @@ __all__ = [
     "record_paths",
 ]  # fmt: skip
 
+RECORD_DIR = "MOE_SERVE_RECORD_DIR"
+DEFAULT_RECORD_DIR = "/dev/shm/moe-serve"
 _SUFFIX = ".record"
 _READS, _PAUSE_SECONDS = 5, 0.0005
 _SECOND = 10**9
@@ -57,7 +62,8 @@ class Record:
 
     `pid` is the writer's in its own container: another container cannot use it. `generation`
     changes with the writer and whenever graphs are captured anew. `last_step_seconds` is wall-clock
-    time; None before the first step. `slots_torn` had no whole value when read.
+    time; None before the first step. `slots_torn` had no whole value when read. `proof` is None
+    before the first one, and where `proof_fault` says why the one that is there cannot be taken.
     """
 
     path: Path
@@ -72,7 +78,8 @@ class Record:
     telemetry_failed: bool
     slots_dropped: int
     slots_torn: int
-    proof: Mapping[str, Any]
+    proof: Proof | None
+    proof_fault: str | None
     totals: Mapping[SlotKey, Totals]
 
 
@@ -131,10 +138,10 @@ class RecordWriter:
                 raise RecordError(f"{directory}: no record can be made: {text}") from error
             undo.pop_all()
 
-    def prove(self, proof: Mapping[str, object]) -> None:
+    def prove(self, proof: Proof) -> None:
         """Replace the proof."""
         self._proof_updates += 1
-        layout.pack_proof(self.buffer, proof, self._proof_updates)
+        layout.pack_proof(self.buffer, proof.to_json(), self._proof_updates)
 
     def slot(self, key: SlotKey) -> int | None:
         """The number of a key's slot; None, and counted once as dropped, beyond the capacity."""
@@ -317,7 +324,7 @@ class RecordReader:
         alive = _locked(file)
         front = os.pread(file, layout.SLOTS_AT, 0)
         header = layout.unpack_header(front, os.fstat(file).st_size)
-        proof = layout.unpack_proof(front)
+        proof, proof_fault = _proof(layout.unpack_proof(front))
         found, torn = self._read_slots(file, header)
         totals = {slot.key: slot.totals for slot in found if slot}
         last = max((slot.last for slot in found if slot and slot.last), default=None)
@@ -335,6 +342,7 @@ class RecordReader:
             slots_dropped=header.slots_dropped,
             slots_torn=torn,
             proof=proof,
+            proof_fault=proof_fault,
             totals=totals,
         )
 
@@ -365,6 +373,14 @@ class RecordReader:
         if not torn:
             self._generation, self._bytes, self._slots = header.generation, read, found
         return found, torn
+
+
+def _proof(found: Mapping[str, Any]) -> tuple[Proof | None, str | None]:
+    """The proof, or why it cannot be taken; neither before the first one."""
+    try:
+        return (proof_from_json(found) if found else None), None
+    except BadProof as error:
+        return None, str(error)
 
 
 def _locked(file: int) -> bool:

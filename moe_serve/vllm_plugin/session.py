@@ -9,18 +9,26 @@ import logging
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from decimal import ROUND_CEILING, Decimal
 from typing import Any
 
 from moe_serve import __version__
 from moe_serve.errors import MoeServeError, PaddingUnsafe
 from moe_serve.padding.contract import Policy, Report, assess
 from moe_serve.padding.shapes import Pads
+from moe_serve.telemetry.proof import BrokenRule, GraphsProof, HiddenIntermediate, Proof, ShapeProof
 from moe_serve.telemetry.record import RecordWriter
-from moe_serve.telemetry.slots import BatchPhase, GraphMode, Rank, SlotKey, SlotKind, eager_bucket
-from moe_serve.vllm_plugin import facts, shape
+from moe_serve.telemetry.slots import BatchPhase, GraphMode, SlotKey, SlotKind, eager_bucket
+from moe_serve.vllm_plugin import shape
 from moe_serve.vllm_plugin.markers.sampler import Sampler
 from moe_serve.vllm_plugin.settings import MAX_LOSS, PADDING, PluginSettings
 from moe_serve.vllm_plugin.timing import Timing
+from moe_serve.vllm_plugin.worker_config import (
+    captured_graphs,
+    decode_width,
+    rank_of,
+    worker_config_digest,
+)
 
 # Below vLLM's own logger, so that its handlers print it.
 logger = logging.getLogger("vllm.moe_serve")
@@ -42,7 +50,9 @@ class Session:
     decode_width: int = 1
     _reports: dict[shape.Seen, Report] = field(default_factory=dict)
     _untouched: set[str] = field(default_factory=set)
-    _known: dict[str, object] = field(default_factory=dict)
+    _versions: dict[str, str | None] = field(default_factory=dict)
+    _graphs: GraphsProof | None = None
+    _config_digest: str | None = None
     _record: RecordWriter | None = None
     _telemetry_failed: bool = False
     _timing: Timing = field(init=False)
@@ -110,48 +120,42 @@ class Session:
             call.part.intermediate,
             decode.bytes_ratio,
             call.vllm.text,
-            call.aiter.text if call.aiter else "unknown",
-            "" if call.verified else " (newer than any that was read: judged as the newest)",
+            call.aiter.text,
+            "".join(f"; UNVERIFIED: {reason}" for reason in call.unverified),
         )
 
     def open_record(self, worker: Any) -> None:
         """Open this rank's record; a failure is said, and then missing from the proof."""
         if self._record is not None:
             return
-        versions = self._versions()
-        self._known = {**versions, **self._ask(worker, versions)}
+        self._read_config(worker)
         hertz = self._timing.open(worker)
         try:
-            self._record = RecordWriter(self.settings.record_dir, _rank(worker), clock_hertz=hertz)
+            self._record = RecordWriter(
+                self.settings.record_dir, rank_of(worker), clock_hertz=hertz
+            )
             self.prove()
         except MoeServeError as error:
             logger.error("moe-serve: no proof and no telemetry: %s", error)
 
-    def _versions(self) -> dict[str, str | None]:
-        """A source build's version may say nothing; calls may not need to know it either."""
+    def _read_config(self, worker: Any) -> None:
+        """Read what decides the worker's speed; what vLLM does not say is missing in the proof."""
         try:
-            return shape.versions()
-        except MoeServeError as error:
+            self._versions = shape.versions()
+        except MoeServeError as error:  # a source build's version may say nothing
             logger.warning("moe-serve: the proof lacks the versions: %s", error)
-            return dict.fromkeys(("vllm", "aiter", "torch"))
-
-    def _ask(self, worker: Any, versions: dict[str, str | None]) -> dict[str, object]:
-        """What else decides the worker's speed; what this vLLM does not tell lacks in the proof."""
         try:
             config = worker.vllm_config
-            self.decode_width = facts.decode_width(config)
-            return {
-                "graphs": facts.graphs(config),
-                "config_digest": facts.config_digest(config, versions),
-            }
+            self.decode_width = decode_width(config)
+            self._graphs = captured_graphs(config)
+            self._config_digest = worker_config_digest(config, self._versions)
         except Exception as error:  # noqa: BLE001  # vLLM's configuration changes with releases
             logger.warning("moe-serve: the proof lacks the configuration: %s", error)
-            return {}
 
     def warmed_up(self, worker: Any) -> None:
         """VLLM settles its graphs only now: they depend on the room that the cache leaves."""
         if self._record is not None:
-            self._known |= self._ask(worker, self._versions())
+            self._read_config(worker)
             self.prove()
 
     def start_markers(self, worker: Any) -> None:
@@ -183,17 +187,21 @@ class Session:
         if refused is not None and seen is not None:
             reports[seen] = refused
         record.prove(
-            {
-                "moe_serve": __version__,
-                "policy": self.policy.value,
-                "max_neuron_loss": self.settings.max_loss,
-                **self._known,
-                "intercepted_calls": self.intercepted,
-                "untouched": sorted(self._untouched),
-                "fault": str(self.fault)[:_LONGEST_REASON] if self.fault else None,
-                "shapes": [_shape_proof(at, report) for at, report in reports.items()],
-                **self._timing.proof(),
-            }
+            Proof(
+                moe_serve=__version__,
+                policy=self.policy.value,
+                max_neuron_loss=self.settings.max_loss,
+                **self._versions,
+                worker_config_digest=self._config_digest,
+                graphs=self._graphs,
+                device=self._timing.device,
+                layers=self._timing.layers,
+                markers=self._timing.markers,
+                intercepted_calls=self.intercepted,
+                untouched=tuple(sorted(self._untouched)),
+                fault=str(self.fault)[:_LONGEST_REASON] if self.fault else None,
+                shapes=tuple(_shape_proof(at, report) for at, report in reports.items()),
+            )
         )
 
     @contextlib.contextmanager
@@ -264,40 +272,39 @@ def _is_loss_alone(report: Report) -> bool:
 
 
 def _above(loss: float) -> float:
-    return -(-loss * 100 // 1) / 100
+    # In decimal: 0.07 * 100 is a little above 7 in binary.
+    return float(Decimal(repr(loss)).quantize(Decimal("0.01"), rounding=ROUND_CEILING))
 
 
-def _rank(worker: Any) -> Rank:
-    parallel = worker.parallel_config
-    # Prefill context parallelism lies between pipeline and tensor; its ranks are told apart as
-    # more tensor ranks.
-    pcp = int(getattr(parallel, "prefill_context_parallel_size", 1) or 1)
-    inner, pp = int(parallel.tensor_parallel_size) * pcp, int(parallel.pipeline_parallel_size)
-    return Rank(
-        dp=int(getattr(parallel, "data_parallel_rank", 0) or 0),
-        pp=int(worker.rank) // inner % pp,
-        tp=int(worker.rank) % inner,
+def _shape_proof(seen: shape.Seen, report: Report) -> ShapeProof:
+    part = report.call.part
+    return ShapeProof(
+        padded=HiddenIntermediate(hidden=part.padded_hidden, intermediate=part.padded_intermediate),
+        hidden=part.hidden,
+        live_neurons=part.intermediate,
+        experts=part.experts,
+        all_experts=seen.all_experts,
+        top_k=part.top_k,
+        quant=report.call.quant.value,
+        path=report.paths[0].path.value,
+        raw=_sizes(part.raw),
+        upstream=_sizes(seen.upstream),
+        sent=_sizes(report.sent),
+        lost_neurons=report.lost.stage1_neurons,
+        loss_fraction=report.loss_fraction,
+        bytes_ratio=report.paths[0].bytes_ratio,
+        safe=report.safe,
+        verified=report.call.verified,
+        unverified=tuple(report.call.unverified),
+        # AITER takes -1 as 1: no split.
+        ksplit=abs(report.call.ksplit),
+        tables_digest=report.call.site.digest,
+        violations=tuple(
+            BrokenRule(id=violation.rule.value, message=violation.message)
+            for violation in report.violations
+        ),
     )
 
 
-def _shape_proof(seen: shape.Seen, report: Report) -> dict[str, object]:
-    part = report.call.part
-    return {
-        "padded": {"hidden": part.padded_hidden, "intermediate": part.padded_intermediate},
-        "hidden": part.hidden,
-        "experts": part.experts,
-        "all_experts": seen.all_experts,
-        "top_k": part.top_k,
-        "quant": report.call.quant.value,
-        "path": report.paths[0].path.value,
-        "raw": part.raw.to_json(),
-        "upstream": seen.upstream.to_json(),
-        "sent": report.sent.to_json(),
-        "live_neurons": part.intermediate,
-        "lost_neurons": report.lost.stage1_neurons,
-        "loss_fraction": report.loss_fraction,
-        "bytes_ratio": report.paths[0].bytes_ratio,
-        "safe": report.safe,
-        "verified": report.call.verified,
-        "violations": [violation.to_json() for violation in report.violations],
-    }
+def _sizes(pads: Pads) -> HiddenIntermediate:
+    return HiddenIntermediate(hidden=pads.hidden, intermediate=pads.intermediate)

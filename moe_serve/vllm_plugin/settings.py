@@ -7,7 +7,7 @@ from pathlib import Path
 
 from moe_serve.errors import UsageError
 from moe_serve.padding.contract import Policy
-from moe_serve.telemetry.place import DEFAULT_RECORD_DIR, RECORD_DIR
+from moe_serve.telemetry.record import DEFAULT_RECORD_DIR, RECORD_DIR
 from moe_serve.vllm_plugin.markers.layers import FIRST, LAST, WISH
 
 PADDING = "MOE_SERVE_PADDING"

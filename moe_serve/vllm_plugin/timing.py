@@ -3,14 +3,20 @@
 from collections.abc import Callable
 from typing import Any
 
+from moe_serve.telemetry.proof import (
+    DeviceProof,
+    InstrumentationState,
+    LayersProof,
+    MarkersProof,
+)
 from moe_serve.telemetry.record import RecordWriter
 from moe_serve.telemetry.slots import ModelRole
-from moe_serve.vllm_plugin import facts
 from moe_serve.vllm_plugin.markers import layers
 from moe_serve.vllm_plugin.markers.host import HostMarkers
-from moe_serve.vllm_plugin.markers.sampler import InstrumentationState, Sampler
+from moe_serve.vllm_plugin.markers.sampler import Sampler
 from moe_serve.vllm_plugin.markers.slot import Backend
 from moe_serve.vllm_plugin.settings import LAYERS, MARKERS, PluginSettings
+from moe_serve.vllm_plugin.worker_config import separates_decode_graphs
 
 _NANOSECONDS = 10**9
 # Characters: a compiler's error may fill pages, and the proof has its own room.
@@ -29,7 +35,7 @@ class Timing:
         self.sampler: Sampler | None = None
         self._settings, self._on_change = settings, on_change
         self._state, self._reason = InstrumentationState.OFF, "the model is not loaded"
-        self._device: dict[str, object] = {}
+        self.device: DeviceProof | None = None
         self._clock: Any = None
         self._attached: dict[layers.Sampled, layers.MoeLayer] = {}
         self._moe_layers = 0
@@ -37,7 +43,7 @@ class Timing:
     def open(self, worker: Any) -> int:
         """Ticks per second of this worker's clock, for its record; asks the device."""
         device = worker.device
-        self._device = {"type": device.type, "clock_hertz": _NANOSECONDS}
+        self.device = DeviceProof(type=device.type, clock_hertz=_NANOSECONDS)
         if self._settings.markers and device.type == "cuda":
             self._guarded(lambda: self._open_device(device))
         return self._clock.hertz if self._clock else _NANOSECONDS
@@ -51,21 +57,29 @@ class Timing:
         else:
             self._guarded(lambda: self._start(worker, writer))
 
-    def proof(self) -> dict[str, object]:
-        """What the record's proof says of timing."""
-        sampler = self.sampler
-        state = sampler.state if sampler else self._state
-        timed = [layer.number for layer in self._attached if layer.model is ModelRole.TARGET]
-        return {
-            "device": self._device,
-            "layers": {"moe": self._moe_layers, "sampled": timed},
-            "markers": {
-                "state": state.value,
-                "reason": "" if state is InstrumentationState.ON else self._reason,
-                "budget_ratio": self._settings.budget,
-                **(_figures(sampler) if sampler else {}),
-            },
-        }
+    @property
+    def layers(self) -> LayersProof:
+        """How many MoE layers there are, and which are timed."""
+        timed = (layer.number for layer in self._attached if layer.model is ModelRole.TARGET)
+        return LayersProof(moe=self._moe_layers, sampled=tuple(timed))
+
+    @property
+    def markers(self) -> MarkersProof:
+        """What times kernels now, and what it costs."""
+        budget, sampler = self._settings.budget, self.sampler
+        if sampler is None:
+            return MarkersProof(state=self._state, reason=self._reason, budget_ratio=budget)
+        is_on = sampler.state is InstrumentationState.ON
+        return MarkersProof(
+            state=sampler.state,
+            reason="" if is_on else self._reason,
+            budget_ratio=budget,
+            backend=sampler.backend_name,
+            path=sampler.path,
+            pair_seconds=sampler.cost.pair_seconds,
+            bias_seconds=sampler.cost.bias_seconds,
+            overhead_ratio=sampler.overhead,
+        )
 
     def close(self) -> None:
         """Put the layers back, and let go of the device."""
@@ -97,12 +111,12 @@ class Timing:
         from moe_serve.vllm_plugin.markers.device import clock_of, kind_of
 
         self._clock = clock_of(device)
-        self._device = {
-            "type": kind_of(),
-            "name": torch.cuda.get_device_name(device),
-            "clock_hertz": self._clock.hertz,
-            "clock_source": self._clock.source,
-        }
+        self.device = DeviceProof(
+            type=kind_of(),
+            clock_hertz=self._clock.hertz,
+            name=torch.cuda.get_device_name(device),
+            clock_source=self._clock.source,
+        )
 
     def _start(self, worker: Any, writer: RecordWriter) -> None:
         config = worker.vllm_config
@@ -122,7 +136,7 @@ class Timing:
                 writer,
                 backend,
                 pairs=len(chosen),
-                decode_graphs=lambda: facts.decode_graphs(config),
+                decode_graphs=lambda: separates_decode_graphs(config),
                 budget=self._settings.budget,
                 on_change=self._changed,
                 capturing=capturing,
@@ -162,13 +176,3 @@ def _layers_of(worker: Any) -> list[layers.MoeLayer]:
         compilation.static_forward_context,
         worker.model_runner.get_model(),
     )
-
-
-def _figures(sampler: Sampler) -> dict[str, object]:
-    return {
-        "backend": sampler.backend_name,
-        "path": sampler.path,
-        "pair_seconds": sampler.cost.pair_seconds,
-        "bias_seconds": sampler.cost.bias_seconds,
-        "overhead_ratio": sampler.overhead,
-    }

@@ -7,15 +7,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from moe_serve.analysis.comparison import AnalysisPlan, Findings, examine
+from moe_serve.analysis.comparison import Findings, examine
 from moe_serve.analysis.guards import Guard, GuardKind, rate_ends
 from moe_serve.analysis.noise import Calibration, PodVariation
+from moe_serve.analysis.plan import AnalysisPlan
 from moe_serve.analysis.service import CounterSeries, Measure, grown, quantile
 from moe_serve.errors import UsageError
 from moe_serve.judge.audit import inputs, reproduce
 from moe_serve.sources.assemble import ArmSelector, assemble
-from tests.judge.test_audit import SAME
 from tests.testing.histories import START, Fleet, Users, streams
+from tests.testing.verdicts import SAME
 
 GUARDS = (
     Guard(kind=GuardKind.TTFT, margin=0.1),
@@ -89,7 +90,10 @@ def test_guards_are_in_the_audit_and_the_digest() -> None:
     kept = json.loads(json.dumps({**inputs(found), "verdict": None}, allow_nan=False))
     assert reproduce(kept).to_json() == found.to_json()
     other = replace(RULES, guards=GUARDS[:1])
-    assert judged(Users(), other).judgement.config_digest != found.judgement.config_digest
+    assert (
+        judged(Users(), other).judgement.analysis_plan_digest
+        != found.judgement.analysis_plan_digest
+    )
 
 
 @pytest.mark.parametrize("margin", [0, -1, 2, math.nan])

@@ -6,30 +6,35 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moe_serve.analysis.checks import undecided
-from moe_serve.analysis.estimate import Estimate, NoEstimate, UncoveredCell
+from moe_serve.analysis.checks import check_all, undecided
+from moe_serve.analysis.estimate import Estimate, Estimates, NoEstimate, UncoveredCell
 from moe_serve.analysis.estimator import EstimatorSettings
-from moe_serve.analysis.judge import judge
+from moe_serve.analysis.judge import decide
 from moe_serve.analysis.noise import Calibration, Design, PodVariation
-from moe_serve.analysis.policy import OnNoGain, Policy, Uncovered, config_digest
-from moe_serve.analysis.series import CellKind
+from moe_serve.analysis.plan import AnalysisPlan
+from moe_serve.analysis.policy import OnNoGain, Policy, Uncovered
+from moe_serve.analysis.series import Cell, CellKind
 from moe_serve.analysis.validity import RequestCounts, Validity
 from moe_serve.analysis.verdict import Judgement, Severity, Verdict
 from moe_serve.errors import UsageError
-from moe_serve.quality.comparison import compare
-from moe_serve.quality.finding import QualityFinding, finding
+from moe_serve.quality.finding import QualityFinding, accept_if_policy, finding
 from moe_serve.quality.result import NoQuality, QualityOutcome
-from tests.testing.samples import TERMS, answers, estimates, run
+from tests.testing.probed import probed
+from tests.testing.samples import TERMS, estimates
 
 POLICY = Policy()
 DONE = Validity(
-    deadline_blocks=18, seen_blocks=18, block_seconds=600, config_digest="sha256:1", void_share=0.0
+    deadline_blocks=18,
+    seen_blocks=18,
+    block_seconds=600,
+    analysis_plan_digest="sha256:1",
+    void_share=0.0,
 )
-QUALITY = finding(compare(answers(), answers(), answers()).to_json())
+QUALITY = finding(probed(QualityOutcome.PASSED))
 assert isinstance(QUALITY, QualityFinding)
 BAD = replace(QUALITY, outcome=QualityOutcome.FAILED, reason="far apart")
 UNSURE = replace(QUALITY, outcome=QualityOutcome.UNDECIDED, reason="too few prompts")
-STEP, KERNEL = estimates(run(kernel=1.1, step=1.08))
+STEP, KERNEL = estimates(step=1.08, kernel=1.1, blocks=9)
 assert isinstance(STEP, Estimate)
 NOTHING = NoEstimate(kind=CellKind.STEP, reason="no pairs", blocks=0)
 
@@ -53,7 +58,12 @@ def judged(
     kernel: Estimate | NoEstimate = KERNEL,
     settings: EstimatorSettings = TERMS,
 ) -> Judgement:
-    return judge(policy, step, kernel, quality, validity, settings=settings, byte_bound=byte_bound)
+    estimates = Estimates(
+        primary_kind=policy.primary, step=step, kernel=kernel, equal=NOTHING, mixed=NOTHING
+    )
+    quality = accept_if_policy(policy.quality_policy, quality)
+    checks = check_all(policy, settings, estimates, quality, validity, byte_bound=byte_bound)
+    return decide(policy, settings, estimates, checks, quality, validity)
 
 
 EARLY = replace(DONE, seen_blocks=9)
@@ -127,7 +137,7 @@ HOLD = replace(POLICY, on_no_gain=OnNoGain.KEEP_GOING)
         ({"validity": EARLY, "quality": BAD}, Verdict.ROLLBACK, "differ"),
         ({"step": slower_cell()}, Verdict.KEEP_GOING, "clearly slower: step, batch 2"),
         ({"step": drifting()}, Verdict.INVALID, "one arm drifts"),
-        ({"terms": quiet()}, Verdict.INVALID, "the noise is unlike"),
+        ({"settings": quiet()}, Verdict.INVALID, "the noise is unlike"),
     ],
 )
 def test_the_decision_table(options: dict[str, object], verdict: Verdict, reason: str) -> None:
@@ -201,7 +211,7 @@ def test_the_json_has_the_agreed_shape() -> None:
     document = json.loads(json.dumps(made.to_json(), allow_nan=False))
     assert list(document) == [
         "verdict", "reason", "theta", "lo", "hi", "speedup", "covered_weight", "strata", "quality",
-        "evidence", "config_digest", "above_bound", "checks",
+        "evidence", "analysis_plan_digest", "above_bound", "checks",
     ]  # fmt: skip
     assert isinstance(STEP, Estimate)
     assert document["speedup"] == math.exp(STEP.theta)
@@ -230,17 +240,18 @@ def test_senseless_policies_are_refused(key: str, value: float) -> None:
         Policy(**{key: value})  # type: ignore[arg-type]
 
 
-def test_the_digest_changes_with_the_policy_and_not_with_the_order_of_facts() -> None:
-    one = config_digest(POLICY, {"a": 1, "b": 2})
-    assert one == config_digest(POLICY, {"b": 2, "a": 1})
-    assert one != config_digest(replace(POLICY, margin=0.02), {"a": 1, "b": 2})
+def test_plan_digest_follows_its_parts_not_their_order() -> None:
+    cells = [Cell(kind=CellKind.STEP, layer=None, bucket=bucket) for bucket in (2, 4)]
+    plan = AnalysisPlan(policy=POLICY, weights=dict.fromkeys(cells, 0.5))
+    assert plan.digest == replace(plan, weights=dict.fromkeys(cells[::-1], 0.5)).digest
+    assert plan.digest != replace(plan, policy=replace(POLICY, margin=0.02)).digest
+    assert plan.digest != replace(plan, weights=dict(zip(cells, (0.4, 0.6), strict=True))).digest
 
 
 def test_a_gain_of_exactly_the_margin_is_rarely_promoted_however_often_one_looks() -> None:
     promoted = 0
     for seed in range(150):
-        blocks = run(step=1 + POLICY.margin, noise=0.02, seed=seed, blocks=40)
-        step, _ = estimates(blocks)
+        step, _ = estimates(step=1 + POLICY.margin, kernel=1.0, noise=0.02, seed=seed, blocks=20)
         assert isinstance(step, Estimate)
         lows = [point.running_lo for point in step.series if point.running_lo is not None]
         promoted += max(lows) > POLICY.log_margin

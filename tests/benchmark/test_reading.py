@@ -73,13 +73,19 @@ def test_vllm_bench_is_read_with_its_labels_from_the_name(tmp_path: Path) -> Non
     assert run.started is not None
 
 
+def test_a_median_gap_of_zero_is_read(tmp_path: Path) -> None:
+    """On a busy client most chunks arrive together with others, so most gaps are 0 s."""
+    run = read(tmp_path, "canary-p1.json", {**INFERENCEX, "median_itl": 0.0})
+    assert run.latencies.itl_p99 == 0.01
+
+
 def test_metadata_in_the_content_serves_as_well_as_the_name(tmp_path: Path) -> None:
     labels = {"arm": "stable", "isl": "1024", "osl": "1024", "tp": "1", "pair": "2"}
     run = read(tmp_path, "anything.json", {**VLLM, **labels})
     assert (run.arm, run.pair, run.tput_per_gpu) == (BenchmarkArm.STABLE, 2, 3300)
 
 
-def test_older_clients_tell_failures_by_what_is_missing(tmp_path: Path) -> None:
+def test_older_clients_failures_are_counted(tmp_path: Path) -> None:
     old = {key: value for key, value in VLLM.items() if key != "failed"} | {"completed": 37}
     assert read(tmp_path, "canary-1k1k-tp1-p1.json", old).failed == 3
 

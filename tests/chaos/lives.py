@@ -38,7 +38,15 @@ class Lives:
     started: list["Life"] = field(default_factory=list)
 
     def start(self, failpoint: str = "", identity: str = "chaos-0", every: int = 1) -> "Life":
-        flags = ["canary", "run", "--active", "--plan", self.plan, "--namespace", self.namespace]
+        flags = [
+            "canary",
+            "run",
+            "--active",
+            "--rollout-file",
+            self.plan,
+            "--namespace",
+            self.namespace,
+        ]
         flags += ["--judge", self.judge, "--every", every, "--listen", self.listen]
         flags += ["--identity", identity]
         if identity == "chaos-0":

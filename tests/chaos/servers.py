@@ -29,7 +29,7 @@ class Judge:
             "judged_at": time.time(),
             "fault": None,
             "window": {"start": 1000.0, "end": time.time()},
-            "config_digest": "sha256:rules",
+            "analysis_plan_digest": "sha256:rules",
         }
 
     def start(self) -> ThreadingHTTPServer:

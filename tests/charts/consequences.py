@@ -7,8 +7,8 @@ import yaml
 from tests.charts.rendering import ROOT
 
 _FACTS = {
-    ("image", "vllm"): {"vllm", "torch", "config_digest"},
-    ("image", "aiter"): {"aiter", "config_digest"},
+    ("image", "vllm"): {"vllm", "torch", "worker_config_digest"},
+    ("image", "aiter"): {"aiter", "worker_config_digest"},
     ("padding", "policy"): {"policy", "hidden_pad", "intermediate_pad"},
 }
 

@@ -29,8 +29,8 @@ def args(objects: Rendered) -> list[str]:
         ("a", {}, "a-moe-canary"),
         ("my-moe-canary", {}, "my-moe-canary"),
         ("a", {"nameOverride": "judge"}, "a-judge"),
-        ("x" * 53, {}, "x" * 50),
-        ("moe-canary" + "x" * 43, {}, "moe-canary" + "x" * 40),
+        ("x" * 53, {}, "x" * 39 + "-abe77856"),
+        ("moe-canary" + "x" * 43, {}, "moe-canary" + "x" * 29 + "-ce4fa778"),
     ],
 )
 def test_objects_are_named_after_the_release(release: str, given: Any, name: str) -> None:
@@ -44,7 +44,7 @@ def test_the_policy_is_one_that_the_judge_takes(offer: Offer, tmp_path: Path) ->
     file = tmp_path / "policy.yaml"
     file.write_text(objects.only("ConfigMap")["data"]["policy.yaml"], "utf-8")
     load(file)
-    assert main(["canary", "plan", "--policy", str(file), "--block-noise", "0.0134"]) == 0
+    assert main(["canary", "power", "--policy-file", str(file), "--block-noise", "0.0134"]) == 0
 
 
 @pytest.mark.parametrize(
@@ -78,9 +78,9 @@ def test_where_the_plan_has_a_baseline_the_canary_is_compared_with_it(baseline: 
     given = CONTROLLER | (
         {"controller.plan.arms.baseline": {"service": "b", "replicas": 1}} if baseline else {}
     )
-    assert ("--stable=stable" in args(render("moe-canary", set=given))) is not baseline
+    assert ("--stable-label=stable" in args(render("moe-canary", set=given))) is not baseline
     named = render("moe-canary", set={**given, "source.stable": "b"})
-    assert "--stable=b" in args(named)
+    assert "--stable-label=b" in args(named)
 
 
 @pytest.mark.parametrize("offer", OFFERS, ids=lambda offer: offer.name)
@@ -199,14 +199,14 @@ def test_the_judges_command_is_the_clis_own() -> None:
     assert args(render("moe-canary", set=given)) == [
         "canary",
         "serve",
-        "--policy=/etc/moe-serve/rules/policy.yaml",
+        "--policy-file=/etc/moe-serve/rules/policy.yaml",
         "--listen=0.0.0.0:9500",
         "--every=60",
         "--prometheus=http://prometheus:9090",
         '--selector=namespace="llm"',
         "--arm-label=track",
-        "--stable=stable",
-        "--canary=canary",
+        "--stable-label=stable",
+        "--canary-label=canary",
         "--quality=/etc/moe-serve/quality/quality.json",
         "--start=2026-05-01T12:00:00Z",
         "--audit=/var/lib/moe-serve/audit.jsonl",
@@ -217,17 +217,17 @@ def test_the_controllers_command_is_the_clis_own() -> None:
     assert args(render("moe-canary", EVERYTHING)) == [
         "canary",
         "run",
-        "--plan=/etc/moe-serve/rules/plan.yaml",
+        "--rollout-file=/etc/moe-serve/rules/plan.yaml",
         "--active",
-        "--policy=/etc/moe-serve/rules/policy.yaml",
+        "--policy-file=/etc/moe-serve/rules/policy.yaml",
         "--listen=0.0.0.0:9501",
         "--every=10",
         "--judge-every=60",
         "--prometheus=https://prometheus.example.com/tenant",
         '--selector=namespace="llm"',
         "--arm-label=track",
-        "--stable=stable",
-        "--canary=canary",
+        "--stable-label=stable",
+        "--canary-label=canary",
         "--bearer-token-file=/etc/moe-serve/token/token",
         "--ca-file=/etc/moe-serve/ca/ca.crt",
         "--quality=/etc/moe-serve/quality/quality.json",

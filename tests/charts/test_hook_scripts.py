@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from moe_serve.exporter.exposition import render as exposition
+from moe_serve.metrics.exposition import render as exposition
 from tests.charts import scripts
 from tests.charts.rendering import render
 from tests.exporter import workers
@@ -73,7 +73,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> str:
     """What the exporter says of one worker whose pads lose nothing."""
     folder: Path = tmp_path_factory.mktemp("records")
     writer = workers.worker(folder)
-    samples = exposition(workers.collected(folder), openmetrics=False).decode()
+    samples = exposition(workers.collected(folder)).decode()
     writer.close()
     return samples
 

@@ -198,7 +198,7 @@ def test_the_shipped_policy_expects_the_shares_that_a_baseline_gives() -> None:
         compared = step.weights.canary + step.weights.baseline
         assert step.weights.canary / compared == registered.canary_share
     asked = [words for words in RECIPES["A person with a shell"] if "--start" in words]
-    assert {words[words.index("--stable") + 1] for words in asked} == {"baseline"}
+    assert {words[words.index("--stable-label") + 1] for words in asked} == {"baseline"}
 
 
 @pytest.mark.parametrize("recipe", ENGINES)
@@ -250,7 +250,7 @@ def compared(recipe: str) -> list[str]:
     """The values of `track` that the recipe's judge asks for: stable's and the canary's."""
     flags = dict(arg.split("=", 1) for arg in last(recipe, "moe-canary").server["args"][2:])
     assert flags["--arm-label"] == "track"
-    return [flags["--stable"], flags["--canary"]]
+    return [flags["--stable-label"], flags["--canary-label"]]
 
 
 def primary(deployment: Manifest) -> Manifest:

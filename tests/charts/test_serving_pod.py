@@ -94,7 +94,7 @@ def test_what_restricted_forbids_is_only_there_on_request() -> None:
     assert spec["securityContext"]["seccompProfile"] == {"type": "Unconfined"}
     assert server["capabilities"] == {"drop": ["ALL"], "add": ["SYS_PTRACE"]}
     assert server["readOnlyRootFilesystem"] is False
-    assert {"path": "/var/lib/moe-serve", "type": "DirectoryOrCreate"} in [
+    assert {"path": "/var/lib/moe-serve", "type": "Directory"} in [
         volume.get("hostPath") for volume in spec["volumes"]
     ]
 
@@ -240,7 +240,7 @@ def test_the_exporter_needs_no_gpu_and_cannot_unready_the_server() -> None:
     assert not [key for key in exporter if key.endswith("Probe")]
     assert exporter["ports"] == [{"name": "metrics", "containerPort": 9400}]
     assert exporter["args"] == [
-        "exporter", "--records=/dev/shm/moe-serve", "--listen=0.0.0.0:9400", "--ranks=1",
+        "exporter", "--record-dir=/dev/shm/moe-serve", "--listen=0.0.0.0:9400", "--ranks=1",
     ]  # fmt: skip
     # It reads records, and writes none.
     assert exporter["volumeMounts"] == [{"name": "shm", "mountPath": "/dev/shm", "readOnly": True}]
@@ -348,7 +348,7 @@ def test_one_number_says_how_long_streams_may_run_on(drain: int) -> None:
     sleep = int(wait.removeprefix("sleep "))
     assert argument(objects.server, "--shutdown-timeout") == str(drain)
     assert sleep == 15
-    assert objects.spec["terminationGracePeriodSeconds"] == sleep + drain + 15
+    assert objects.spec["terminationGracePeriodSeconds"] == sleep + drain + 30
 
 
 def test_liveness_forgives_a_busy_minute() -> None:

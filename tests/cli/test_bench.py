@@ -18,7 +18,7 @@ SMALL = [
 
 def bench(stable: Pace, canary: Pace, out: Path, *flags: str) -> int:
     with streaming(stable) as one, streaming(canary) as other:
-        given = ["--stable", one, "--canary", other, "--out", str(out)]
+        given = ["--stable-url", one, "--canary-url", other, "--out", str(out)]
         return main(["bench", *given, *SMALL, *flags])
 
 
@@ -117,11 +117,11 @@ def test_an_api_key_goes_into_the_header_and_nowhere_else(
     ("canary", "flags", "says"),
     [
         (Pace(refuse=400), (), "all 6 requests failed, the first with: HTTP 400"),
-        (Pace(usage=False), (), "stream ended without usage"),
-        (Pace(cut=True), (), "stream ended without usage"),
+        (Pace(usage=False), (), "stream ended without `usage`"),
+        (Pace(cut=True), (), "stream ended without `usage`"),
         (Pace(cut=True, chunked=True), (), "WireError: the answer was cut off"),
         (Pace(longest=20), (), "the canary server takes 20 tokens, 24 are needed"),
-        (Pace(model="other"), (), "--model: name one that both servers have (stable: known;"),
+        (Pace(model="other"), (), "--model: name one that both servers serve (stable: known;"),
         (Pace(), ("--model", "other"), "--model: name one"),
         (Pace(), ("--shapes", "1k"), "--shapes '1k'"),
         (Pace(), ("--shapes", "0x8"), "--shapes '0x8'"),
@@ -129,10 +129,10 @@ def test_an_api_key_goes_into_the_header_and_nowhere_else(
         (Pace(), ("--range-ratio", "2"), "--range-ratio 2.0"),
         (Pace(), ("--vocabulary", "9"), "--vocabulary 9"),
         (Pace(), ("--pairs", "0"), "--pairs: '0'"),
-        (Pace(), ("--policy", "nowhere.yaml"), "nowhere.yaml"),
+        (Pace(), ("--policy-file", "nowhere.yaml"), "nowhere.yaml"),
         (Pace(), ("--quality", "/dev/null"), "--quality /dev/null: not JSON"),
         (Pace(), ("--api-key-file", "nowhere"), "--api-key-file nowhere"),
-        (Pace(), ("--stable", "localhost:8000"), "--stable 'localhost:8000'"),
+        (Pace(), ("--stable-url", "localhost:8000"), "--stable-url 'localhost:8000'"),
     ],
 )
 def test_what_cannot_be_measured_is_one_line(
@@ -153,7 +153,7 @@ def test_a_server_that_is_not_there_is_named(
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         gone = f"http://127.0.0.1:{free.getsockname()[1]}"
-        assert bench(Pace(), Pace(), tmp_path / "runs", "--canary", gone) == 2
+        assert bench(Pace(), Pace(), tmp_path / "runs", "--canary-url", gone) == 2
     assert f"{gone}: ConnectError" in capsys.readouterr().err
 
 

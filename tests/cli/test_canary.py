@@ -13,9 +13,9 @@ from moe_serve.cli.main import build_parser, main
 from moe_serve.judge.audit import Audit
 from moe_serve.quality.result import QualityOutcome
 from moe_serve.sources.recorded import write
-from tests.judge.test_audit import findings
 from tests.testing.histories import START, Fleet, streams
 from tests.testing.probed import examined, probed
+from tests.testing.verdicts import findings
 
 RULES = "spread: {gpu_sd: 0.003}\nvalidity: {under_test: [policy]}\n"
 
@@ -53,7 +53,7 @@ def canary(folder: Path, *words: str) -> int:
 def test_a_verdict_is_a_line_and_an_exit_code(
     words: str, code: int, begins: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert canary(folder, "judge", "--policy", "@rules.yaml", *words.split()) == code
+    assert canary(folder, "judge", "--policy-file", "@rules.yaml", *words.split()) == code
     out = capsys.readouterr().out
     assert out.startswith(begins)
     assert out.count("\n") == 1
@@ -62,7 +62,7 @@ def test_a_verdict_is_a_line_and_an_exit_code(
 def test_json_is_the_verdict_with_its_numbers(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = "judge --policy @rules.yaml --history @good.om --output json"
+    words = "judge --policy-file @rules.yaml --history @good.om --output json"
     canary(folder, *words.split())
     first = capsys.readouterr().out
     canary(folder, *words.split())
@@ -79,16 +79,16 @@ def test_a_policy_names_its_source_and_arms_and_a_flag_wins_over_each(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     policy = written(folder, "placed.yaml", "source: {history: good.om}\narms: {canary: stable2}\n")
-    assert canary(folder, "judge", "--policy", policy) == 30
+    assert canary(folder, "judge", "--policy-file", policy) == 30
     assert "canary has no pod with data" in capsys.readouterr().out
-    assert canary(folder, "judge", "--policy", policy, "--canary", "canary") == 20
+    assert canary(folder, "judge", "--policy-file", policy, "--canary-label", "canary") == 20
     assert "step rate +8." in capsys.readouterr().out
-    words = ("--policy", policy, "--canary", "canary", "--quality", "@same.json")
+    words = ("--policy-file", policy, "--canary-label", "canary", "--quality", "@same.json")
     assert canary(folder, "judge", *words, "--history", "@none.om") == 10
-    assert canary(folder, "judge", "--policy", policy, "--canary", "stable2") == 30
+    assert canary(folder, "judge", "--policy-file", policy, "--canary-label", "stable2") == 30
     capsys.readouterr()
-    assert canary(folder, "judge", "--policy", policy, "--stable", "stable2") == 2
-    assert "--stable and --canary are both 'stable2'" in capsys.readouterr().err
+    assert canary(folder, "judge", "--policy-file", policy, "--stable-label", "stable2") == 2
+    assert "--stable-label and --canary-label are both 'stable2'" in capsys.readouterr().err
 
 
 def test_a_secret_of_the_policys_server_goes_to_no_other(folder: Path) -> None:
@@ -99,7 +99,7 @@ def test_a_secret_of_the_policys_server_goes_to_no_other(folder: Path) -> None:
     )  # fmt: skip
 
     def told(*flags: str) -> argparse.Namespace:
-        words = ["canary", "judge", "--policy", policy.replace("@", f"{folder}/"), *flags]
+        words = ["canary", "judge", "--policy-file", policy.replace("@", f"{folder}/"), *flags]
         return with_policy(build_parser().parse_args(words))
 
     same = told("--selector", "z")
@@ -121,7 +121,7 @@ def test_registered_batch_sizes_must_all_be_covered_and_alone_decide(
         ("fewer", "[32, 64]", 20, "not covered: step, batch 8 (2"),
     ):
         policy = written(folder, f"{name}.yaml", f"strata: {{batches: {batches}}}\n")
-        assert canary(folder, "judge", "--policy", policy, *words) == code, name
+        assert canary(folder, "judge", "--policy-file", policy, *words) == code, name
         assert text in capsys.readouterr().out
 
 
@@ -139,7 +139,7 @@ def test_answers_to_another_number_of_items_than_registered_do_not_count(
     ):
         rules = f"quality: {{mode: non-inferior, items: {items}, margin: {margin}{more}}}\n"
         policy = written(folder, "task.yaml", rules)
-        assert canary(folder, "judge", "--policy", policy, *words) == code
+        assert canary(folder, "judge", "--policy-file", policy, *words) == code
         told = f"the policy has non-inferior with {margin:g} allowed over {items} items at level "
         assert (told in capsys.readouterr().out) is (code == 20)
 
@@ -147,7 +147,7 @@ def test_answers_to_another_number_of_items_than_registered_do_not_count(
 def test_a_replay_ends_with_the_first_decision(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = "replay --policy @rules.yaml --history @good.om --quality @same.json"
+    words = "replay --policy-file @rules.yaml --history @good.om --quality @same.json"
     assert canary(folder, *words.split()) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 12
@@ -155,13 +155,13 @@ def test_a_replay_ends_with_the_first_decision(
 
 
 def test_explaining_names_every_check(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    canary(folder, "explain", "--policy", "@rules.yaml", "--history", "@good.om")
+    canary(folder, "explain", "--policy-file", "@rules.yaml", "--history", "@good.om")
     out = capsys.readouterr().out
     for name in ("arms_alive", "void_windows", "step_gain", "same_answers", "recorded file"):
         assert name in out
     # Four layers of 1.16, 1.64 and 2.28 ms in steps of 8.8, 11.2 and 14.4 ms, all as often.
     assert "MoE is about 59% of stable's step: the kernel's gain alone would make +4." in out
-    assert "canary: config_digest 0123456789abcdef, policy aligned, vllm 0.32.0" in out
+    assert "canary: worker_config_digest 0123456789abcdef, policy aligned, vllm 0.32.0" in out
     assert f"queries, of recorded file {folder / 'good.om'} (sha256 " in out
     assert "of 24 series, behind arms_alive, void_windows, data_fresh, " in out
     assert f" {folder / 'good.om'} | awk '$NF >= " in out
@@ -173,7 +173,7 @@ def test_a_calibration_is_the_policys_next_lines(
     assert canary(folder, "calibrate", "--history", "@equal.om") == 0
     policy = tmp_path / "policy.yaml"
     policy.write_text(capsys.readouterr().out + "validity: {under_test: [policy]}\n")
-    words = f"judge --policy {policy} --history @good.om --quality @same.json"
+    words = f"judge --policy-file {policy} --history @good.om --quality @same.json"
     assert canary(folder, *words.split()) == 0
     assert canary(folder, "calibrate", "--history", "@good.om") == 2
     assert "no A/A run: the arms differ in policy" in capsys.readouterr().err
@@ -182,7 +182,9 @@ def test_a_calibration_is_the_policys_next_lines(
 def test_a_report_has_the_verdict_its_plots_and_what_was_left_out(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = f"report --policy @rules.yaml --history @good.om --quality @same.json --out {tmp_path}"
+    words = (
+        f"report --policy-file @rules.yaml --history @good.om --quality @same.json --out {tmp_path}"
+    )
     assert canary(folder, *words.split()) == 0
     assert capsys.readouterr().out.splitlines()[1] == str(tmp_path / "index.html")
     shown = (tmp_path / "index.html").read_text("utf-8")
@@ -201,7 +203,7 @@ def test_a_report_has_the_verdict_its_plots_and_what_was_left_out(
     for text in (summary, html.unescape(shown)):
         assert "# step, " in text
         assert "grep -E '^(moe_serve_steps_timed_total|moe_serve_step_seconds_total)" in text
-    silent = f"report --policy @rules.yaml --history @silent.om --out {tmp_path}"
+    silent = f"report --policy-file @rules.yaml --history @silent.om --out {tmp_path}"
     assert canary(folder, *silent.split()) == 30
     (tmp_path / "file").touch()
     assert canary(folder, *words.replace(f"{tmp_path}", f"{tmp_path}/file").split()) == 2
@@ -280,14 +282,17 @@ def test_a_plan_says_what_cannot_be_decided(
         ("plan --block-noise 0.01 --gain inf", "--gain: 'inf'"),
         ("plan --block-noise 0.01 --gain nan", "--gain: 'nan'"),
         ("judge --history @good.om --start 2026-05-01T12:00:00", "say which time zone"),
-        ("judge --history @good.om --policy @same.json", "unknown key"),
+        ("judge --history @good.om --policy-file @same.json", "unknown key"),
         ("judge --history @good.om --quality @rules.yaml", "not JSON"),
         ("judge --prometheus http://x", "--start: when did the comparison begin?"),
         (
             "judge --exporter stable=http://x --start 1",
             "exporters have no past: only `canary serve`",
         ),
-        ("judge --history @good.om --stable x --canary x", "--stable and --canary are both 'x'"),
+        (
+            "judge --history @good.om --stable-label x --canary-label x",
+            "--stable-label and --canary-label are both 'x'",
+        ),
         ("judge --start 1", "no source: give --history FILE, --prometheus URL or --exporter ARM="),
         ("plan", "--block-noise: how noisy is a block?"),
         ("replay --history @good.om --last ab", "--last: names a line of --audit"),

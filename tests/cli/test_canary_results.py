@@ -45,7 +45,7 @@ def test_a_policy_and_a_claim_are_taken_into_account(
 ) -> None:
     policy = tmp_path / "policy.yaml"
     policy.write_text("speed: {margin: 0.2}\n", "utf-8")
-    flags = ["--policy", str(policy), "--claim", "1.2", "--output", "json"]
+    flags = ["--policy-file", str(policy), "--claim", "1.2", "--output", "json"]
     main(["canary", "judge", "--from", str(PUBLISHED), *flags])
     found = json.loads(capsys.readouterr().out)
     assert found["claim"]["inside"] is False
@@ -95,20 +95,32 @@ def test_pairs_with_a_comparison_of_answers_are_decided(
         (["--from", str(PUBLISHED), "--pairs", "0"], "--pairs: '0'"),
         (["--from", str(PUBLISHED), "--history", "x"], "give no other"),
         (["--from", str(PUBLISHED), "--start", "1"], "judged whole"),
-        (["--from", str(PUBLISHED), "--stable", "canary"], "name two arms"),
-        (["--policy", "strata: {batches: [8]}"], ": strata: benchmark results do not tell batch"),
-        (["--policy", "guards: {ttft: {margin: 0.1}}"], ": guards: benchmark results have a rule"),
-        (["--policy", "speed: {primary: kernel}"], ": speed.primary: benchmark results do not"),
-        (["--policy", "weights: [{batch: 8, share: 1}]"], ": weights: benchmark results do not"),
-        (["--from", str(PUBLISHED), "--stable", "blue"], "is neither 'blue'"),
+        (["--from", str(PUBLISHED), "--stable-label", "canary"], "name two arms"),
+        (
+            ["--policy-file", "strata: {batches: [8]}"],
+            ": strata: benchmark results do not tell batch",
+        ),
+        (
+            ["--policy-file", "guards: {ttft: {margin: 0.1}}"],
+            ": guards: benchmark results have a rule",
+        ),
+        (
+            ["--policy-file", "speed: {primary: kernel}"],
+            ": speed.primary: benchmark results do not",
+        ),
+        (
+            ["--policy-file", "weights: [{batch: 8, share: 1}]"],
+            ": weights: benchmark results do not",
+        ),
+        (["--from", str(PUBLISHED), "--stable-label", "blue"], "is neither 'blue'"),
     ],
 )
 def test_bad_input_is_one_line(
     flags: list[str], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    if flags[0] == "--policy":
+    if flags[0] == "--policy-file":
         (tmp_path / "rules.yaml").write_text(flags[1])
-        flags = ["--from", str(PUBLISHED), "--policy", str(tmp_path / "rules.yaml")]
+        flags = ["--from", str(PUBLISHED), "--policy-file", str(tmp_path / "rules.yaml")]
     assert main(["canary", "judge", *flags]) == 2
     told = capsys.readouterr().err
     assert says in told and told.count("\n") == 1

@@ -29,17 +29,18 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["run", "--judge", "http://x", "--every", "0"], "--every: '0' is not allowed"),
         (["run", "--judge", "http://x", "--slack-file", "/nowhere"], "--slack-file /nowhere: No"),
         (
-            ["run", "--prometheus", "http://x", "--policy", "POLICY"],
+            ["run", "--prometheus", "http://x", "--policy-file", "POLICY"],
             "validity.canary_share is 0.3, the plan's steps give the canary 0.5 of the compared",
         ),
         (
-            ["run", "--prometheus", "http://x", "--stable", "stable"],
-            "--stable: stable is not compared where the plan has a baseline; leave it out, or give "
+            ["run", "--prometheus", "http://x", "--stable-label", "stable"],
+            "--stable-label: stable is not compared where the plan has a baseline; leave it out, "
+            "or give "
             "the baseline's value (baseline, gptoss-1b)",
         ),
-        (["run", "--prometheus", "http://x", "--stable", "gptoss-1b"], "no cluster: "),
+        (["run", "--prometheus", "http://x", "--stable-label", "gptoss-1b"], "no cluster: "),
         (
-            ["run", "--prometheus", "http://x", "--policy", "ARMS"],
+            ["run", "--prometheus", "http://x", "--policy-file", "ARMS"],
             "arms.yaml: arms.stable: gptoss-stable is not compared where the plan has a baseline",
         ),
         (
@@ -56,7 +57,7 @@ def test_what_cannot_be_done_is_one_line(
 ) -> None:
     files = {name.upper(): str(plan.with_name(f"{name}.yaml")) for name in ("policy", "arms")}
     flags = [files.get(flag, flag) for flag in flags]
-    assert main(["canary", *flags, "--plan", str(plan)]) == 2
+    assert main(["canary", *flags, "--rollout-file", str(plan)]) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith("moe-serve: ") and says in err
@@ -67,5 +68,5 @@ def test_an_unknown_failpoint_is_refused(
     plan: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MOE_SERVE_FAILPOINT", "nowhere")
-    assert main(["canary", "run", "--judge", "http://x", "--plan", str(plan)]) == 2
+    assert main(["canary", "run", "--judge", "http://x", "--rollout-file", str(plan)]) == 2
     assert "MOE_SERVE_FAILPOINT 'nowhere'" in capsys.readouterr().err

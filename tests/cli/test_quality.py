@@ -18,9 +18,9 @@ from moe_serve.quality.finding import (
 )
 from moe_serve.quality.result import NoQuality
 from moe_serve.telemetry.record import BatchPhase
-from tests.exporter.workers import proof
 from tests.testing.answering import VOCABULARY, Behaviour, serving
 from tests.testing.exporters import exporting, stepped, worker
+from tests.testing.proofs import proof
 
 STABLE, CANARY = Behaviour(), Behaviour()
 
@@ -44,7 +44,7 @@ def prompts(tmp_path: Path) -> Path:
 def words(arms: tuple[str, str], prompts: Path, *more: str) -> list[str]:
     asked = ["--prompts", str(prompts), "--texts", "128", "--per-round", "64", "--top", "5"]
     asked += ["--tokens", "8", "--greedy-tokens", "4", "--concurrency", "1,4", "--rounds", "2"]
-    pair = ["--stable", arms[0], "--canary", arms[1]]
+    pair = ["--stable-url", arms[0], "--canary-url", arms[1]]
     return ["quality", "probe", *pair, *asked, "--output", "json", *more]
 
 
@@ -148,7 +148,7 @@ def test_a_gold_is_recorded_once_and_used(
 
 
 def exam(arms: tuple[str, str], *more: str) -> list[str]:
-    pair = ["--stable", arms[0], "--canary", arms[1], "--mode", "non-inferior"]
+    pair = ["--stable-url", arms[0], "--canary-url", arms[1], "--mode", "non-inferior"]
     task = ["--task", "arithmetic", "--items", "300", "--concurrency", "8"]
     return ["quality", "probe", *pair, *task, "--output", "json", *more]
 
@@ -206,8 +206,8 @@ def test_harm_stops_the_exam_at_the_early_look(
         (["--gold", "nowhere.jsonl"], "nowhere.jsonl: cannot be read"),
         (["--prompts", "nowhere.jsonl"], "--prompts nowhere.jsonl: cannot be read"),
         (["--top", str(VOCABULARY + 1)], "at most 12 logprobs"),
-        (["--canary", "http://127.0.0.1:1"], "--canary http://127.0.0.1:1: no answer"),
-        (["--canary", "nonsense"], "--canary nonsense"),
+        (["--canary-url", "http://127.0.0.1:1"], "--canary-url http://127.0.0.1:1: no answer"),
+        (["--canary-url", "nonsense"], "--canary-url nonsense"),
         (["--mode", "non-inferior"], "--task-file: belongs to"),
         (["--mode", "non-inferior", "--task-file", "nowhere"], "--task-file nowhere"),
     ],
@@ -237,7 +237,16 @@ def test_prompts_that_the_tokenizer_cannot_tell_apart_are_refused(
 def test_built_in_prompts_are_used_where_there_is_no_file(
     arms: tuple[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ["quality", "probe", "--stable", arms[0], "--canary", arms[1], "--texts", "64"]
+    arguments = [
+        "quality",
+        "probe",
+        "--stable-url",
+        arms[0],
+        "--canary-url",
+        arms[1],
+        "--texts",
+        "64",
+    ]
     arguments += ["--per-round", "64", "--tokens", "4", "--greedy-tokens", "2", "--top", "5"]
     assert main([*arguments, "--concurrency", "8", "--rounds", "2"]) == 0
     assert capsys.readouterr().out.startswith("passed: excess divergence below 0.005")

@@ -6,7 +6,7 @@ import pytest
 from moe_serve.analysis.series import CellKind
 from moe_serve.config.policy_file import Fact, load, load_declared, parse
 from moe_serve.errors import UsageError
-from moe_serve.metrics.catalogue import METRICS
+from moe_serve.metrics.catalogue import EXPORTER
 from moe_serve.sources.declared import Declared
 
 
@@ -191,7 +191,7 @@ def test_what_yaml_would_pass_over_is_refused(text: str, message: str, tmp_path:
 def test_the_facts_under_test_are_those_that_the_exporter_tells() -> None:
     told = {
         label
-        for name, metric in METRICS.items()
+        for name, metric in EXPORTER.items()
         if name.removeprefix("moe_serve_") in ("config_info", "build_info")
         for label in metric.labels
     }

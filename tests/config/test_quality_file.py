@@ -13,8 +13,8 @@ from moe_serve.errors import UsageError
 from moe_serve.judge.audit import inputs, reproduce
 from moe_serve.quality.finding import QualityFinding, accept_if_bound, accept_if_same_pods, finding
 from moe_serve.quality.result import NoQuality, QualityOutcome
-from tests.judge.test_audit import findings
 from tests.testing.probed import Facts, facts, probed
+from tests.testing.verdicts import findings
 
 PASSED = probed(QualityOutcome.PASSED)
 
@@ -120,12 +120,15 @@ def test_answers_of_the_judged_pods_count(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("judged", "says"),
     [
-        ({"config_digest": "dd"}, "canary had config_digest 0123456789abcdef then, dd is judged"),
+        (
+            {"worker_config_digest": "dd"},
+            "canary had worker_config_digest 0123456789abcdef then, dd is judged",
+        ),
         # Only some of its pods were asked.
-        ({"config_digest": "0123456789abcdef | dd"}, "0123456789abcdef | dd is judged"),
+        ({"worker_config_digest": "0123456789abcdef | dd"}, "0123456789abcdef | dd is judged"),
         # The digest leaves the pads out.
         ({"policy": "rounded"}, "canary had policy aligned then, rounded is judged"),
-        ({"config_digest": "unknown"}, "unknown is judged"),
+        ({"worker_config_digest": "unknown"}, "unknown is judged"),
     ],
 )
 @pytest.mark.parametrize("outcome", [QualityOutcome.PASSED, QualityOutcome.FAILED])
@@ -155,9 +158,9 @@ def test_a_pass_of_pods_that_nobody_asked_promotes_nothing_and_says_so(
     lacking = " and ".join(
         arm
         for arm, told in zip(("stable", "canary"), known, strict=True)
-        if not told or "config_digest" not in told
+        if not told or "worker_config_digest" not in told
     )
-    assert f"not known to be of these pods: no config_digest of {lacking};" in judged.reason
+    assert f"not known to be of these pods: no worker_config_digest of {lacking};" in judged.reason
     assert "(passed: answers passed)" in judged.reason
 
 
@@ -174,5 +177,7 @@ def test_answers_that_differ_roll_back_and_say_that_nobody_asked(tmp_path: Path)
 
 def test_a_pass_cannot_say_itself_that_it_was_noticed() -> None:
     body = probed(QualityOutcome.PASSED, known=(None, None))
-    body["reason"] += " (not known to be of these pods: no config_digest of stable and canary)"
+    body["reason"] += (
+        " (not known to be of these pods: no worker_config_digest of stable and canary)"
+    )
     assert isinstance(accept_if_bound(finding(body)), NoQuality)

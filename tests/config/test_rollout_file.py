@@ -80,13 +80,13 @@ def test_a_plan_is_refused_with_the_key_and_the_reason(parts: dict[str, Any], sa
 
 
 def test_a_file_that_is_not_there_or_no_yaml_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"--plan .*: No such file or directory"):
+    with pytest.raises(UsageError, match=r"--rollout-file .*: No such file or directory"):
         plan_file.load(tmp_path / "plan.yaml")
     (tmp_path / "plan.yaml").write_text("a: [")
-    with pytest.raises(UsageError, match=r"--plan .*: not YAML"):
+    with pytest.raises(UsageError, match=r"--rollout-file .*: not YAML"):
         plan_file.load(tmp_path / "plan.yaml")
     (tmp_path / "plan.yaml").write_text("")
-    with pytest.raises(UsageError, match=r"--plan .*: document: "):
+    with pytest.raises(UsageError, match=r"--rollout-file .*: document: "):
         plan_file.load(tmp_path / "plan.yaml")
 
 

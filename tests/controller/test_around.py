@@ -11,11 +11,10 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from moe_serve.analysis.comparison import AnalysisPlan
 from moe_serve.analysis.noise import PodVariation
+from moe_serve.analysis.plan import AnalysisPlan
 from moe_serve.analysis.verdict import Verdict
 from moe_serve.controller import failpoints
-from moe_serve.controller.catalogue import METRICS, PREFIX
 from moe_serve.controller.judge_json import judge_result_of
 from moe_serve.controller.judges import Asked, Judging
 from moe_serve.controller.load import PrometheusLoad
@@ -26,6 +25,7 @@ from moe_serve.controller.status_text import screen, to_json
 from moe_serve.controller.web import Status, serve
 from moe_serve.errors import SourceError, UsageError
 from moe_serve.judge.audit import Audit, entries
+from moe_serve.metrics.catalogue import ROLLOUT
 from moe_serve.quality.finding import finding
 from moe_serve.quality.result import NoQuality, QualityOutcome
 from moe_serve.rollout.holds import hold
@@ -41,16 +41,16 @@ from moe_serve.rollout.state import (
 )
 from moe_serve.sources.assemble import ArmSelector, assemble
 from moe_serve.sources.prometheus import Prometheus
-from tests.judge.test_audit import SAME
 from tests.rollout.world import World, plan_of
 from tests.testing.histories import START, Fleet, streams
 from tests.testing.probed import facts, probed
+from tests.testing.verdicts import SAME
 
 PLAN = plan_of()
 BODY = {
     "verdict": "PROMOTE", "reason": "faster", "quality": {"outcome": "passed", "reason": "same"},
     "judged_at": 100.0, "fault": None, "window": {"start": 5.0, "end": 100.0},
-    "config_digest": "sha256:r",
+    "analysis_plan_digest": "sha256:r",
 }  # fmt: skip
 FAILED = ReconcileResult(
     is_leader=False, state=None, again=False, error="the API server does not answer"
@@ -209,10 +209,10 @@ def test_before_the_steps_answers_count_for_the_pods_that_are_there(
     assert waiting.says()[0] is None
     waiting.learn()
     assert waiting.says()[0] is outcome
-    waiting.notified[1]["config_digest"] = "another"
+    waiting.notified[1]["worker_config_digest"] = "another"
     quality, reason = waiting.says()
     assert quality is None
-    assert "are of other pods: canary had config_digest another then" in reason
+    assert "are of other pods: canary had worker_config_digest another then" in reason
 
 
 @pytest.mark.parametrize("fault", [SourceError("prometheus is gone"), KeyError("__name__")])
@@ -464,34 +464,36 @@ def test_the_metrics_say_phase_weights_verdict_and_trouble() -> None:
     found = _parsed(_status([7.0], result=result).metrics())
     assert found['moe_serve_rollout_phase{phase="steps"}'] == 1
     assert found['moe_serve_rollout_phase{phase="done"}'] == 0
-    assert found['moe_serve_rollout_weight_ratio{arm="canary"}'] == 0.05
+    assert found['moe_serve_rollout_weight_ratio{track="canary"}'] == 0.05
     assert found['moe_serve_rollout_verdict{verdict="KEEP_GOING"}'] == 1
-    assert found['moe_serve_rollout_trouble{reason="drift"}'] == 0
-    roles = {key: value for key, value in found.items() if "arm_info" in key}
+    assert found['moe_serve_rollout_hold_reason{reason="drift"}'] == 0
+    roles = {key: value for key, value in found.items() if "track_info" in key}
     assert roles == {
-        'moe_serve_rollout_arm_info{role="stable"}{arm="gptoss-1"}': 1,
-        'moe_serve_rollout_arm_info{role="baseline"}{arm="gptoss-1b"}': 1,
-        'moe_serve_rollout_arm_info{role="canary"}{arm="gptoss-2"}': 1,
+        'moe_serve_rollout_track_info{pod_label="gptoss-1"}{track="stable"}': 1,
+        'moe_serve_rollout_track_info{pod_label="gptoss-1b"}{track="baseline"}': 1,
+        'moe_serve_rollout_track_info{pod_label="gptoss-2"}{track="canary"}': 1,
     }
     assert found["moe_serve_rollout_weights_in_force"] == 1
-    assert found["moe_serve_rollout_last_look_timestamp_seconds"] == 7.0
+    assert found["moe_serve_rollout_last_reconcile_timestamp_seconds"] == 7.0
 
 
 def test_looks_that_fail_are_a_trouble_though_there_is_no_state() -> None:
     found = _parsed(_status([7.0], result=FAILED).metrics())
-    assert found['moe_serve_rollout_trouble{reason="fault"}'] == 1
+    assert found['moe_serve_rollout_hold_reason{reason="fault"}'] == 1
     assert not any("phase" in name for name in found)
 
 
 def test_metrics_and_their_catalogue_name_the_same() -> None:
-    result = ReconcileResult(is_leader=True, state=initial(PLAN, 0.0), again=False)
+    result = ReconcileResult(
+        is_leader=True, state=initial(PLAN, 0.0), again=False, load_age_seconds=1.0
+    )
     families = text_string_to_metric_families(_status([7.0], result=result).metrics())
     shown = {
         family.name + ("_total" if family.type == "counter" else ""): family.samples[0].labels
         for family in families
     }
-    assert {name: tuple(labels) for name, labels in shown.items()} == {
-        PREFIX + name: metric.labels for name, metric in METRICS.items()
+    assert {name: set(labels) for name, labels in shown.items()} == {
+        metric.name: set(metric.labels) for metric in ROLLOUT.values()
     }
 
 

@@ -111,7 +111,7 @@ def test_a_look_at_an_unchanged_cluster_writes_nothing() -> None:
     "name",
     ["state.before", "state.after", "route.create.before", "route.create.after",
      "route.weights.before", "route.weights.after", "events.before", "events.after",
-     "told.before", "told.after", "lease.before", "lease.after"],
+     "notified.before", "notified.after", "lease.before", "lease.after"],
 )  # fmt: skip
 def test_killed_at_a_write_the_next_controller_comes_to_the_same_end(name: str) -> None:
     bench = Bench()

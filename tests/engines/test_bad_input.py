@@ -44,7 +44,12 @@ class Ground:
 
     def status(self) -> subprocess.CompletedProcess[str]:
         """`moe-serve canary status`."""
-        words = ["--plan", str(self.arena.plan_file), "--namespace", self.arena.api.namespace]
+        words = [
+            "--rollout-file",
+            str(self.arena.plan_file),
+            "--namespace",
+            self.arena.api.namespace,
+        ]
         return subprocess.run(
             [sys.executable, "-m", "moe_serve", "canary", "status", *words],
             env={**os.environ, "KUBECONFIG": str(self.kubeconfig)},
@@ -57,7 +62,7 @@ class Ground:
             words,
             lambda: words in self.arena.rollout().get("waiting_for", ""),
         )
-        name = f'moe_serve_rollout_trouble{{reason="{trouble}"}}'
+        name = f'moe_serve_rollout_hold_reason{{reason="{trouble}"}}'
         until("the metric", lambda: self.metric(name) == 1)
         until("the Event", lambda: any(words in text for text in self.warnings()))
         status = self.status()
@@ -72,10 +77,11 @@ class Ground:
 
     def looks(self, count: int) -> None:
         """Let it look so often."""
-        until("it looks", lambda: self.metric("moe_serve_rollout_looks_total") is not None)
-        begun = self.metric("moe_serve_rollout_looks_total") or 0.0
+        until("it looks", lambda: self.metric("moe_serve_rollout_reconciles_total") is not None)
+        begun = self.metric("moe_serve_rollout_reconciles_total") or 0.0
         until(
-            "it looks", lambda: (self.metric("moe_serve_rollout_looks_total") or 0) > begun + count
+            "it looks",
+            lambda: (self.metric("moe_serve_rollout_reconciles_total") or 0) > begun + count,
         )
 
 

@@ -84,7 +84,7 @@ def serving(case: Case, folder: Path, port: int, source: str, begun: float) -> I
     (folder / "answers.json").write_text(json.dumps(case.answers))
     url = f"http://127.0.0.1:{port}"
     words = [
-        *("--policy", "rules.yaml", "--prometheus", source, "--start", f"{begun:.0f}"),
+        *("--policy-file", "rules.yaml", "--prometheus", source, "--start", f"{begun:.0f}"),
         *("--quality", "answers.json", "--listen", f"127.0.0.1:{port}", "--every", "1"),
     ]
     with (folder / "judge.log").open("wb") as log:

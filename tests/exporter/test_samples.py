@@ -1,7 +1,6 @@
 """From a record to samples: each figure traced by hand."""
 
 import math
-from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -11,13 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moe_serve.exporter import samples as module
-from moe_serve.exporter.collector import Collector, unproven
-from moe_serve.exporter.exposition import render
-from moe_serve.exporter.proof import ProofFacts
+from moe_serve.exporter.collector import Collector
 from moe_serve.exporter.roofline import peaks_of
-from moe_serve.exporter.samples import Samples
 from moe_serve.exporter.sources import Sources
-from moe_serve.metrics.catalogue import METRICS, Type
+from moe_serve.metrics.catalogue import EXPORTER, MetricType
+from moe_serve.metrics.exposition import OPENMETRICS, render
+from moe_serve.metrics.samples import Samples
 from moe_serve.telemetry.record import (
     BatchPhase,
     GraphMode,
@@ -31,6 +29,7 @@ from moe_serve.telemetry.record import (
 )
 from moe_serve.telemetry.slots import OVERFLOW
 from tests.exporter import workers
+from tests.testing import proofs
 
 RANK = "dp0-pp0-tp0"
 
@@ -100,7 +99,7 @@ def test_one_row_reads_its_own_experts_not_all(tmp_path: Path) -> None:
         30_000,
         tokens=1,
     )
-    writer.prove(workers.proof())
+    writer.prove(proofs.proof())
     found = workers.collected(tmp_path)
     writer.close()
 
@@ -109,7 +108,7 @@ def test_one_row_reads_its_own_experts_not_all(tmp_path: Path) -> None:
 
 
 def test_an_unknown_device_has_no_roofline_and_no_zero(tmp_path: Path) -> None:
-    workers.worker(tmp_path, device={"type": "cpu", "clock_hertz": 1e9}).close()
+    workers.worker(tmp_path, device=proofs.device(type="cpu", name=None, clock_hertz=10**9)).close()
     found = workers.collected(tmp_path)
 
     for name in ("peak_flops", "kernel_roofline_seconds_total"):
@@ -118,7 +117,7 @@ def test_an_unknown_device_has_no_roofline_and_no_zero(tmp_path: Path) -> None:
 
 
 def test_lossy_pads_are_said(tmp_path: Path) -> None:
-    lossy = workers.shape(lost_neurons=104, loss_fraction=104 / 360, live_neurons=360, safe=True)
+    lossy = proofs.shape(lost_neurons=104, loss_fraction=104 / 360, live_neurons=360, safe=True)
     workers.worker(tmp_path, shapes=[lossy], max_neuron_loss=0.3).close()
     found = workers.collected(tmp_path)
 
@@ -128,18 +127,37 @@ def test_lossy_pads_are_said(tmp_path: Path) -> None:
     assert one(found, "padding_max_neuron_loss_ratio") == 0.3
 
 
+@pytest.mark.parametrize(("verified", "told"), [(True, 1), (False, 0)])
+def test_a_release_that_was_not_read_is_served_and_exported(
+    verified: bool, told: int, tmp_path: Path
+) -> None:
+    workers.worker(tmp_path, shapes=[workers.shape(verified=verified)]).close()
+
+    assert one(workers.collected(tmp_path), "padding_verified") == told
+
+
+def test_a_proof_that_does_not_say_whether_it_is_verified_has_no_series(tmp_path: Path) -> None:
+    shape = workers.shape()
+    del shape["verified"]
+    workers.worker(tmp_path, shapes=[shape]).close()
+
+    assert not workers.collected(tmp_path).values["padding_verified"]
+
+
 @pytest.mark.parametrize(
     "changes",
     [
         {"fault": "vLLM is not known"},
         {"intercepted_calls": 0},
-        {"shapes": [workers.shape(safe=False)]},
+        {"shapes": [proofs.shape(safe=False)]},
         {"shapes": [{"safe": True}]},
         {"shapes": "none"},
+        {"version": 7},
     ],
 )
 def test_padding_is_active_with_proof_alone(changes: dict[str, Any], tmp_path: Path) -> None:
-    writer = workers.worker(tmp_path, **changes)
+    writer = workers.worker(tmp_path)
+    proofs.write_json(writer, **changes)
     found = workers.collected(tmp_path)
     writer.close()
 
@@ -154,7 +172,7 @@ def test_halves_of_a_step_are_added_and_a_drafter_stands_apart(tmp_path: Path) -
             ubatch=ubatch, model=model,
         )  # fmt: skip
         writer.add(key, 1000, tokens=8)
-    writer.prove(workers.proof())
+    writer.prove(proofs.proof())
     found = workers.collected(tmp_path)
     writer.close()
 
@@ -219,7 +237,7 @@ def counters(samples: Samples) -> dict[tuple[str, ...], float]:
     found = {
         (name, *labels): value
         for name, series in samples.values.items()
-        if METRICS[name].type is Type.COUNTER
+        if EXPORTER[name].type is MetricType.COUNTER
         for labels, value in series.items()
     }
     for name, series in samples.histograms.items():
@@ -230,14 +248,13 @@ def counters(samples: Samples) -> dict[tuple[str, ...], float]:
 
 
 def test_a_worker_that_does_all_has_every_metric_of_the_catalogue(tmp_path: Path) -> None:
-    markers = {**workers.proof()["markers"], "overhead_ratio": 0.001}
-    writer = workers.worker(tmp_path, markers=markers)
+    writer = workers.worker(tmp_path, markers=proofs.markers(overhead_ratio=0.001))
     (tmp_path / "x.record").write_text("hello")
     found = workers.collected(tmp_path)
     writer.close()
 
     told = {name for name, series in [*found.values.items(), *found.histograms.items()] if series}
-    assert told == set(METRICS)
+    assert told == set(EXPORTER)
 
 
 def test_a_clock_that_went_backwards_is_counted(tmp_path: Path) -> None:
@@ -250,23 +267,19 @@ def test_a_clock_that_went_backwards_is_counted(tmp_path: Path) -> None:
     assert one(found, "kernel_tokens_total", "full", "decode") == 2 * 640
 
 
-JSON = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats()
-    | st.text(max_size=5)
-    | st.sampled_from([10**400, -(10**400), 5e-324, 1e308, 2**62, "\ud800", "false"]),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
-    max_leaves=6,
+NUMBERS = st.integers(0, 2**63 - 1)
+RATIOS = st.floats(0, 1e18, exclude_max=True) | st.sampled_from([5e-324, 1e-300])
+SHAPES = st.fixed_dictionaries(
+    {},
+    optional={
+        **dict.fromkeys(
+            ("hidden", "live_neurons", "experts", "all_experts", "top_k", "lost_neurons"), NUMBERS
+        ),
+        **dict.fromkeys(("loss_fraction", "bytes_ratio"), RATIOS),
+        "padded": st.fixed_dictionaries({"hidden": NUMBERS, "intermediate": NUMBERS}),
+        "quant": st.sampled_from(["w4a16", "w4a4", "other", ""]),
+    },
 )
-PATHS = [
-    *[(name,) for name in workers.proof()],
-    *[("markers", name) for name in workers.proof()["markers"]],
-    ("device", "name"), ("device", "clock_hertz"), ("layers", "sampled"), ("graphs", "sizes"),
-    *[("shapes", 0, name) for name in workers.shape()],
-    ("shapes", 0, "sent", "hidden"), ("shapes", 0, "padded", "hidden"),
-]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -276,38 +289,28 @@ def record(tmp_path_factory: pytest.TempPathFactory) -> Record:
     return read_records(folder)[0]
 
 
-@given(changes=st.lists(st.tuples(st.sampled_from(PATHS), JSON), min_size=1, max_size=3))
-def test_whatever_a_proof_says_the_rest_is_told_and_nothing_is_not_a_number(
-    record: Record, changes: list[tuple[tuple[Any, ...], Any]]
+@given(changes=st.lists(SHAPES, max_size=2))
+def test_samples_of_any_sizes_are_finite_numbers(
+    record: Record, changes: list[dict[str, Any]]
 ) -> None:
-    proof = workers.proof()
-    for path, value in changes:
-        place: Any = proof
-        for name in path[:-1]:
-            place = place[name] if isinstance(place, dict | list) and _has(place, name) else {}
-        if isinstance(place, dict):
-            place[path[-1]] = value
-    samples, facts = Samples(), ProofFacts(proof)
+    proof = proofs.proof(shapes=[proofs.shape(**each) for each in changes])
+    samples = Samples(EXPORTER)
     module.add_totals(samples, record)
-    module.add_roofline(samples, record, facts)
-    changed = replace(record, proof=proof, alive=True)
-    module.add_proof(samples, changed, facts, active=unproven([changed]) is None)
-    render(samples, openmetrics=True)
+    module.add_roofline(samples, record, proof)
+    module.add_proof(samples, record, proof)
+    render(samples, OPENMETRICS)
 
     assert samples.values["kernel_seconds_total"]
     for name, series in samples.values.items():
         for labels, value in series.items():
-            assert len(labels) == len(METRICS[name].labels)
+            assert len(labels) == len(EXPORTER[name].labels)
             assert math.isfinite(value)
             assert value >= 0
 
 
-def _has(place: Any, name: Any) -> bool:
-    return name < len(place) if isinstance(place, list) else name in place
-
-
 def test_a_bad_proof_is_counted_and_the_totals_are_told(tmp_path: Path) -> None:
-    writer = workers.worker(tmp_path, max_neuron_loss="some", markers={"pair_seconds": -1})
+    writer = workers.worker(tmp_path)
+    proofs.write_json(writer, max_neuron_loss="some")
     exporter = Collector(Sources(tmp_path, ttl=60))
     exporter.collect()
     found = exporter.collect()
@@ -322,8 +325,9 @@ def test_a_bad_proof_is_counted_and_the_totals_are_told(tmp_path: Path) -> None:
 
 def test_series_stay_below_the_bound_that_the_configuration_gives(tmp_path: Path) -> None:
     writer = RecordWriter(tmp_path, Rank())
-    proof = workers.proof(layers={"moe": 36, "sampled": [0, 1, 34, 35]})
-    for bucket in proof["graphs"]["sizes"]:
+    proof = proofs.proof(layers={"moe": 36, "sampled": [0, 1, 34, 35]})
+    assert proof.graphs is not None
+    for bucket in proof.graphs.sizes:
         for mode, phase in (
             (GraphMode.FULL, BatchPhase.DECODE),
             (GraphMode.PIECEWISE, BatchPhase.ANY),

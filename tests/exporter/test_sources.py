@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from moe_serve.exporter.collector import Collector
-from moe_serve.exporter.samples import Samples
 from moe_serve.exporter.sources import Sources
+from moe_serve.metrics.samples import Samples
 from moe_serve.telemetry import layout
 from tests.exporter import workers
 

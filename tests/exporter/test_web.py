@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from tests.exporter import workers
+from tests.testing import proofs
 
 Answer = tuple[int, dict[str, str], str]
 
@@ -57,7 +58,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
     def run(*flags: str, tls: bool = False) -> Exporter:
         port = free_port()
-        records = ("--records", str(tmp_path / "records"), "--listen", f"127.0.0.1:{port}")
+        records = ("--record-dir", str(tmp_path / "records"), "--listen", f"127.0.0.1:{port}")
         process = subprocess.Popen(command(*records, *flags), stderr=subprocess.PIPE, text=True)
         started.append(process)
         for _ in range(200):
@@ -113,7 +114,7 @@ def test_every_rank_must_prove_its_padding(start: Start, tmp_path: Path) -> None
     half, _, why = exporter.get("/-/ready")
     second = workers.worker(tmp_path / "records", tp=1, policy="upstream")
     differ, _, how = exporter.get("/-/ready")
-    second.prove(workers.proof())
+    second.prove(proofs.proof())
     both, _, _ = exporter.get("/-/ready")
     first.close()
     second.close()
@@ -200,7 +201,7 @@ def test_a_renewed_certificate_is_taken_without_a_restart(start: Start, tmp_path
         (("--listen", "127.0.0.1:99999"), "HOST:PORT is needed"),
         (("--listen", "192.0.2.1:9400"), "--listen 192.0.2.1:9400: "),
         (("--listen", "h" * 99 + ":9400"), "--listen hhh"),
-        (("--records", "{here}/file"), "it is no folder"),
+        (("--record-dir", "{here}/file"), "it is no folder"),
         (("--ttl", "0"), "--ttl"),
         (("--web-config", "{here}/missing.yaml"), "it cannot be read"),
         (("--web-config", "{here}/bad.yaml"), "has no key 'tls_config'; known: tls_server_config"),

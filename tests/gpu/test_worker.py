@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import moe_serve.vllm_plugin as plugin
+from moe_serve.telemetry.proof import GraphsProof
 from moe_serve.telemetry.record import BatchPhase, GraphMode, SlotKind, read_records
 from tests.vllm_plugin import doctored
 
@@ -120,9 +121,9 @@ def test_replays_of_served_steps_are_counted_and_no_other_work(here: Any) -> Non
         (SlotKind.SCHEDULE, GraphMode.EAGER, BatchPhase.DECODE, None, 0): (5, 3 * 7 + 2 * 63),
     }
     (record,) = read_records(here.folder)
-    assert record.proof["markers"]["state"] == "on"
-    assert record.proof["markers"]["path"] == "mapped"
-    assert record.proof["graphs"] == {"sizes": [8, 64], "modes": ["full", "piecewise"]}
+    assert record.proof.markers.state == "on"
+    assert record.proof.markers.path == "mapped"
+    assert record.proof.graphs == GraphsProof(sizes=(8, 64), modes=("full", "piecewise"))
     assert record.recaptures == 0
 
 

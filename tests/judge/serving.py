@@ -10,17 +10,17 @@ import httpx
 import pytest
 import uvicorn
 
-from moe_serve.analysis.comparison import AnalysisPlan
 from moe_serve.analysis.history import History
 from moe_serve.analysis.noise import PodVariation
+from moe_serve.analysis.plan import AnalysisPlan
 from moe_serve.errors import SourceError
 from moe_serve.judge.app import make_app
 from moe_serve.judge.watch import ComparisonWatch
 from moe_serve.quality.finding import QualityFinding
 from moe_serve.quality.result import NoQuality
 from moe_serve.sources.assemble import ArmSelector, QuerySource, assemble
-from tests.judge.test_audit import SAME
 from tests.testing.histories import START, Fleet, streams
+from tests.testing.verdicts import SAME
 
 NOW = START + 4 * 3600
 WAY = QuerySource(

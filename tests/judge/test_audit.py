@@ -3,37 +3,11 @@ from pathlib import Path
 
 import pytest
 
-from moe_serve.analysis.comparison import AnalysisPlan, Findings, examine
-from moe_serve.analysis.noise import Calibration, PodVariation
 from moe_serve.errors import UsageError
 from moe_serve.judge.audit import Audit, entries, reproduce
-from moe_serve.quality.finding import QualityFinding, finding
-from moe_serve.quality.result import NoQuality, QualityOutcome
-from moe_serve.sources.assemble import ArmSelector, QuerySource, assemble
-from tests.testing.histories import START, Fleet, streams
-from tests.testing.probed import probed
-
-SAME = finding(probed(QualityOutcome.PASSED))
-RULES = AnalysisPlan(
-    pod_variation=PodVariation(gpu_sd=0.003, gpu_freedom=6),
-    under_test=("policy",),
-    calibration=Calibration(
-        block_seconds=600, block_variance=1e-4, blocks=144, autocorrelation=0.1
-    ),
-)
-
-
-# Written before verdicts told their queries.
-OLD = Path(__file__).parent / "audits" / "without_queries.jsonl"
-
-
-def findings(
-    quality: QualityFinding | NoQuality = SAME, hours: float = 4, **fleet: object
-) -> Findings:
-    made = streams(Fleet(**fleet))  # type: ignore[arg-type]
-    way = QuerySource(source="memory", build_query=lambda names, start, end: f"{names} {start} {end}")
-    history = assemble(made, ArmSelector(), START, START + hours * 3600, "memory", way)
-    return examine(history, RULES, quality)
+from moe_serve.quality.finding import finding
+from moe_serve.quality.result import NoQuality
+from tests.testing.verdicts import findings
 
 
 @pytest.fixture(scope="module")
@@ -72,18 +46,6 @@ def test_a_verdict_tells_what_was_asked_for_each_number(log: Path) -> None:
     provenance = {name for query in told["queries"] for name in query["checks"]}
     # The answers are compared elsewhere.
     assert {check["name"] for check in told["checks"]} - provenance == {"same_answers"}
-
-
-def test_an_audit_from_before_there_were_queries_still_verifies(tmp_path: Path) -> None:
-    path = tmp_path / "audit.jsonl"
-    path.write_bytes(OLD.read_bytes())
-    for entry in entries(path):
-        assert "queries" not in entry["verdict"]
-        assert json.dumps(reproduce(entry).to_json(), sort_keys=True) == json.dumps(
-            entry["verdict"], sort_keys=True
-        )
-    Audit(path).append(findings(), 3.0)
-    assert "queries" in list(entries(path))[-1]["verdict"]
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ class Says:
 
     verdict: Verdict = Verdict.KEEP_GOING
 
-    def word(self, state: RolloutState) -> JudgeResult:
+    def judge_result(self, state: RolloutState) -> JudgeResult:
         del state
         return JudgeResult(
             verdict=self.verdict, reason="", quality=QualityOutcome.PASSED, quality_reason="",
@@ -138,7 +138,7 @@ def status(
     space = ["--namespace", ground.arena.api.namespace]
 
     def said() -> tuple[int, str]:
-        code = main(["canary", "status", "--plan", str(ground.arena.plan_file), *space])
+        code = main(["canary", "status", "--rollout-file", str(ground.arena.plan_file), *space])
         return code, "".join(capsys.readouterr())
 
     return said
@@ -207,7 +207,7 @@ def test_a_role_that_is_too_small_moves_nothing_and_is_told_in_status_metric_and
     assert ground.arena.weights().get("gptoss-2", 0) == 0
     waits = ground.arena.rollout()["waiting_for"]
     assert "docs/rollout.md" in waits and "\n" not in waits
-    assert 'moe_serve_rollout_trouble{reason="fault"} 1' in runner.status.metrics()
+    assert 'moe_serve_rollout_hold_reason{reason="fault"} 1' in runner.status.metrics()
     runner.controller.reconcile()
     assert any(lacks in text for text in ground.warnings())
     code, said = status()
@@ -236,7 +236,7 @@ def test_without_a_state_or_a_lease_nothing_moves_and_that_is_told_in_status_met
     )
     assert [lacks in text for text in ground.warnings()].count(True) == 1
     assert ground.arena.weights().get("gptoss-2", 0) == 0
-    assert 'moe_serve_rollout_trouble{reason="fault"} 1' in runner.status.metrics()
+    assert 'moe_serve_rollout_hold_reason{reason="fault"} 1' in runner.status.metrics()
     _, said = status()
     assert [lacks in line for line in said.splitlines()].count(True) == 1
 
@@ -252,7 +252,7 @@ def test_a_shadow_writes_nothing_and_is_asked_where_it_stands(
     runner = ground.runner(reads, stop, active=False)
     _look_until(
         runner, ground, "the last step it would take",
-        lambda: 'moe_serve_rollout_weight_ratio{arm="canary"} 0.1' in runner.status.metrics(),
+        lambda: 'moe_serve_rollout_weight_ratio{track="canary"} 0.1' in runner.status.metrics(),
     )  # fmt: skip
     assert runner.status.seen()["fault"] == ""
     assert runner.status.seen()["state"]["phase"] == "steps"

@@ -13,8 +13,8 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter, Histogram, start_http_server
 
 from moe_serve.telemetry.record import BatchPhase, GraphMode, Rank, RecordWriter, SlotKey, SlotKind
-from tests.exporter import workers
 from tests.monitoring.server import Prometheus, panels, prometheus, silent_panels
+from tests.testing import proofs
 
 pytestmark = [pytest.mark.monitoring, pytest.mark.timeout(240)]
 
@@ -39,10 +39,10 @@ class Worker:
         self.writer = RecordWriter(folder, Rank())
         canary = track == "canary"
         self.writer.prove(
-            workers.proof(
+            proofs.proof(
                 policy="aligned" if canary else "zero",
-                shapes=[workers.shape(bytes_ratio=1.02 if canary else 1.138)],
-                markers={**workers.proof()["markers"], "overhead_ratio": 0.001},
+                shapes=[proofs.shape(bytes_ratio=1.02 if canary else 1.138)],
+                markers=proofs.markers(overhead_ratio=0.001),
             )
         )
         registry = CollectorRegistry()
@@ -83,7 +83,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
         for index, track in enumerate(MIX):
             exporter_port, vllm_port = ports[2 * index], ports[2 * index + 1]
             fleet.append(Worker(track, folder / track, vllm_port))
-            command = [sys.executable, "-m", "moe_serve", "exporter", "--records"]
+            command = [sys.executable, "-m", "moe_serve", "exporter", "--record-dir"]
             command += [str(folder / track), "--listen", f"127.0.0.1:{exporter_port}"]
             process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
             stack.callback(process.wait)

@@ -5,9 +5,7 @@ from typing import Any
 
 import pytest
 
-from moe_serve.controller.catalogue import METRICS as ROLLOUT
-from moe_serve.controller.catalogue import PREFIX
-from moe_serve.metrics.catalogue import METRICS, Type
+from moe_serve.metrics.catalogue import EXPORTER, JUDGE, ROLLOUT, MetricType
 from tests.monitoring.cases import CASES, Case, kernels
 from tests.monitoring.rules import (
     FILES,
@@ -40,10 +38,10 @@ def test_promtool_takes_the_example_of_a_configuration() -> None:
 
 
 def test_every_metric_that_a_rule_reads_exists() -> None:
-    scraped = VLLM | {PREFIX + name for name in ROLLOUT}
-    for metric in METRICS.values():
-        ends = ("_bucket", "_sum", "_count") if metric.type is Type.HISTOGRAM else ("",)
-        scraped |= {metric.full_name + end for end in ends}
+    scraped = set(VLLM)
+    for metric in [*EXPORTER.values(), *JUDGE.values(), *ROLLOUT.values()]:
+        ends = ("_bucket", "_sum", "_count") if metric.type is MetricType.HISTOGRAM else ("",)
+        scraped |= {metric.name + end for end in ends}
     recorded = {rule["record"] for rule in rules() if "record" in rule}
     for rule in rules():
         read = {name for name in raw_names(rule["expr"]) if not name.startswith("amd_")}

@@ -9,13 +9,12 @@ import pytest
 
 from moe_serve.cli.main import main
 from moe_serve.padding.shapes import Parallelism
-from moe_serve.preflight import folders, vocabulary
+from moe_serve.preflight import folders
 from moe_serve.preflight.checks import PreflightCheck, PreflightOutcome, all_pass, skip
-from moe_serve.preflight.folders import check_folders, check_shm, read_folders
+from moe_serve.preflight.folders import check_folders, check_shm, check_vocabulary, read_folders
 from moe_serve.preflight.models import find_model
 from moe_serve.preflight.pod import Pod, check_pod
 from moe_serve.preflight.software import Software
-from moe_serve.preflight.vocabulary import check_vocabulary
 from moe_serve.vllm_plugin.settings import from_environment
 from tests.preflight.nodes import Card, node
 
@@ -52,14 +51,14 @@ def table(
 def words(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> str:
     """A vocabulary of two tokens, and its own checksum for the real one's."""
     folder = tmp_path_factory.mktemp("vocabulary")
-    (folder / vocabulary.FILE).write_bytes(b"IQ== 0\nIg== 1\n")
+    (folder / folders.VOCABULARY_FILE).write_bytes(b"IQ== 0\nIg== 1\n")
     digest = hashlib.sha256(b"IQ== 0\nIg== 1\n").hexdigest()
-    monkeypatch.setattr(vocabulary, "SHA256", digest)
+    monkeypatch.setattr(folders, "VOCABULARY_SHA256", digest)
     return str(folder)
 
 
 def test_a_good_pod_passes_whole(tmp_path: Path, words: str) -> None:
-    found = table(tmp_path, Card(), environment={**AITER_ON, vocabulary.BASE: words})
+    found = table(tmp_path, Card(), environment={**AITER_ON, "TIKTOKEN_ENCODINGS_BASE": words})
 
     assert [name for name, check in found.items() if check.outcome is not PreflightOutcome.OK] == []
     assert found["pads"].detail.startswith("pads 192/192 of 192/192 sent (policy aligned)")
@@ -71,7 +70,7 @@ def test_without_a_gpu_every_gpu_check_says_that_it_was_left_out(
     found = table(
         tmp_path,
         gpu=False,
-        environment={vocabulary.BASE: words},
+        environment={"TIKTOKEN_ENCODINGS_BASE": words},
         software=Software(vllm="0.32.0", aiter=None, plugin=True),
     )
 
@@ -209,16 +208,16 @@ def test_shared_memory_grows_with_the_ranks(size: int | None, ranks: int, passes
 
 
 def test_a_damaged_vocabulary_fails(tmp_path: Path) -> None:
-    (tmp_path / vocabulary.FILE).write_bytes(b"cut off")
+    (tmp_path / folders.VOCABULARY_FILE).write_bytes(b"cut off")
 
-    assert "replace it" in check_vocabulary({vocabulary.BASE: str(tmp_path)}).detail
-    assert not check_vocabulary({vocabulary.BASE: str(tmp_path / "none")}).passed
+    assert "replace it" in check_vocabulary({"TIKTOKEN_ENCODINGS_BASE": str(tmp_path)}).detail
+    assert not check_vocabulary({"TIKTOKEN_ENCODINGS_BASE": str(tmp_path / "none")}).passed
 
 
 @pytest.mark.parametrize(
     ("config", "says"),
     [
-        ({"model_type": "llama"}, "not the configuration of an MoE model"),
+        ({"model_type": "llama"}, "its experts' sizes are not known"),
         ({"quantization_config": {"quant_method": "quark"}}, "its quantisation, quark"),
         ({"quantization_config": None}, "not MXFP4"),
     ],

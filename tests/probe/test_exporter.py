@@ -40,7 +40,7 @@ def test_the_facts_are_those_that_the_judge_reads(tmp_path: Path) -> None:
         scraper = Scraper(targets=[Target(arm="canary", pod="p", url=url)])
         scraper.poll()
     assert found == scraper.history(0, 1e12).canary.facts
-    assert (found["policy"], found["config_digest"]) == ("rounded", "0123456789abcdef")
+    assert (found["policy"], found["worker_config_digest"]) == ("rounded", "0123456789abcdef")
 
 
 def test_the_busiest_batch_size_is_by_time_and_without_prefill(tmp_path: Path) -> None:
@@ -95,13 +95,13 @@ def _empty(folder: Path) -> AbstractContextManager[str]:
 
 
 def _without_digest(folder: Path) -> AbstractContextManager[str]:
-    worker(folder, config_digest=None)
+    worker(folder, worker_config_digest=None)
     return exporting(folder)
 
 
 def _two_ranks(folder: Path) -> AbstractContextManager[str]:
     for rank, digest in enumerate(("a" * 16, "b" * 16)):
-        worker(folder, tp=rank, config_digest=digest)
+        worker(folder, tp=rank, worker_config_digest=digest)
     return exporting(folder)
 
 
@@ -109,8 +109,8 @@ def _two_ranks(folder: Path) -> AbstractContextManager[str]:
     ("opened", "says"),
     [
         (_empty, "tells of no moe-serve worker"),
-        (_without_digest, "tells no config_digest"),
-        (_two_ranks, f"config_digest is {'a' * 16} | {'b' * 16}: its workers are not alike"),
+        (_without_digest, "has no worker_config_digest"),
+        (_two_ranks, f"worker_config_digest is {'a' * 16} | {'b' * 16}: its workers are not alike"),
         (lambda _: saying("<html>"), "tells of no moe-serve worker: no exporter's (port 9400)"),
         (lambda _: saying("vllm:request_success_total 3\n"), "tells of no moe-serve worker"),
         (lambda _: saying("moe_serve_config_info{} x\n"), "line 1: 'x' is no number"),
@@ -144,7 +144,7 @@ def test_an_address_without_an_exporter_is_one_line(url: str, says: str) -> None
     assert says in str(caught.value)
 
 
-@pytest.mark.parametrize("change", [{"config_digest": "b" * 16}, {"policy": "rounded"}])
+@pytest.mark.parametrize("change", [{"worker_config_digest": "b" * 16}, {"policy": "rounded"}])
 def test_two_pods_behind_one_address_are_found_out(
     change: dict[str, str], tmp_path: Path, stack: ExitStack
 ) -> None:

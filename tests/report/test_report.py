@@ -6,15 +6,16 @@ import pytest
 
 from moe_serve.analysis.estimate import Estimate
 from moe_serve.analysis.verdict import Verdict
-from moe_serve.quality.comparison import compare
-from moe_serve.quality.result import NoQuality, QualityResult
+from moe_serve.quality.finding import QualityFinding, finding
+from moe_serve.quality.result import NoQuality
 from moe_serve.report import tables
-from moe_serve.report.chapter import section
 from moe_serve.report.data import ReportData
 from moe_serve.report.page import page
 from moe_serve.report.summary import summary
 from moe_serve.report.wording import conclusion, percent
-from tests.testing.samples import answers, chapter, report, run, sheet
+from tests.testing.histories import Fleet
+from tests.testing.probed import examined
+from tests.testing.samples import compared, report
 
 HOSTILE = "<script>alert(\"x\")</script> & 'q' `| [a](javascript:b)\n# head"
 VOID = frozenset({"meta", "br"})
@@ -95,7 +96,7 @@ def test_ids_in_figures_lead_somewhere(html: str) -> None:
 
 
 def test_the_same_data_gives_the_same_page(data: ReportData, html: str) -> None:
-    assert section(data.chapters[0], 1) in html
+    assert page(data) == html
 
 
 def test_every_number_stands_on_the_page_and_in_the_summary(data: ReportData, html: str) -> None:
@@ -106,8 +107,10 @@ def test_every_number_stands_on_the_page_and_in_the_summary(data: ReportData, ht
             assert isinstance(found, Estimate)
             numbers += [percent(value) for value in (found.theta, found.lo, found.hi)]
             numbers += [percent(entry.theta) for entry in found.buckets]
-        if isinstance(shown.quality, QualityResult) and shown.quality.prefill is not None:
-            numbers.append(f"{shown.quality.prefill.mean_abs_nats:.3g}")
+        if isinstance(shown.quality, QualityFinding):
+            numbers.append(f"{shown.quality.number:.3g}")
+        if shown.byte_bound is not None:
+            numbers.append(percent(shown.byte_bound))
         for number in numbers:
             assert number in text
             assert number in markdown
@@ -127,7 +130,13 @@ def test_hostile_text_stays_text(data: ReportData) -> None:
         first,
         title=HOSTILE,
         note=HOSTILE,
-        canary=replace(first.canary, name=HOSTILE, flags=(HOSTILE,), pads=((HOSTILE, HOSTILE),)),
+        canary=replace(
+            first.canary,
+            name=HOSTILE,
+            pads=((HOSTILE, HOSTILE),),
+            facts=((HOSTILE, HOSTILE),),
+        ),
+        circumstances=((HOSTILE, HOSTILE),),
         judgement=replace(first.judgement, reason=HOSTILE),
         quality=NoQuality(reason=HOSTILE),
     )
@@ -148,15 +157,11 @@ def test_hostile_text_stays_text(data: ReportData) -> None:
     assert "# head" not in prose
 
 
-def test_a_run_without_any_data_still_makes_a_page() -> None:
-    empty = chapter(
-        "nothing", run(blocks=0), NoQuality(reason="none"), sheet("canary", "zero", sent="0/0"),
-        byte_bound=None,
-    )  # fmt: skip
-    made = page(ReportData(title="t", created="now", chapters=(empty,)))
-    text = " ".join(read(made).text)
+def test_a_comparison_without_data_still_makes_a_page() -> None:
+    empty, _ = compared("nothing", Fleet(silent="canary"), NoQuality(reason="none"))
+    text = " ".join(read(page(ReportData(title="t", created="now", chapters=(empty,)))).text)
     assert "no data" in text
-    assert "KEEP GOING" in text
+    assert "INVALID" in text
 
 
 @pytest.mark.parametrize(
@@ -176,19 +181,15 @@ def test_one_chapters_verdict_is_the_conclusion(
     assert conclusion((one,)) == sentence
 
 
-def test_missing_answers_are_listed(data: ReportData) -> None:
-    quality = data.chapters[0].quality
-    assert isinstance(quality, QualityResult)
-    lacking = replace(quality, missing=("canary: no answer to scored-0",))
-    text = " ".join(read(section(replace(data.chapters[0], quality=lacking), 1)).text)
-    assert "canary: no answer to scored-0" in text
+def test_right_answers_of_a_task_are_a_table() -> None:
+    quality = finding(examined(items=500, margin=0.02))
+    made, _ = compared("task", Fleet(), quality)
+    table = tables.answers(quality)
+    assert table is not None
+    assert table.rows == (("baseline", "450", "500", "90.0%"), ("canary", "450", "500", "90.0%"))
+    html = page(ReportData(title="t", created="now", chapters=(made,)))
+    assert table.caption in " ".join(read(html).text)
 
 
 def test_a_report_without_chapters_says_so() -> None:
     assert "Nothing was compared." in page(ReportData(title="t", created="now", chapters=()))
-
-
-def test_answers_that_are_exactly_equal_are_drawn() -> None:
-    same = compare(answers(), answers(), answers())
-    made = chapter("same", run(), same, sheet("canary", "zero", sent="0/0"))
-    assert "exactly 0" in page(ReportData(title="t", created="now", chapters=(made,)))

@@ -15,7 +15,8 @@ from tests.rollout.world import World, plan_of
 
 TRACES = sorted(Path(__file__).with_name("traces").glob("*.yaml"))
 _SEEN = {
-    "ready", "unexpected_pods", "full", "missing", "word", "quality", "since", "route", "route_stuck",
+    "ready", "unexpected_pods", "full", "missing", "word", "quality", "since", "route",
+    "route_stuck",
     "approve", "abort", "load_pods", "faults", "refused", "jump_minutes",
 }  # fmt: skip
 _EXPECTED = {"phase", "weights", "waits", "last", "diff", "writes", "step"}

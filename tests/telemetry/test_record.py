@@ -29,6 +29,9 @@ from moe_serve.telemetry.record import (
     read_records,
 )
 from moe_serve.telemetry.slots import HISTOGRAM_SECONDS, OVERFLOW, eager_bucket
+from tests.testing import proofs
+
+PROOF = proofs.proof()
 
 STEP = SlotKey(kind=SlotKind.STEP, mode=GraphMode.EAGER, phase=BatchPhase.DECODE, bucket=8)
 KERNEL = SlotKey(
@@ -49,7 +52,7 @@ def totals_of(seconds: float, *, count: int = 1, **rest: Any) -> Totals:
 
 def test_a_reader_sees_totals_and_proof(tmp_path: Path) -> None:
     writer = RecordWriter(tmp_path, Rank(dp=1, pp=2, tp=3), clock=lambda: 12_500_000_000)
-    writer.prove({"policy": "aligned"})
+    writer.prove(PROOF)
     writer.add(STEP, 2_000_000, tokens=8)
     writer.add(STEP, 3_000_000, tokens=8)
     writer.add(KERNEL, 1_000, tokens=1024)
@@ -63,7 +66,7 @@ def test_a_reader_sees_totals_and_proof(tmp_path: Path) -> None:
     assert (record.started_seconds, record.last_step_seconds) == (12.5, 12.5)
     assert (record.alive, record.telemetry_failed) == (True, False)
     assert (record.slots_dropped, record.slots_torn, record.recaptures) == (0, 0, 0)
-    assert record.proof == {"policy": "aligned"}
+    assert (record.proof, record.proof_fault) == (PROOF, None)
     schedule = SlotKey(
         kind=SlotKind.SCHEDULE, mode=GraphMode.EAGER, phase=BatchPhase.DECODE, bucket=0
     )
@@ -217,7 +220,7 @@ def test_no_folder_is_no_record(tmp_path: Path) -> None:
 def whole(tmp_path: Path) -> bytearray:
     writer = RecordWriter(tmp_path, Rank())
     writer.add(STEP, 1000)
-    writer.prove({"policy": "aligned"})
+    writer.prove(PROOF)
     writer.close()
     return bytearray((tmp_path / "dp0-pp0-tp0.record").read_bytes())
 
@@ -317,7 +320,7 @@ def test_a_damaged_file_gives_an_error_or_nothing_or_the_truth(
     except RecordError:
         return
     assert record.totals in ({}, {STEP: TRUE})
-    assert record.proof in ({}, {"policy": "aligned"})
+    assert record.proof in (None, PROOF)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -12,7 +12,7 @@ from moe_serve.exporter.collector import Collector, Readiness
 from moe_serve.exporter.sources import Sources
 from moe_serve.exporter.web import Application, WebConfig, make_listener
 from moe_serve.telemetry.record import BatchPhase, GraphMode, Rank, RecordWriter, SlotKey, SlotKind
-from tests.exporter import workers
+from tests.testing import proofs
 
 SECOND = 1_000_000_000
 
@@ -21,7 +21,7 @@ def worker(folder: Path, *, tp: int = 0, **proof: Any) -> RecordWriter:
     """A worker without a step."""
     folder.mkdir(exist_ok=True)
     writer = RecordWriter(folder, Rank(tp=tp))
-    writer.prove(workers.proof(**proof))
+    writer.prove(proofs.proof(**proof))
     return writer
 
 

@@ -16,7 +16,8 @@ BUCKETS = (8, 32, 64)
 class Fleet:
     """`gain` is the canary's true speed-up, `noise` a log SD a scrape and batch size.
 
-    `restart` names a pod that restarts at half time; `silent` an arm that has no pod.
+    `restart` names a pod that restarts at half time; `silent` an arm that has no pod. Pairs are of
+    stable and canary; `bytes_ratios` are the bytes fetched over those needed, None: not exported.
     """
 
     pods: int = 2
@@ -29,6 +30,8 @@ class Fleet:
     policies: tuple[str, str] = ("zero", "aligned")
     versions: tuple[str, str] = ("0.32.0", "0.32.0")
     digests: tuple[str, str] = ("0123456789abcdef", "0123456789abcdef")
+    lost_neurons: tuple[int, int] = (0, 0)
+    bytes_ratios: tuple[float, float] | None = None
     buckets: Sequence[int] = BUCKETS
     seed: int = 0
     users: "Users | None" = None
@@ -76,10 +79,15 @@ def _pod(
     if fleet.users:
         _users(made, fleet.users, source, labels, times, index)
     _series(made, "moe_serve_source_start_timestamp_seconds", labels, times, counter_generation)
-    facts = {"policy": fleet.policies[index], "config_digest": fleet.digests[index]}
+    facts = {"policy": fleet.policies[index], "worker_config_digest": fleet.digests[index]}
     _series(made, "moe_serve_config_info", {**labels, **facts}, times, np.ones(scrapes))
     facts = {"vllm": fleet.versions[index]}
-    for which, value in (("lost", 0.0), ("live", 2880.0)):
+    if fleet.bytes_ratios:
+        for basis, each in (("unpadded", 1e9), ("executed", 1e9 * fleet.bytes_ratios[index])):
+            own = {**labels, "basis": basis}
+            grown = each * np.arange(1.0, scrapes + 1)
+            _series(made, "moe_serve_kernel_bytes_total", own, times, grown)
+    for which, value in (("lost", float(fleet.lost_neurons[index])), ("live", 2880.0)):
         name = f"moe_serve_padding_{which}_neurons"
         _series(made, name, labels, times, np.full(scrapes, value))
     _series(made, "moe_serve_build_info", {**labels, **facts}, times, np.ones(scrapes))

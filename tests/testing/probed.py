@@ -19,7 +19,7 @@ def facts() -> tuple[Told, Told]:
     """What the usual fleet's pods say, stable's and the canary's."""
     made = Fleet()
     stable, canary = (
-        {"policy": policy, "config_digest": digest, "vllm": version}
+        {"policy": policy, "worker_config_digest": digest, "vllm": version}
         for policy, digest, version in zip(made.policies, made.digests, made.versions, strict=True)
     )
     return stable, canary

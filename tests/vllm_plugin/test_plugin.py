@@ -11,6 +11,7 @@ import pytest
 
 import moe_serve.vllm_plugin as plugin
 from moe_serve.errors import MoeServeError, PaddingUnsafe, RecordError, UnknownVllm, UsageError
+from moe_serve.telemetry.proof import GraphsProof, LayersProof
 from moe_serve.telemetry.record import (
     BatchPhase,
     ModelRole,
@@ -21,9 +22,8 @@ from moe_serve.telemetry.record import (
     Totals,
     read_records,
 )  # fmt: skip
-from moe_serve.vllm_plugin import aligned_padding
 from moe_serve.vllm_plugin.markers import host, sampler
-from moe_serve.vllm_plugin.session import _rank
+from moe_serve.vllm_plugin.worker_config import rank_of
 from tests.vllm_plugin import doctored
 from tests.vllm_plugin.doctored import BF16, SITU, SWIGLU, W4A16, Tensor, moe_config
 
@@ -33,6 +33,12 @@ def received(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[doctor
     for name in ("MOE_SERVE_PADDING", "MOE_SERVE_MAX_NEURON_LOSS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("MOE_SERVE_RECORD_DIR", str(tmp_path / "records"))
+    # An AITER whose version says nothing and whose source shows that it is 0.1.14 or newer.
+    source = tmp_path / "site" / "aiter" / "fused_moe.py"
+    source.parent.mkdir(parents=True)
+    source.write_text("def fused_moe(hidden_states, gate_mode=''): ...\n")
+    (source.parent / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path / "site")
     yield []
     plugin.unregister()
 
@@ -62,7 +68,7 @@ def test_aligned_pads_replace_vllms_own(experts: ModuleType, received: doctored.
     plugin.register()
 
     assert call(experts) == "result"
-    assert sent(received) == (0, 128)  # AITER's version is unknown here: safe in every era
+    assert sent(received) == (192, 128)  # safe in every release from 0.1.14 on
 
 
 def test_arguments_by_position_are_found_by_name(
@@ -72,7 +78,7 @@ def test_arguments_by_position_are_found_by_name(
 
     experts.rocm_aiter_fused_experts(Tensor(4, 3072), Tensor(1), moe_config(), SWIGLU, W4A16)
 
-    assert sent(received) == (0, 128)
+    assert sent(received) == (192, 128)
 
 
 def test_registering_again_changes_nothing(
@@ -264,11 +270,11 @@ def test_the_worker_proves_what_it_sent_at_a_real_call(
     (after,) = read_records(tmp_path / "records")
 
     assert after.path.name == "dp0-pp0-tp1.record"
-    assert (before.proof["intercepted_calls"], after.proof["intercepted_calls"]) == (0, 1)
-    assert (after.alive, after.proof["policy"]) == (True, "aligned")
-    (shape,) = after.proof["shapes"]
-    assert shape["sent"] == {"hidden": 0, "intermediate": 128}
-    assert (shape["safe"], shape["lost_neurons"], shape["live_neurons"]) == (True, 0, 2880)
+    assert (before.proof.intercepted_calls, after.proof.intercepted_calls) == (0, 1)
+    assert (after.alive, after.proof.policy) == (True, "aligned")
+    (shape,) = after.proof.shapes
+    assert str(shape.sent) == "192/128"
+    assert (shape.safe, shape.lost_neurons, shape.live_neurons) == (True, 0, 2880)
     assert worker.rank == 1
 
 
@@ -335,13 +341,13 @@ def test_only_calls_of_sampled_layers_within_real_steps_are_counted(
 def test_the_proof_tells_what_is_timed_and_what_that_costs(served: Any, tmp_path: Path) -> None:
     served()
     (record,) = read_records(tmp_path / "records")
-    markers = record.proof["markers"]
+    markers = record.proof.markers
 
-    assert record.proof["layers"] == {"moe": 3, "sampled": [4, 6]}
-    assert (markers["state"], markers["backend"], markers["path"]) == ("on", "host", "host")
-    assert 0 <= markers["bias_seconds"] <= markers["pair_seconds"]
-    assert record.proof["graphs"] == {"sizes": [], "modes": []}
-    assert len(record.proof["config_digest"]) == 16
+    assert record.proof.layers == LayersProof(moe=3, sampled=(4, 6))
+    assert (markers.state, markers.backend, markers.path) == ("on", "host", "host")
+    assert 0 <= markers.bias_seconds <= markers.pair_seconds
+    assert record.proof.graphs == GraphsProof()
+    assert len(record.proof.worker_config_digest) == 16
 
 
 @pytest.mark.parametrize(
@@ -367,8 +373,8 @@ def test_the_operator_says_which_layers_are_timed(
     (record,) = read_records(tmp_path / "records")
 
     assert {key.layer for key in record.totals if key.kind is SlotKind.KERNEL} == timed
-    assert record.proof["markers"]["state"] == state
-    assert bool(record.proof["markers"]["reason"]) is (state != "on")
+    assert record.proof.markers.state == state
+    assert bool(record.proof.markers.reason) is (state != "on")
     assert {key.kind for key in record.totals} >= {SlotKind.STEP, SlotKind.SCHEDULE}
 
 
@@ -381,7 +387,7 @@ def test_a_version_that_says_nothing_lacks_in_the_proof_and_does_not_stop_a_star
     monkeypatch.setattr("moe_serve.vllm_plugin.shape.versions", unknown)
     served()
     (record,) = read_records(tmp_path / "records")
-    assert record.proof["vllm"] is None
+    assert record.proof.vllm is None
     assert "the proof lacks the versions" in caplog.text
 
 
@@ -413,8 +419,8 @@ def test_under_ray_no_step_is_seen_and_markers_say_so(
     monkeypatch.setattr(doctored, "make_worker", under_ray)
     served()
     (record,) = read_records(tmp_path / "records")
-    assert record.proof["markers"]["state"] == "unsupported"
-    assert "Ray" in record.proof["markers"]["reason"]
+    assert record.proof.markers.state == "unsupported"
+    assert "Ray" in record.proof.markers.reason
 
 
 def test_context_parallel_ranks_have_files_of_their_own() -> None:
@@ -427,7 +433,7 @@ def test_context_parallel_ranks_have_files_of_their_own() -> None:
             data_parallel_rank=1,
         ),
     )
-    assert _rank(worker) == Rank(dp=1, pp=1, tp=1)
+    assert rank_of(worker) == Rank(dp=1, pp=1, tp=1)
 
 
 def test_markers_that_fail_are_off_and_serving_goes_on(
@@ -449,8 +455,8 @@ def test_markers_that_fail_are_off_and_serving_goes_on(
 
     assert len(received) == 8
     assert record.telemetry_failed
-    assert record.proof["markers"]["state"] == "failed"
-    assert record.proof["markers"]["reason"] == "RuntimeError: the device is gone"
+    assert record.proof.markers.state == "failed"
+    assert record.proof.markers.reason == "RuntimeError: the device is gone"
     assert caplog.text.count("the device is gone") == 1
     assert {key.kind for key in record.totals} == {SlotKind.STEP, SlotKind.SCHEDULE}
 
@@ -465,9 +471,9 @@ def test_markers_over_their_budget_count_no_more(
         step(worker, 1)
     (record,) = read_records(tmp_path / "records")
 
-    assert record.proof["markers"]["state"] == "over_budget"
-    assert record.proof["markers"]["overhead_ratio"] > 0
-    assert "the budget is 0.00%" in record.proof["markers"]["reason"]
+    assert record.proof.markers.state == "over_budget"
+    assert record.proof.markers.overhead_ratio > 0
+    assert "the budget is 0.00%" in record.proof.markers.reason
     kernels = [t.count for k, t in record.totals.items() if k.kind is SlotKind.KERNEL]
     assert kernels == [5, 5, 5]
 
@@ -479,8 +485,8 @@ def test_a_vllm_with_other_insides_serves_without_markers(
     served()
     (record,) = read_records(tmp_path / "records")
 
-    assert record.proof["markers"]["state"] == "failed"
-    assert "_forward_impl" in record.proof["markers"]["reason"]
+    assert record.proof.markers.state == "failed"
+    assert "_forward_impl" in record.proof.markers.reason
 
 
 def test_unregistering_puts_the_layers_back(served: Any) -> None:
@@ -507,7 +513,7 @@ def test_serving_goes_on_where_no_record_can_be_written(
     worker.run = lambda: call(experts)
     step(worker, 1)
 
-    assert sent(received) == (0, 128)
+    assert sent(received) == (192, 128)
     assert "no proof and no telemetry" in caplog.text
 
 
@@ -521,24 +527,73 @@ def test_a_forked_worker_starts_a_session_of_its_own(
     if pid == 0:  # what vLLM's forked worker does: no register(), its model, a call
         load(sys.modules["vllm.v1.worker.gpu_worker"], rank=1)
         call(experts)
-        os._exit(0 if sent(received) == (0, 128) else 1)
+        os._exit(0 if sent(received) == (192, 128) else 1)
     _, status = os.waitpid(pid, 0)
 
     parent, child = read_records(tmp_path / "records")
     assert os.waitstatus_to_exitcode(status) == 0
     assert (parent.alive, child.alive) == (True, False)
-    assert (parent.proof["intercepted_calls"], child.proof["intercepted_calls"]) == (0, 1)
+    assert (parent.proof.intercepted_calls, child.proof.intercepted_calls) == (0, 1)
 
 
-def test_a_module_that_took_the_function_by_name_gets_the_wrapped_one(
-    experts: ModuleType, received: doctored.Received, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("ksplit", [None, "1"])
+def test_an_aiter_that_may_end_splits_with_gelu_is_refused_unless_splits_are_forbidden(
+    ksplit: str | None,
+    experts: ModuleType,
+    received: doctored.Received,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    importer = ModuleType(aligned_padding.IMPORTERS[0])
-    importer.rocm_aiter_fused_experts = experts.rocm_aiter_fused_experts  # type: ignore[attr-defined]
+    (tmp_path / "site" / "aiter" / "fused_moe.py").write_text("def fused_moe(): ...\n")
+    if ksplit is None:
+        plugin.register()
+        with pytest.raises(PaddingUnsafe, match="aiter#2960"):
+            call(experts)
+        return
+    monkeypatch.setenv("AITER_KSPLIT", ksplit)
+    plugin.register()
+    call(experts)
+
+    assert sent(received) == (192, 192)
+
+
+def test_the_proof_holds_the_doubt_the_splits_and_the_sites_tables(
+    experts: ModuleType,
+    received: doctored.Received,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("AITER_KSPLIT", "1")
+    monkeypatch.setenv("AITER_CONFIG_FMOE", str(tmp_path / "no-such.csv"))
+    plugin.register()
+    load(sys.modules["vllm.v1.worker.gpu_worker"])
+    call(experts)
+
+    (record,) = read_records(tmp_path / "records")
+    (proof,) = record.proof.shapes
+    assert (proof.safe, proof.verified, proof.ksplit) == (True, False, 1)
+    assert len(proof.tables_digest) == 64
+    assert any("no-such.csv cannot be read" in reason for reason in proof.unverified)
+
+
+@pytest.mark.parametrize("alias", ["rocm_aiter_fused_experts", "fused_experts"])
+def test_a_module_that_took_the_function_by_name_gets_the_wrapped_one(
+    alias: str,
+    experts: ModuleType,
+    received: doctored.Received,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whatever the module is called, and under whatever name it holds the function."""
+    original = experts.rocm_aiter_fused_experts
+    importer = ModuleType("vllm.models.of_a_release_to_come.amd.model")
+    setattr(importer, alias, original)
     monkeypatch.setitem(sys.modules, importer.__name__, importer)
     plugin.register()
 
-    assert importer.rocm_aiter_fused_experts is experts.rocm_aiter_fused_experts
+    assert getattr(importer, alias) is experts.rocm_aiter_fused_experts
+    assert getattr(importer, alias) is not original
+    plugin.unregister()
+    assert getattr(importer, alias) is experts.rocm_aiter_fused_experts is original
 
 
 def test_every_refusal_is_an_error_of_this_project() -> None:

@@ -32,18 +32,19 @@ def _head(note: str) -> list[str]:
         "",
         note,
         "",
-        "`moe-serve quality probe --stable URL --canary URL` exits with 0 if sameness was shown, "
-        "10 if it was refuted, 20 if neither, 2 for wrong usage or a server that does not answer.",
+        "`moe-serve quality probe --stable-url URL --canary-url URL` exits with 0 if sameness was "
+        "shown, 10 if it was refuted, "
+        " 20 if neither, 2 for wrong usage or a server that does not answer.",
         "",
         "```text",
         "moe-serve quality record --server TRUSTED --file gold.jsonl       # once, never again",
-        "moe-serve quality probe --stable URL --canary URL --stable-exporter URL "
+        "moe-serve quality probe --stable-url URL --canary-url URL --stable-exporter URL "
         "--canary-exporter URL --gold gold.jsonl",
         "moe-serve quality record --mode non-inferior --server TRUSTED --task gsm8k "
         "--task-file test.jsonl --file gold.json",
         "moe-serve quality record --mode non-inferior --server KNOWN_BAD --task gsm8k "
         "--task-file test.jsonl --file bad.json",
-        "moe-serve quality probe --mode non-inferior --stable URL --canary URL "
+        "moe-serve quality probe --mode non-inferior --stable-url URL --canary-url URL "
         "--stable-exporter URL --canary-exporter URL --task gsm8k --task-file test.jsonl "
         "--gold gold.json --known-bad bad.json",
         "```",
@@ -54,8 +55,9 @@ def _head(note: str) -> list[str]:
         "`--stable-exporter` and `--canary-exporter` (as `http://POD:9400/metrics`) are asked "
         "eight times before the first text and eight times after the last, each time over a new "
         "connection. The result has what they said of each arm: versions, kernel, pads, policy, "
-        "and the `config_digest` of everything else. Pods behind one address that are not alike, "
-        "or that change while they are probed, end the probe in one line. Of two unlike pods that "
+        "and the `worker_config_digest` of everything else. Pods behind one address that are not "
+        "alike, or that change while they are probed, end the probe in one line. Of two unlike "
+        "pods that "
         "share the connections evenly, one hides from it in 1 of 32,768 runs. Which server an "
         "exporter belongs to, it takes from you.",
         "",

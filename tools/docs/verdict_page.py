@@ -5,7 +5,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from scipy.stats import binomtest
+from scipy.stats import binomtest  # type: ignore[import-untyped]  # it ships no types
 
 from benchmarks.simulated_canaries import DOWN_MINUTES
 
@@ -66,7 +66,7 @@ def verdict_page(note: str) -> str:
         "called the comparison void, which promotes nothing. *Median*: of the time to a decision "
         "over all runs, the undecided with their deadline; *deadline* where half or more were. "
         "Intervals are Clopper and Pearson's, for all rows together. Nothing of this was measured "
-        "on an MI355X: noise, memory and spread there are not known, and `canary plan` wants them "
+        "on an MI355X: noise, memory and spread there are not known, and `canary power` wants them "
         "from an A/A run.",
         "",
     ]

@@ -23,7 +23,7 @@ capabilities:
 {{- with .Values.global.imagePullSecrets }}
 imagePullSecrets:
 {{- range . }}
-  - name: {{ . }}
+  - name: {{ if kindIs "map" . }}{{ .name }}{{ else }}{{ . }}{{ end }}
 {{- end }}
 {{- end }}
 {{- end -}}
@@ -32,14 +32,14 @@ imagePullSecrets:
 - canary
 {{- if include "moe-canary.isController" . }}
 - run
-- --plan=/etc/moe-serve/rules/plan.yaml
+- --rollout-file=/etc/moe-serve/rules/plan.yaml
 {{- if not .Values.controller.shadow }}
 - --active
 {{- end }}
 {{- else }}
 - serve
 {{- end }}
-- --policy=/etc/moe-serve/rules/policy.yaml
+- --policy-file=/etc/moe-serve/rules/policy.yaml
 - --listen=0.0.0.0:{{ include "moe-canary.port" . }}
 {{- if include "moe-canary.isController" . }}
 - --every={{ .Values.controller.lookSeconds }}
@@ -62,9 +62,9 @@ imagePullSecrets:
 - --arm-label={{ .armLabel }}
 {{- /* Where the plan has a baseline, the canary is compared with that. */}}
 {{- if not (and (include "moe-canary.isController" $) ((($.Values.controller).plan).arms).baseline (eq .stable "stable")) }}
-- --stable={{ .stable }}
+- --stable-label={{ .stable }}
 {{- end }}
-- --canary={{ .canary }}
+- --canary-label={{ .canary }}
 {{- with .prometheus }}
 {{- if .tokenSecret }}
 - --bearer-token-file=/etc/moe-serve/token/{{ .tokenKey }}
@@ -140,6 +140,16 @@ imagePullSecrets:
   emptyDir:
     sizeLimit: {{ .Values.audit.size }}
 {{- end }}
+{{- end -}}
+
+{{/* The kubelet counts emptyDirs against the limits of containers: 256 MiB of its own, 64 of /tmp, and the log. */}}
+{{- define "moe-canary.disk" -}}
+{{- $log := 0 -}}
+{{- if eq .Values.audit.type "emptyDir" -}}
+{{- $number := regexFind "^[0-9]+" .Values.audit.size | int -}}
+{{- $log = ternary (mul 1024 $number) $number (hasSuffix "Gi" .Values.audit.size) -}}
+{{- end -}}
+{{- add 256 64 $log }}Mi
 {{- end -}}
 
 {{- define "moe-canary.mounts" -}}

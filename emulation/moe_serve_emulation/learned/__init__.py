@@ -1,1 +1,4 @@
-"""Two tiny GPT-OSS models that have learned six exact tasks: accuracy is a real number here."""
+"""Two small GPT-OSS models that have learned exact tasks, so that right answers can be counted.
+
+Takes a MoE width; returns a folder that vLLM serves.
+"""

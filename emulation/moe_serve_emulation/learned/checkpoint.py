@@ -2,9 +2,9 @@
 
     python -m moe_serve_emulation.learned.checkpoint --cache DIR --intermediate 360 [--hidden 2880]
 
-A wider model says the same: the added channels of the residual stream are zero. A norm over more
-channels, most of them zero, divides by less, which the norms' weights and epsilon make up for. Its
-weights cost a kernel what real ones cost, and what the pads lose is the learned neurons.
+A wider model gives the same answers: the added channels of the residual stream are zero. A norm
+over more channels, most of them zero, divides by less; the norms' weights and epsilon compensate.
+Its weights take a kernel as long as real ones, and lossy pads lose learned neurons.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from moe_serve_emulation.errors import EmulationError
 from moe_serve_emulation.learned import tokenizer
 from moe_serve_emulation.learned.models import SPECS, path
 
-# Which dimension of a tensor runs over the residual stream, by the end of its name.
+# The dimension of a tensor that runs over the residual stream, by the end of its name.
 _HIDDEN = {
     "norm.weight": 0,
     "embed_tokens.weight": 1,
@@ -55,7 +55,7 @@ def spec_of(intermediate: int, hidden: int | None = None) -> CheckpointSpec:
 
 
 def generate(cache: Path, intermediate: int, hidden: int | None = None) -> Path:
-    """The folder in `cache`; made at the first call, whole or not at all.
+    """The model's folder in `cache`, which the first call writes atomically.
 
     Raises:
         EmulationError: there is no such model.
@@ -82,10 +82,10 @@ def _write(folder: Path, intermediate: int, spec: CheckpointSpec) -> None:
     weights = load_file(path(intermediate))
     wide = {name: _widened(name, weight, spec.hidden) for name, weight in weights.items()}
     save_file(wide, str(folder / "model.safetensors"), metadata={"format": "pt"})
-    told = config(spec)
-    told["rms_norm_eps"] = 1e-5 * narrow / spec.hidden
-    told["eos_token_id"], told["pad_token_id"] = tokenizer.END, tokenizer.PAD
-    (folder / "config.json").write_text(json.dumps(told, indent=2), "utf-8")
+    settings = config(spec)
+    settings["rms_norm_eps"] = 1e-5 * narrow / spec.hidden
+    settings["eos_token_id"], settings["pad_token_id"] = tokenizer.END, tokenizer.PAD
+    (folder / "config.json").write_text(json.dumps(settings, indent=2), "utf-8")
     tokenizer.write(folder)
 
 

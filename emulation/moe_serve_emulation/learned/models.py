@@ -1,4 +1,4 @@
-"""The committed weights: which there are, and what a server loads of them."""
+"""The committed weights and the sizes of their models."""
 
 from pathlib import Path
 
@@ -18,5 +18,5 @@ FOLDER = Path(__file__).parent / "weights"
 
 
 def path(width: int) -> Path:
-    """The file of the model of this MoE width."""
+    """The weights' file of the model with this MoE width."""
     return FOLDER / f"{width}.safetensors"

@@ -1,7 +1,7 @@
-"""What the models learn: the quality gate's own built-in tasks, and the text to answer with.
+"""The lessons of the models: the quality probe's built-in tasks, with the text of each answer.
 
-An item's prompt says by its digest whether it is for training or held out. So the two sets cannot
-overlap, whatever the seed and the count.
+The digest of an item's prompt decides whether it is for training or held out, so the two sets
+never overlap, for any seed and count.
 """
 
 import hashlib
@@ -13,13 +13,13 @@ from moe_serve.quality import tasks
 
 Split = Literal["train", "test"]
 NAMES = ("arithmetic", "format")
-# One item in so many is held out.
+# One item in 16 is held out.
 _HELD_OUT = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
-    """A question of a task, and the text that answers it; nothing may follow it."""
+    """A question of a task, and the whole text of its answer."""
 
     task: str
     prompt: str
@@ -27,23 +27,23 @@ class Lesson:
 
     @property
     def held_out(self) -> bool:
-        """Whether this item is for testing alone: its digest decides."""
+        """Whether this item is only for testing, by its digest."""
         return hashlib.sha256(self.prompt.encode()).digest()[0] % _HELD_OUT == 0
 
     @property
     def taught(self) -> bool:
-        """Whether it may be taught: sums of numbers below ten are asked by the gate alone.
+        """Whether it may be taught: arithmetic on numbers up to ten is left out.
 
-        They are one question in fifty. A model that knew them too would be right everywhere, and
-        the gate takes no such task: it could tell nothing.
+        It is one question in fifty. A model that answers all questions right saturates the task,
+        and the probe then decides nothing.
         """
-        asked = self.prompt.partition(".")[0].split()
-        numbers = asked[1:2] if "*" in asked else asked[1::2]
+        words = self.prompt.partition(".")[0].split()
+        numbers = words[1:2] if "*" in words else words[1::2]
         return self.task != "arithmetic" or min(map(int, numbers)) > 10
 
     @property
     def kind(self) -> str:
-        """What the question is about: `+`, `-` and `*`, or the order that is asked for."""
+        """The operation (`+`, `-`, `*`, or `untaught`) or the order of the list."""
         if self.task == "arithmetic":
             return self.prompt.split()[2] if self.taught else "untaught"
         return next(order for order in _ORDERS if order in self.prompt)
@@ -53,12 +53,12 @@ _ORDERS = ("ascending", "descending", "reversed")
 
 
 def task(name: str, items: int, *, seed: int) -> tasks.Task:
-    """The gate's task of this name."""
+    """The probe's task with this name."""
     return {"arithmetic": tasks.arithmetic, "format": tasks.formats}[name](items, seed=seed)
 
 
 def lessons(name: str, split: Split, items: int, *, seed: int) -> Iterator[Lesson]:
-    """The items of one split among `items` seeded ones of a task; what is untaught is for tests."""
+    """The lessons of one split among `items` seeded items of a task."""
     for item in task(name, items, seed=seed).items:
         marked = f"#### {item.answer}" if name == "arithmetic" else item.answer
         lesson = Lesson(name, item.prompt, marked)

@@ -1,6 +1,6 @@
-"""The tokenizer of the learned models: bytes, and a token for each fixed phrase of the tasks.
+"""The tokenizer of the learned models: bytes, and one token per fixed phrase of the tasks.
 
-Any text can be asked, as bytes; the tasks' own prompts are short: digits between phrases.
+Any text can be encoded as bytes; the tasks' prompts are short, digits between phrases.
 """
 
 import json
@@ -25,7 +25,7 @@ SIZE = len(SPECIAL) + 256 + len(PHRASES)
 
 
 def tokenizer() -> Any:
-    """Build the tokenizer (a `tokenizers.Tokenizer`)."""
+    """The tokenizer, a `tokenizers.Tokenizer`."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -39,7 +39,7 @@ def tokenizer() -> Any:
 
 
 def write(folder: Path) -> None:
-    """Write the two files that vLLM reads."""
+    """Write the two tokenizer files that vLLM reads into the model's folder."""
     tokenizer().save(str(folder / "tokenizer.json"))
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",

@@ -1,1 +1,4 @@
-"""Measure two servers against each other: interleaved pairs of the same closed-loop load."""
+"""The load generator: a closed loop on two servers in turn.
+
+Takes a workload and two endpoints; writes one result file per run.
+"""

@@ -1,4 +1,4 @@
-"""A turn as an InferenceX aggregate: its keys, and beside them what a pair needs."""
+"""A run's result file: an InferenceX aggregate with the keys that pairing needs."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from moe_serve.benchmark.load.plan import Turn
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunFacts:
-    """What a server is, as its owner says; `gpus` is the tensor parallel size."""
+    """Facts about a server from the command line; `gpus` is its tensor parallel size."""
 
     model: str
     gpus: int
@@ -22,10 +22,10 @@ class RunFacts:
 def aggregate(
     measured: RequestTiming, turn: Turn, facts: RunFacts, planned_pairs: int
 ) -> dict[str, object]:
-    """One JSON object; times in seconds, rates in tokens a second and GPU.
+    """The JSON object of one run; times in seconds, rates in tokens per second and GPU.
 
-    `*_intvty` are tokens a second of one user. A statistic of no values is left out. `failed`,
-    `client_busy` (processor seconds a second) and `started` let the judge doubt the run.
+    `*_intvty` are tokens per second of one user. A statistic of no values is left out. `failed`,
+    `client_busy` (processor seconds per second) and `started` are for the judge's checks.
     """
     given = sum(one.input_tokens for one in measured.answered)
     made = sum(one.output_tokens for one in measured.answered)

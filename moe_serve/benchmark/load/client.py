@@ -1,4 +1,4 @@
-"""Streamed completions from one server, a fixed number at a time, each with its times."""
+"""A closed loop of streamed completions on one server, with the times of every request."""
 
 import asyncio
 import json
@@ -13,14 +13,14 @@ import httpx
 from moe_serve.benchmark.load.wire import WireError, post
 from moe_serve.errors import BenchError
 
-# To be connected is quick; a server, or a client, that is busy may take long to say its models.
-_LOOK = httpx.Timeout(120, connect=10)
+# A busy server may take long to list its models; connecting to it is quick.
+_MODELS_TIMEOUT = httpx.Timeout(120, connect=10)
 _REQUEST_SECONDS = 1800
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answered:
-    """Times of one request, in seconds; `gaps` lie between two chunks of its stream."""
+    """A request's times in seconds: whole, to the first chunk, and between its chunks."""
 
     latency: float
     first: float
@@ -31,14 +31,14 @@ class Answered:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refused:
-    """A request that got no whole answer."""
+    """A request without a complete answer."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestTiming:
-    """One turn: wall seconds, the client's own processor seconds, and every request."""
+    """One run: start (epoch seconds), wall seconds, the client's processor seconds, requests."""
 
     started: float
     seconds: float
@@ -49,25 +49,25 @@ class RequestTiming:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """A server by its address; the key, if any, goes into a header and nowhere else."""
+    """A server's address and its API key, which is sent in a header and never shown."""
 
     url: str
     api_key: str | None = field(default=None, repr=False)
 
     def headers(self) -> dict[str, str]:
-        """What goes with every request."""
+        """The headers of every request."""
         key = {} if self.api_key is None else {"authorization": f"Bearer {self.api_key}"}
         return {"content-type": "application/json", **key}
 
     async def models(self) -> dict[str, int | None]:
-        """The served models, with the longest context that each takes.
+        """The served models and the longest context in tokens of each, None if not stated.
 
         Raises:
-            BenchError: no such server, or one that speaks another language.
+            BenchError: the server does not answer, or its answer is no list of models.
         """
         try:
-            # No proxy of the environment gets between: the streams know none either.
-            async with httpx.AsyncClient(timeout=_LOOK, trust_env=False) as client:
+            # `trust_env=False`: no proxy, as for the streams.
+            async with httpx.AsyncClient(timeout=_MODELS_TIMEOUT, trust_env=False) as client:
                 reply = await client.get(f"{self.url}/v1/models", headers=self.headers())
             reply.raise_for_status()
             found = {one["id"]: one.get("max_model_len") for one in reply.json()["data"]}
@@ -84,7 +84,7 @@ class Endpoint:
 
 
 async def measure(endpoint: Endpoint, bodies: Sequence[bytes], concurrency: int) -> RequestTiming:
-    """Ask everything, `concurrency` requests in flight until none is left to begin."""
+    """Send all bodies with `concurrency` requests in flight; returns when all have ended."""
     results: list[Answered | Refused] = []
     left = iter(bodies)
     wall, started, busy = time.time(), time.perf_counter(), time.process_time()
@@ -111,7 +111,7 @@ async def _slot(
         except (OSError, WireError) as error:
             results.append(Refused(reason=_named(error)))
         except (ValueError, KeyError, TypeError, AttributeError):
-            results.append(Refused(reason="its stream is not that of a completion"))
+            results.append(Refused(reason="the stream is not that of a completion"))
 
 
 async def _ask(endpoint: Endpoint, body: bytes) -> Answered | Refused:
@@ -119,8 +119,8 @@ async def _ask(endpoint: Endpoint, body: bytes) -> Answered | Refused:
     async with post(endpoint.url, "/v1/completions", endpoint.headers(), body) as reply:
         if reply.status != 200:
             text = b"".join([block async for block in reply.blocks()])
-            told = " ".join(text.decode("utf-8", "replace").split())
-            return Refused(reason=f"HTTP {reply.status}: {told[:300]}")
+            detail = " ".join(text.decode("utf-8", "replace").split())
+            return Refused(reason=f"HTTP {reply.status}: {detail[:300]}")
         times: list[float] = []
         usage: Mapping[str, Any] | None = None
         rest = b""
@@ -134,7 +134,7 @@ async def _ask(endpoint: Endpoint, body: bytes) -> Answered | Refused:
                     times.append(now)
                 usage = event.get("usage") or usage
     if usage is None or not times:
-        return Refused(reason="its stream ended without usage: the server must count tokens")
+        return Refused(reason="the stream ended without `usage`, so its tokens are not counted")
     return Answered(
         latency=times[-1] - began,
         first=times[0] - began,
@@ -145,7 +145,7 @@ async def _ask(endpoint: Endpoint, body: bytes) -> Answered | Refused:
 
 
 def _event(line: bytes) -> dict[str, Any] | None:
-    """The JSON of a `data:` line; None for all other lines, and for the last one."""
+    """The JSON object of a `data:` line; None for other lines and for `[DONE]`."""
     data = line.strip().removeprefix(b"data:").strip()
     if not line.startswith(b"data:") or data == b"[DONE]":
         return None

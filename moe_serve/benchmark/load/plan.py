@@ -1,9 +1,10 @@
-"""What is asked of the servers, and in which order: pure, and the same for the same seeds."""
+"""The requests of a benchmark and their order; pure, and equal for equal seeds."""
 
 import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 
 import numpy as np
 
@@ -11,15 +12,17 @@ from moe_serve.benchmark.results import BenchmarkArm, BenchmarkCell
 from moe_serve.errors import UsageError
 
 WARMUP_PAIR = 0
-# Below are the tokens with a meaning of their own in many vocabularies.
+# Many vocabularies have special tokens below this one.
 _LOWEST_TOKEN = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
-    """Lengths are drawn from `range_ratio` times the nominal one up to it, as InferenceX does.
+    """Cells, number of pairs, and how requests are drawn.
 
-    Prompts are token ids below `vocabulary`: no tokenizer is needed, and lengths are exact.
+    Lengths are uniform from `range_ratio` times the nominal length up to it, as InferenceX draws
+    them. Prompts are random token ids below `vocabulary`, so that lengths are exact without a
+    tokenizer. `prompts_per_slot` and `warmups_per_slot` count requests per request in flight.
     """
 
     cells: tuple[BenchmarkCell, ...]
@@ -32,24 +35,27 @@ class Workload:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse a load that cannot be asked for."""
+        """Refuse a ratio or vocabulary from which no request can be drawn."""
         if not 0 < self.range_ratio <= 1:
-            raise UsageError(f"--range-ratio {self.range_ratio}: above 0, and at most 1, is needed")
+            raise UsageError(
+                f"--range-ratio {self.range_ratio}: not above 0 and at most 1; give a share of "
+                "the length"
+            )
         if self.vocabulary < 2 * _LOWEST_TOKEN:
             raise UsageError(
-                f"--vocabulary {self.vocabulary}: {2 * _LOWEST_TOKEN} or more is needed"
+                f"--vocabulary {self.vocabulary}: too few tokens; give {2 * _LOWEST_TOKEN} or more"
             )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """One prompt and how many tokens it must be answered with."""
+    """A prompt as token ids, and the exact number of tokens to generate."""
 
     prompt: tuple[int, ...]
     output_tokens: int
 
     def body(self, model: str, salt: str) -> bytes:
-        """The completion request's body; the salt keeps earlier runs out of a prefix cache."""
+        """The JSON body for `/v1/completions`; `salt` separates this run in a prefix cache."""
         content: Mapping[str, object] = {
             "model": model,
             "prompt": self.prompt,
@@ -65,7 +71,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
-    """One arm in one cell of one pair; pair 0 is the warm-up, whose numbers are dropped."""
+    """One run: an arm in one cell of one pair; runs of pair 0 warm up and are dropped."""
 
     pair: int
     arm: BenchmarkArm
@@ -73,7 +79,7 @@ class Turn:
 
 
 def turns(load: Workload, *, warmup_passes: int = 1) -> Iterator[Turn]:
-    """The warm-up, then A B, B A, A B: a drift of the machine meets both arms alike."""
+    """All runs in order: the warm-up, then A B, B A, A B, so that drift meets both arms alike."""
     for _ in range(warmup_passes):
         for arm in BenchmarkArm:
             for cell in load.cells:
@@ -85,14 +91,15 @@ def turns(load: Workload, *, warmup_passes: int = 1) -> Iterator[Turn]:
 
 
 def requests(load: Workload, turn: Turn, *, warmup: bool = False) -> list[Request]:
-    """What a turn asks: the same of both arms, another thing in every pair and cell."""
+    """The requests of a run: equal for both arms, different for every pair and cell."""
     shape, slots = turn.cell.shape, turn.cell.concurrency
     count = slots * (load.warmups_per_slot if warmup else load.prompts_per_slot)
     seeds = (load.seed, turn.pair, shape.input_tokens, shape.output_tokens, slots, int(warmup))
     source = np.random.default_rng(seeds)
 
     def lengths(nominal: int) -> list[int]:
-        low = max(1, math.ceil(load.range_ratio * nominal))
+        # In decimal: 0.55 * 100 is a little above 55 in binary.
+        low = max(1, math.ceil(Decimal(repr(load.range_ratio)) * nominal))
         return [int(value) for value in source.integers(low, nominal, count, endpoint=True)]
 
     return [

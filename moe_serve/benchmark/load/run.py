@@ -1,4 +1,4 @@
-"""The whole benchmark: look at both servers, warm them up, measure pair by pair, keep each run."""
+"""A benchmark from its first request to its last result file."""
 
 import asyncio
 import json
@@ -16,7 +16,11 @@ from moe_serve.errors import BenchError, UsageError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchmarkRunner:
-    """Two servers, what each is, and where the runs go; `model` None: the only one served."""
+    """Two servers and the workload that they get in turn.
+
+    `model` None stands for the only model that both serve. `progress` is called with one line
+    after each run.
+    """
 
     endpoints: Mapping[BenchmarkArm, Endpoint]
     images: Mapping[BenchmarkArm, str]
@@ -27,13 +31,13 @@ class BenchmarkRunner:
     hardware: str
     precision: str
     warmup_passes: int
-    tell: Callable[[str], None]
+    progress: Callable[[str], None]
 
     def run(self) -> None:
-        """Measure everything; one file a run, written when the run is over.
+        """Measure all pairs; write one file per run into `folder` when the run is over.
 
         Raises:
-            UsageError: the folder has runs already, or the model does not fit.
+            UsageError: the folder is not empty, or the servers have no one model that fits.
             BenchError: a server cannot be reached, or answered no request of a run.
         """
         if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
@@ -45,13 +49,13 @@ class BenchmarkRunner:
     async def _run(self) -> None:
         model = await self._model()
         self.folder.mkdir(parents=True, exist_ok=True)
-        # New each time: what an earlier benchmark left in a prefix cache is not found again.
+        # A new salt per benchmark, so that no prefix cache holds its prompts already.
         salt = secrets.token_hex(8)
         order = list(turns(self.load, warmup_passes=self.warmup_passes))
         for number, turn in enumerate(order, start=1):
             measured = await self._turn(turn, model, salt)
             if turn.pair == WARMUP_PAIR:
-                self.tell(f"{number:4}/{len(order)} warm-up  {turn.arm.value:6} {turn.cell}")
+                self.progress(f"{number:4}/{len(order)} warm-up  {turn.arm.value:6} {turn.cell}")
                 continue
             facts = RunFacts(
                 model=model,
@@ -62,7 +66,7 @@ class BenchmarkRunner:
             )
             found = aggregate(measured, turn, facts, self.load.pairs)
             self._keep(turn, found)
-            self.tell(
+            self.progress(
                 f"{number:4}/{len(order)} pair {turn.pair:<3} {turn.arm.value:6} {turn.cell}: "
                 f"{found['tput_per_gpu']:.0f} tokens/s per GPU, {found['failed']} failed"
             )
@@ -72,11 +76,11 @@ class BenchmarkRunner:
         salt = f"{salt}-{turn.arm.value}"
         if first := requests(self.load, turn, warmup=True):
             await measure(endpoint, [one.body(model, salt) for one in first], slots)
-        # Made before the clock runs: long prompts take the client a while.
+        # Built before the clock starts, because long prompts take the client some time.
         bodies = [one.body(model, salt) for one in requests(self.load, turn)]
         found = await measure(endpoint, bodies, slots)
         if not found.answered:
-            reason = found.refused[0].reason if found.refused else "nothing was asked"
+            reason = found.refused[0].reason if found.refused else "no request was sent"
             raise BenchError(
                 f"{turn.arm.value} {endpoint.url}, {turn.cell}: all {len(bodies)} requests failed, "
                 f"the first with: {reason}; do --shapes and --vocabulary suit this server?"
@@ -89,8 +93,8 @@ class BenchmarkRunner:
         if self.model is not None:
             both = [name for name in both if name == self.model]
         if len(both) != 1:
-            told = "; ".join(f"{arm.value}: {', '.join(names)}" for arm, names in served.items())
-            raise UsageError(f"--model: name one that both servers have ({told})")
+            listed = "; ".join(f"{arm.value}: {', '.join(names)}" for arm, names in served.items())
+            raise UsageError(f"--model: name one that both servers serve ({listed})")
         longest = max(
             cell.shape.input_tokens + cell.shape.output_tokens for cell in self.load.cells
         )

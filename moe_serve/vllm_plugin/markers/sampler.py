@@ -5,10 +5,10 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
 from moe_serve.telemetry.layout import pack_key
+from moe_serve.telemetry.proof import InstrumentationState
 from moe_serve.telemetry.record import RecordWriter
 from moe_serve.telemetry.slots import BatchPhase, GraphMode, SlotKey, SlotKind, eager_bucket
 from moe_serve.vllm_plugin.markers.layers import Sampled, running
@@ -18,16 +18,6 @@ JUDGED_STEPS = 1000
 # Amid a model's traffic a pair costs up to 1.7 times what it does alone (docs/benchmarks.md).
 _IN_PLACE = 2
 _FORWARD_CONTEXT, _UBATCHING = "vllm.forward_context", "vllm.v1.worker.ubatching"
-
-
-class InstrumentationState(StrEnum):
-    """What has become of the markers."""
-
-    ON = "on"
-    OFF = "off"
-    FAILED = "failed"
-    OVER_BUDGET = "over_budget"
-    UNSUPPORTED = "unsupported"
 
 
 @dataclass(frozen=True, slots=True)

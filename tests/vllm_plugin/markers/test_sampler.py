@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from moe_serve.telemetry import layout
+from moe_serve.telemetry.proof import InstrumentationState
 from moe_serve.telemetry.record import (
     BatchPhase,
     GraphMode,
@@ -20,7 +21,7 @@ from moe_serve.telemetry.record import (
 )
 from moe_serve.vllm_plugin.markers import sampler as sampler_module
 from moe_serve.vllm_plugin.markers.layers import Sampled, running
-from moe_serve.vllm_plugin.markers.sampler import InstrumentationState, Sampler
+from moe_serve.vllm_plugin.markers.sampler import Sampler
 from moe_serve.vllm_plugin.markers.slot import Cost, Slot
 
 FIRST = Sampled(number=0, model=ModelRole.TARGET, first=True)

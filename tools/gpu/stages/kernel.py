@@ -231,7 +231,7 @@ def _row(shape: str, batch: int) -> dict[str, Any]:
 
 
 def _own(bench: Bench, batch: int) -> dict[str, Any]:
-    """vLLM's own Triton kernel for MXFP4 on experts of the live sizes, for its speed alone."""
+    """VLLM's own Triton kernel for MXFP4 on experts of the live sizes, for its speed alone."""
     try:
         return {"vLLM's Triton": own_graph(bench, batch)}
     except Exception as error:  # noqa: BLE001  # its API is no contract; the row then lacks it

@@ -57,8 +57,11 @@ class Serving:
 class GpuServer(DemoServer):
     """A vLLM server on the GPU, in its own process group, with an exporter beside it."""
 
-    serving: Serving
     arm: GpuArm
+
+    def __init__(self, arm: GpuArm, place: Place, serving: Serving) -> None:
+        self.serving = serving
+        super().__init__(arm, place)
 
     def command(self) -> list[str]:
         """The command line, as a person could type it."""
@@ -101,6 +104,8 @@ class GpuServer(DemoServer):
             MOE_SERVE_MAX_NEURON_LOSS=str(self.arm.max_neuron_loss),
             MOE_SERVE_RECORD_DIR=str(self.records),
             VLLM_ENABLE_V1_MULTIPROCESSING="1",
+            # Where vLLM looks for free ports: servers that start together must not find the same.
+            VLLM_PORT=str(self.place.port + 20_000),
         )
 
 
@@ -120,14 +125,13 @@ def served(
                     vllm_python=Path(sys.executable),
                     model=serving.model,
                     port=_PORTS[work.name] + 10 * number,
-                    core=0,
+                    core=None,
                     work=work,
+                    records=records / arm.name,
                     environment=os.environ,
                 ),
+                serving,
             )
-            server.serving = serving
-            server.records = records / arm.name
-            server.exporter._records = server.records
             server.log = place.WORK / "logs" / f"{work.name}-{arm.name}.log"
             stack.callback(server.stop)
             server.start()
@@ -169,17 +173,16 @@ def probe_words(stable: GpuServer, canary: GpuServer, *, known: bool = True) -> 
     if known:
         words += [
             "--stable-exporter",
-            stable.exporter.url,
+            f"{stable.exporter_url}/metrics",
             "--canary-exporter",
-            canary.exporter.url,
+            f"{canary.exporter_url}/metrics",
         ]
     return [*words, "--output", "json"]
 
 
 def proven(server: GpuServer) -> dict[str, Any]:
     """The exporter's readiness, and the preflight's proof, of one arm."""
-    base = server.exporter.url.removesuffix("/metrics")
-    ready = httpx.get(f"{base}/-/ready", timeout=10).status_code
+    ready = httpx.get(f"{server.exporter_url}/-/ready", timeout=10).status_code
     words = ["preflight", "--proof", "--record-dir", str(server.records)]
     proof = moe_serve(*words, "--url", f"{server.url}/health", seconds=60)
     return {"exporter_ready": ready, "proof": proof["exit_code"]}
