@@ -122,9 +122,9 @@ def chain() -> dict[str, Any]:
             name: {
                 "verdict": each.judgement.verdict.value,
                 "reason": each.judgement.reason,
-                "kernel": speedup(each.kernel),
-                "window": speedup(each.step),
-                "bytes": math.exp(each.observed.byte_bound or 0.0),
+                "kernel": speedup(each.estimates.kernel),
+                "window": speedup(each.estimates.step),
+                "bytes": math.exp(each.observations.byte_bound or 0.0),
                 "answers": brief(answers[name]),
             }
             for name, each in found.items()

@@ -169,7 +169,7 @@ def moe_serve(*words: str, seconds: float) -> dict[str, Any]:
 
 def probe_words(stable: GpuServer, canary: GpuServer, *, known: bool = True) -> list[str]:
     """`moe-serve quality probe` of two servers; `known`: with their exporters."""
-    words = ["quality", "probe", "--stable", stable.url, "--canary", canary.url]
+    words = ["quality", "probe", "--stable-url", stable.url, "--canary-url", canary.url]
     if known:
         words += [
             "--stable-exporter",
