@@ -132,7 +132,7 @@ def test_full_volumes_evict_only_the_pod_with_the_old_limit(
 
 MAKE_AND_SERVE = f"""
 import pathlib, sys
-from moe_serve.emulation.checkpoint import CheckpointSpec, generate
+from moe_serve_emulation.checkpoint import CheckpointSpec, generate
 folder = generate(pathlib.Path("/model"), CheckpointSpec(layers=6, experts=6))
 source = pathlib.Path("/script/hub_mirror.py").read_text()
 sys.argv = ["hub_mirror", "{MODEL}", str(folder), "{PORT}"]
@@ -184,7 +184,7 @@ STANDIN = {
     "command": [
         "python3",
         "-c",
-        "import shutil\nfrom moe_serve.emulation import STANDIN\n"
+        "import shutil\nfrom moe_serve_emulation import STANDIN\n"
         "shutil.copytree(STANDIN, '/standin', dirs_exist_ok=True)",
     ],
     "securityContext": {

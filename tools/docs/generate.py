@@ -15,7 +15,7 @@ from moe_serve.cli.main import build_parser
 from moe_serve.exporter.samples import series_bound
 from moe_serve.metrics.catalogue import EXPORTER, JUDGE, LABELS, ROLLOUT, Catalogue
 from moe_serve.padding.aiter_eras import aiter_build
-from moe_serve.padding.contract import Policy
+from moe_serve.padding.contract import PaddingPolicy
 from moe_serve.padding.deployment import Deployment
 from moe_serve.padding.fleet import COLUMNS, fleet_rows
 from moe_serve.padding.models import built_in
@@ -127,7 +127,7 @@ def _pair(title: str, vllm: str, aiter: str, *, ksplit: int) -> list[str]:
     ]
     shown = COLUMNS[2:]
     lines = [title, "", f"| {' | '.join(shown)} |", f"|{'---|' * len(shown)}"]
-    rows = fleet_rows(deployments, list(Policy))
+    rows = fleet_rows(deployments, list(PaddingPolicy))
     return [*lines, *(f"| {' | '.join(row.cells()[2:])} |" for row in rows), ""]
 
 
