@@ -108,7 +108,7 @@ class Demo:
         try:
             self.work.mkdir(parents=True)
         except OSError as error:
-            raise DemoError(f"--report {self.settings.report}: {error.strerror}") from error
+            raise DemoError(f"--out {self.settings.report}: {error.strerror}") from error
         self.free_memory = host.available_memory()
         self.versions = self.serving.versions()
         self.screen.title("moe-serve demo")

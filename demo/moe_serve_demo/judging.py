@@ -37,7 +37,7 @@ class ChapterFiles:
     def command(self) -> str:
         """The command line that gives the verdict again."""
         return (
-            f"moe-serve canary judge --policy {self.policy} --history {self.history} "
+            f"moe-serve canary judge --policy-file {self.policy} --history {self.history} "
             f"--quality {self.quality}"
         )
 

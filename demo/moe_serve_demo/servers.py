@@ -68,7 +68,7 @@ class DemoServer:
         self.exporter = Program(
             name=f"{arm.name}'s exporter",
             command=[
-                *(sys.executable, "-m", "moe_serve", "exporter", "--records", str(self.records)),
+                *(sys.executable, "-m", "moe_serve", "exporter", "--record-dir", str(self.records)),
                 *("--listen", exporter),
             ],
             environment=os.environ,

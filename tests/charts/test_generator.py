@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from moe_serve.padding.versions import parse_version
 from tools.charts import generate
 from tools.charts.declarations import Undeclared, read
 from tools.charts.padding_table import key, table
 from tools.charts.schema import schema
-from moe_serve.padding.versions import parse_version
 
 
 def declared(folder: Path, text: str) -> dict[str, object]:

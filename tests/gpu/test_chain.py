@@ -84,8 +84,8 @@ def test_verdict_follows_gain_and_answers(
     found = chain.judged(seen, answers(seen, outcome))
 
     assert found.judgement.verdict is verdict, found.judgement.reason
-    assert chain.speedup(found.kernel)["speedup"] == pytest.approx(gain, rel=0.002)
-    assert chain.speedup(found.step)["speedup"] == pytest.approx(gain, rel=0.002)
+    assert chain.speedup(found.estimates.kernel)["speedup"] == pytest.approx(gain, rel=0.002)
+    assert chain.speedup(found.estimates.step)["speedup"] == pytest.approx(gain, rel=0.002)
 
 
 def test_byte_bound_is_that_of_the_exported_bytes() -> None:

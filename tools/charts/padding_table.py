@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from images import pins
 from moe_serve.padding import aiter_eras, vllm_eras
 from moe_serve.padding.aiter_eras import AiterEra, Experts, aiter_build, reachable
 from moe_serve.padding.builds import History
@@ -26,7 +25,6 @@ from moe_serve.padding.versions import Version
 from moe_serve.padding.violations import BUDGETABLE
 from moe_serve.padding.vllm_eras import VllmEra, vllm_build
 
-PINS: Mapping[str, str] = pins.load(pins.PINS.read_text("utf-8"))["aiter_of_vllm"]
 _SIZES = (1, 2, 4, 8)
 _DIMS = BUILT_IN["gpt-oss-120b"]
 _ALIGN = Pads(hidden=256, intermediate=256)

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+from images import pins
 from moe_serve.cli.main import build_parser
 from moe_serve.exporter.samples import series_bound
 from moe_serve.metrics.catalogue import EXPORTER, JUDGE, LABELS, ROLLOUT, Catalogue
@@ -20,7 +21,6 @@ from moe_serve.padding.fleet import COLUMNS, fleet_rows
 from moe_serve.padding.models import built_in
 from moe_serve.padding.shapes import Parallelism
 from moe_serve.padding.vllm_eras import vllm_build
-from tools.charts.padding_table import PINS
 from tools.docs.benchmarks_page import benchmarks_page
 from tools.docs.quality_page import quality_page
 from tools.docs.verdict_page import verdict_page
@@ -103,7 +103,8 @@ def padding_page() -> str:
         "not read. `moe-serve padding table` prints the same for any model.",
         "",
     ]
-    pinned = [(f"{minor}.0", aiter) for minor, aiter in PINS.items()]
+    known = pins.load(pins.PINS.read_text("utf-8"))["aiter_of_vllm"]
+    pinned = [(f"{minor}.0", aiter) for minor, aiter in known.items()]
     for title, pairs in (("pinned by vLLM's image", pinned), ("other pairs", SOFTWARE)):
         for vllm, aiter in pairs:
             lines += [*_pair(f"## vLLM {vllm}, AITER {aiter} ({title})", vllm, aiter, ksplit=0)]

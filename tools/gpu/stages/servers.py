@@ -18,7 +18,8 @@ from moe_serve_demo.servers import MODEL_NAME, DemoArm, DemoServer, Place
 from tools.gpu import place
 from tools.gpu.stages import engines
 
-FIRST_PORT = 18_700
+# Of each set of servers; sets may stand side by side.
+_PORTS = {"chain": 18_700, "gate": 18_800, "accept": 18_900}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +104,8 @@ class GpuServer(DemoServer):
             MOE_SERVE_MAX_NEURON_LOSS=str(self.arm.max_neuron_loss),
             MOE_SERVE_RECORD_DIR=str(self.records),
             VLLM_ENABLE_V1_MULTIPROCESSING="1",
+            # Where vLLM looks for free ports: servers that start together must not find the same.
+            VLLM_PORT=str(self.place.port + 20_000),
         )
 
 
@@ -121,7 +124,7 @@ def served(
                 Place(
                     vllm_python=Path(sys.executable),
                     model=serving.model,
-                    port=FIRST_PORT + 10 * number,
+                    port=_PORTS[work.name] + 10 * number,
                     core=None,
                     work=work,
                     records=records / arm.name,
@@ -129,6 +132,7 @@ def served(
                 ),
                 serving,
             )
+            server.log = place.WORK / "logs" / f"{work.name}-{arm.name}.log"
             stack.callback(server.stop)
             server.start()
             found[arm.name] = server
@@ -165,7 +169,7 @@ def moe_serve(*words: str, seconds: float) -> dict[str, Any]:
 
 def probe_words(stable: GpuServer, canary: GpuServer, *, known: bool = True) -> list[str]:
     """`moe-serve quality probe` of two servers; `known`: with their exporters."""
-    words = ["quality", "probe", "--stable", stable.url, "--canary", canary.url]
+    words = ["quality", "probe", "--stable-url", stable.url, "--canary-url", canary.url]
     if known:
         words += [
             "--stable-exporter",
