@@ -15,7 +15,7 @@ from moe_serve.analysis.plan import AnalysisPlan
 from moe_serve.analysis.verdict import Verdict
 from moe_serve.controller.judge_json import judge_result_of
 from moe_serve.errors import MoeServeError
-from moe_serve.judge.watch import ComparisonWatch, HistorySource
+from moe_serve.judge.watch import ComparisonWatch
 from moe_serve.quality.finding import (
     QualityFinding,
     accept_if_bound,
@@ -25,6 +25,7 @@ from moe_serve.quality.finding import (
 from moe_serve.quality.result import NoQuality
 from moe_serve.rollout.observation import JudgeResult, JudgeUnavailable
 from moe_serve.rollout.state import RolloutPhase, RolloutState
+from moe_serve.sources.port import HistorySource
 
 _LOG = logging.getLogger(__name__)
 _ANSWER_SECONDS = 5.0

@@ -6,32 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from moe_serve.errors import SourceError
-from moe_serve.metrics.catalogue import EXPORTER
+from moe_serve.sources.names import NAMES
 
-# What the judge reads; a source asks for nothing else.
-_EXPORTED = (
-    "steps_timed_total",
-    "step_seconds_total",
-    "forward_windows_total",
-    "forward_window_seconds_total",
-    "kernel_invocations_total",
-    "kernel_seconds_total",
-    "source_start_timestamp_seconds",
-    "graph_recaptures",
-    "config_info",
-    "build_info",
-    "padding_lost_neurons",
-    "padding_live_neurons",
-    "moe_layers",
-    "kernel_bytes_total",
-)
-NAMES = (
-    *(EXPORTER[key].name for key in _EXPORTED),
-    "vllm:request_success_total",
-    "vllm:num_preemptions_total",
-    "vllm:time_to_first_token_seconds_bucket",
-    "vllm:inter_token_latency_seconds_bucket",
-)
 _KNOWN = frozenset(NAMES)
 _LABEL = re.compile(r'([a-zA-Z_][a-zA-Z0-9_]*)="((?:[^"\\]|\\.)*)"')
 _ESCAPED = re.compile(r"\\(.)")
