@@ -112,7 +112,6 @@ def _abort_flags(abort: argparse.ArgumentParser) -> None:
 def _run(args: argparse.Namespace) -> int:
     from moe_serve.cli.controller_assembly import ControllerSettings, assemble
     from moe_serve.config import rollout_file
-    from moe_serve.controller import failpoints
     from moe_serve.controller.notifiers import AuditNotifier, hook
     from moe_serve.judge.audit import Audit
     from moe_serve.kubernetes.api import connect
@@ -133,7 +132,6 @@ def _run(args: argparse.Namespace) -> int:
         active=args.active,
         every=float(args.every),
         identity=args.identity or socket.gethostname(),
-        failpoint=failpoints.parse(os.environ.get("MOE_SERVE_FAILPOINT", "")),
     )
     judge = _judge(args, plan, log.append if log else None)
     load = _load(args)
@@ -171,7 +169,7 @@ def _judge(
     if told.exporter:
         raise UsageError("exporters have no past to replay: use --prometheus, or --judge URL")
     if plan.baseline:
-        of_baseline = {"baseline", plan.arms[Track.BASELINE].label}
+        of_baseline = {"baseline", plan.tracks[Track.BASELINE].label}
         in_file = args.policy_file and "stable_label" in load_declared(args.policy_file).arms
         named = args.stable_label or in_file
         if named and told.stable_label not in of_baseline:

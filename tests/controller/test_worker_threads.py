@@ -73,10 +73,10 @@ def test_worker_that_dies_fails_the_health_check_while_the_loop_goes_on() -> Non
     dies = Dies()
     with running([dies]) as (runner, url):
         assert _until(url, 200).text == "ok\n"
-        assert "moe_serve_rollout_worker_failed 0\n" in runner.status.metrics()
+        assert "moe_serve_rollout_worker_failed 0.0\n" in runner.status.metrics()
         dies.now.set()
         assert _until(url, 503).text == "Dies ended: KeyError: 'port'\n"
-        assert "moe_serve_rollout_worker_failed 1\n" in runner.status.metrics()
+        assert "moe_serve_rollout_worker_failed 1.0\n" in runner.status.metrics()
         reconciles, pause = runner.status.reconciles, threading.Event()
         for _ in range(200):
             if runner.status.reconciles > reconciles:
