@@ -19,8 +19,8 @@ SCENARIO ?= story
 KEEP ?=
 REPORT ?= demo-report
 
-MATRIX_SOME := 0.21.0,0.22.1,0.32.0
-MATRIX_ALL := 0.21.0,0.22.1,0.23.0,0.24.0,0.27.1,0.30.0,0.32.0
+MATRIX_SOME := $(shell sed -n 's/^matrix_some: //p' images/pins.yaml)
+MATRIX_ALL := $(shell sed -n 's/^matrix: //p' images/pins.yaml)
 
 say = @printf '\033[1m==> %s\033[0m\n' "$(1)"
 
@@ -86,6 +86,16 @@ format: $(VENV)/.ready ## format and mend what ruff can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+.PHONY: measures
+measures: $(VENV)/.ready ## the sizes of the code, its import cycles, the wheel's size
+	@$(BIN)/python -m tools.measures
+
+# The revision that a change began at; without it, where this branch left the main branch.
+.PHONY: tiers
+tiers: BASE =
+tiers: $(VENV)/.ready ## the tests that a change needs, and why: make tiers BASE=REVISION
+	@$(BIN)/python -m tools.tiers $(if $(BASE),--base $(BASE))
+
 .PHONY: test
 test: check test-pure test-charts test-serving test-monitoring ## all checks and tests: sets everything up by itself
 
@@ -105,6 +115,17 @@ test-serving: $(SERVING)/.ready $(CACHE)/wheels/$(MATRIX_SOME).ready ## the test
 test-matrix: $(SERVING)/.ready $(CACHE)/wheels/$(MATRIX_ALL).ready ## the pad code of every known vLLM release
 	MOE_SERVE_VLLM_PYTHON=$(VLLM_PYTHON) MOE_SERVE_VLLM_WHEELS=$(CACHE)/wheels \
 	MOE_SERVE_MATRIX=$(MATRIX_ALL) $(VLLM_PYTHON) -m pytest -m vllm tests/vllm_plugin
+
+ORACLE_CASES ?= 10000
+FUZZ_CASES ?= 20000
+
+.PHONY: test-oracle
+test-oracle: $(VENV)/.ready ## the padding contract against the enumerating oracle: 10,000 random cases (15 minutes)
+	MOE_SERVE_ORACLE_CASES=$(ORACLE_CASES) $(BIN)/python -m pytest --timeout 0 tests/padding/test_oracle.py
+
+.PHONY: test-fuzz
+test-fuzz: $(VENV)/.ready ## malformed configurations, versions and flags: 5 times 20,000 (an hour)
+	MOE_SERVE_FUZZ_CASES=$(FUZZ_CASES) $(BIN)/python -m pytest --timeout 0 -n 2 tests/padding/test_fuzz.py
 
 $(CACHE)/wheels/%.ready: tools/fetch_wheels.py | $(VENV)/.ready
 	$(call say,unmodified vLLM releases for the version matrix)
@@ -145,9 +166,12 @@ ifeq ($(filter yes no,$(MONITORING)),)
 endif
 NODE := $(BIN)/python -m tools.node
 
+# More programs, by their names in tools/node/binaries.py.
+PROGRAMS ?=
+
 .PHONY: programs
 programs: $(VENV)/.ready ## compile what the node runs, and start nothing
-	@$(NODE) programs --cache $(CACHE) $(if $(filter no,$(MONITORING)),--without-monitoring)
+	@$(NODE) programs --cache $(CACHE) $(if $(filter no,$(MONITORING)),--without-monitoring) $(PROGRAMS)
 
 # Asked for together, images are made while programs compile: make -j2 images cluster
 .PHONY: cluster
@@ -158,8 +182,8 @@ cluster: $(VENV)/.ready $(if $(filter images,$(MAKECMDGOALS)),images programs) #
 cluster-down: $(VENV)/.ready ## end it, and leave nothing
 	@$(NODE) down --cache $(CACHE)
 
-# Which of the cluster's tests: all of them, or SOME=whole, SOME="not long and not whole", ...
-SOME ?= cluster
+# Which of the cluster's tests: those of a few minutes, or SOME=whole, SOME=long, SOME=cluster for all.
+SOME ?= not long and not whole
 
 .PHONY: test-cluster
 test-cluster: $(VENV)/.ready $(if $(KUBECONFIG)$(MOE_SERVE_SKIP_CLUSTER),,images) ## the built images on a real cluster
@@ -178,6 +202,12 @@ test-rollouts: $(VENV)/.ready $(PROMETHEUS) ## Argo Rollouts and Flagger, their 
 	  $(NODE) with --cache $(CACHE) --nodes 2 -- \
 	  $(BIN)/python -m pytest -m "rollouts or cluster" --timeout 1200 --durations=8 \
 	  tests/engines tests/kubernetes
+
+.PHONY: test-smoke
+test-smoke: $(VENV)/.ready $(if $(KUBECONFIG),,images) ## a node from its start to its end, with the built images (root, 4 minutes)
+	$(call say,a node$(comma) a pod that serves$(comma) nothing left)
+	$(NODE) with --cache $(CACHE) --without-monitoring -- \
+	  $(BIN)/python -m pytest -v --durations=10 -m smoke tests/cluster tests/canary
 
 EACH ?= 20
 OUTAGE ?= 300
@@ -205,7 +235,7 @@ endif
 	$(WITH_GO) $(BIN)/python -m tests.charts.schemas $(CACHE)/schemas
 	@touch $@
 
-# A sample of changes in each run, all of them on demand: make charts-mutation SAMPLE=
+# A sample of changes, or all of them: make charts-mutation SAMPLE=
 SAMPLE ?= 20
 
 .PHONY: charts-mutation
@@ -213,7 +243,7 @@ charts-mutation: $(VENV)/.ready ## change the charts in SAMPLE places, one at a 
 	$(BIN)/python -m tests.charts.mutate $(if $(SAMPLE),--sample $(SAMPLE) --seed $(SEED))
 
 .PHONY: test-charts
-test-charts: $(VENV)/.ready $(CACHE)/schemas/.ready charts-mutation ## Helm 4, every Kubernetes's schemas, kube-score, a sample of mutations
+test-charts: $(VENV)/.ready $(CACHE)/schemas/.ready ## Helm 4, every Kubernetes's schemas, kube-score
 	$(call say,charts against Helm 4$(comma) schemas and kube-score)
 	MOE_SERVE_CACHE=$(CACHE) $(WITH_GO) $(BIN)/python -m pytest -n 2 -m charts tests/charts
 

@@ -32,9 +32,12 @@ from moe_serve_demo.scenarios import SCENARIOS
 from moe_serve_demo.servers import DemoServer, Place
 from moe_serve_demo.serving import Serving
 
-from moe_serve.analysis.comparison import AnalysisPlan, observe
+from moe_serve.analysis.checks import check_all
+from moe_serve.analysis.estimate import Estimates, NoEstimate
 from moe_serve.analysis.estimator import estimate
-from moe_serve.analysis.judge import judge
+from moe_serve.analysis.judge import decide
+from moe_serve.analysis.observations import observe
+from moe_serve.analysis.plan import AnalysisPlan
 from moe_serve.analysis.series import Cell, CellKind
 from moe_serve.analysis.table import BlockTable
 from moe_serve.analysis.validity import Validity
@@ -56,6 +59,7 @@ SAME = QualityFinding(
     allowed=PLAN.policy.quality_epsilon_nats,
     body={},
 )
+NOT_RUN = NoEstimate(kind=CellKind.STEP, reason="batches with prefill are not replayed", blocks=0)
 
 
 def record(args: argparse.Namespace) -> None:
@@ -150,7 +154,11 @@ def verdict(table: BlockTable) -> tuple[Verdict, int]:
             block_seconds=PLAN.blocking.block_seconds,
             void_share=0.0,
         )
-        said = judge(PLAN.policy, found, found, SAME, validity, settings=known).verdict
+        estimates = Estimates(
+            primary_kind=CellKind.STEP, step=found, kernel=found, equal=found, mixed=NOT_RUN
+        )
+        checks = check_all(PLAN.policy, known, estimates, SAME, validity)
+        said = decide(PLAN.policy, known, estimates, checks, SAME, validity).verdict
         if said in (Verdict.PROMOTE, Verdict.ROLLBACK, Verdict.INVALID):
             return said, count
     return Verdict.KEEP_GOING, known.interim_analyses.last

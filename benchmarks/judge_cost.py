@@ -10,8 +10,9 @@ import resource
 import time
 from pathlib import Path
 
-from moe_serve.analysis.comparison import AnalysisPlan, examine
+from moe_serve.analysis.comparison import examine
 from moe_serve.analysis.noise import PodVariation
+from moe_serve.analysis.plan import AnalysisPlan
 from moe_serve.quality.result import NoQuality
 from moe_serve.sources.assemble import ArmSelector, QuerySource, assemble
 from tests.testing.histories import START, Fleet, streams

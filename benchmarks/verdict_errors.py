@@ -34,7 +34,7 @@ from benchmarks.simulated_canaries import (
 from moe_serve.analysis.boundary import InterimAnalyses
 from moe_serve.analysis.checks import DRIFT_BLOCKS, RARE, noise_threshold
 from moe_serve.analysis.noise import (
-    FIRST_LOOK,
+    FIRST_ANALYSIS,
     long_run_variance,
     plain_variance,
 )
@@ -90,7 +90,7 @@ def _some(source: np.random.Generator, case: Case, runs: int, tally: Tally) -> N
         table += np.linspace(0.02, -0.02, count)[None, :, None]
     rule = IntervalRule(
         interim_analyses=InterimAnalyses(
-            first=FIRST_LOOK if case.calibrated else 2 * FIRST_LOOK, last=count
+            first=FIRST_ANALYSIS if case.calibrated else 2 * FIRST_ANALYSIS, last=count
         ),
         offset=variance,
         freedom=freedom,

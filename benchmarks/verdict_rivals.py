@@ -22,10 +22,11 @@ from moe_serve.analysis.boundary import InterimAnalyses
 from moe_serve.analysis.estimate import Estimate
 from moe_serve.analysis.estimator import EstimatorSettings, estimate
 from moe_serve.analysis.history import ArmHistory, History, PodSeries
-from moe_serve.analysis.noise import FIRST_LOOK, PodVariation, long_run_variance
+from moe_serve.analysis.noise import FIRST_ANALYSIS, PodVariation, long_run_variance
 from moe_serve.analysis.running import IntervalRule, running
 from moe_serve.analysis.series import Cell, CellKind
-from moe_serve.analysis.windows import BlockingScheme, tabulate
+from moe_serve.analysis.table import block_table
+from moe_serve.analysis.windows import BlockingScheme, paired_windows
 
 Floats = NDArray[np.float64]
 
@@ -93,7 +94,8 @@ def demand(gain: float, hours: float = 4.0) -> dict[str, float]:
         end=hours * 3600,
         origin="a simulated queue",
     )
-    table, *_ = tabulate(history, CellKind.STEP, BlockingScheme())
+    blocking = BlockingScheme()
+    table = block_table(paired_windows(history, CellKind.STEP, blocking), blocking)
     settings = EstimatorSettings(
         interim_analyses=InterimAnalyses(first=12, last=len(table.starts)),
         pod_variation=PodVariation(),
@@ -148,7 +150,7 @@ def _judged(source: np.random.Generator, blocks: Floats, runs: int) -> dict[str,
     before = walk(source, (runs, 24 * 60), PHI, NOISE * math.sqrt(2 / 10))
     known, _ = long_run_variance(before.reshape(runs, -1, BLOCK).mean(-1))
     rule = IntervalRule(
-        interim_analyses=InterimAnalyses(first=FIRST_LOOK, last=blocks.shape[1]),
+        interim_analyses=InterimAnalyses(first=FIRST_ANALYSIS, last=blocks.shape[1]),
         offset=2 * SPREAD**2 / PODS,
         freedom=math.inf,
         calibrated=known,
@@ -156,7 +158,7 @@ def _judged(source: np.random.Generator, blocks: Floats, runs: int) -> dict[str,
         alpha_high=0.02,
     )
     found = running(blocks[:, :, None], np.ones(1), rule)
-    return _outcome(found.lo > MARGIN, found.hi < MARGIN, FIRST_LOOK)
+    return _outcome(found.lo > MARGIN, found.hi < MARGIN, FIRST_ANALYSIS)
 
 
 def _polled(blocks: Floats, against: float) -> dict[str, float]:
@@ -165,14 +167,14 @@ def _polled(blocks: Floats, against: float) -> dict[str, float]:
     mean = np.cumsum(blocks, axis=1) / counts
     square = np.cumsum(blocks**2, axis=1) / counts - mean**2
     error = np.sqrt(np.maximum(square, 1e-12) / np.maximum(counts - 1, 1))
-    score = ((mean - against) / error)[:, FIRST_LOOK - 1 :]
-    limit = t.ppf(0.95, counts[FIRST_LOOK - 1 :] - 1)
-    return _outcome(score > limit, score < -limit, FIRST_LOOK)
+    score = ((mean - against) / error)[:, FIRST_ANALYSIS - 1 :]
+    limit = t.ppf(0.95, counts[FIRST_ANALYSIS - 1 :] - 1)
+    return _outcome(score > limit, score < -limit, FIRST_ANALYSIS)
 
 
 def _kayenta(one: Floats, other: Floats) -> dict[str, float]:
     """Passed unless the canary is shown to be lower (confidence 0.98): no harm is success."""
-    interim_analyses = range(FIRST_LOOK, one.shape[1] + 1, 6)
+    interim_analyses = range(FIRST_ANALYSIS, one.shape[1] + 1, 6)
     lower = np.stack(
         [
             mannwhitneyu(other[:, :k], one[:, :k], axis=1, alternative="less").pvalue < 0.02
@@ -182,7 +184,7 @@ def _kayenta(one: Floats, other: Floats) -> dict[str, float]:
     )
     passed = np.zeros_like(lower)
     passed[:, 2] = True  # three good looks, and it is promoted
-    return _outcome(passed, lower, FIRST_LOOK, every=6)
+    return _outcome(passed, lower, FIRST_ANALYSIS, every=6)
 
 
 def _threshold(raw: Floats, wanted_ratio: float, *, wanted: int, allowed: int) -> dict[str, float]:

@@ -3,8 +3,9 @@
     python -m images.build [--cache DIR] [--base cpu|default|candidate|REFERENCE] [--twice]
 
 An image is named after what it was made from, so a build with nothing changed builds nothing. Each
-has no layer of an earlier build in it but its base. `DIR/images` gets `moe-serve.oci.tar` and
-`moe-serve-ops.oci.tar`, each with an `.id` beside it, which changes when the image does.
+has no layer of an earlier build in it but its base. `DIR/images` gets `moe-serve.oci` and
+`moe-serve-ops.oci`, which are OCI image layouts, each with an `.id` beside it, which changes when
+the image does.
 """
 
 import argparse
@@ -18,7 +19,7 @@ from functools import partial
 from pathlib import Path
 
 import moe_serve
-from images import pins
+from images import layout, pins
 from images.engine import EPOCH, Engine, ImageError, Recipe, find_engine
 from images.inputs import (
     HERE,
@@ -170,20 +171,19 @@ class Build:
         return self.make(Image(name="moe-serve", key=key), recipe)
 
     def export(self, image: Image) -> None:
-        """Leave the image as an archive, unless it is there already."""
-        target = self._place / f"{image.name}.oci.tar"
+        """Leave the image as an OCI image layout, unless it is there already."""
+        target = self._place / f"{image.name}.oci"
         identity = target.with_name(f"{image.name}.id")
         wanted = f"{self._engine.describe(image.exact)['id']}\n"
         if target.exists() and identity.exists() and identity.read_text("utf-8") == wanted:
             return
         identity.unlink(missing_ok=True)
-        target.unlink(missing_ok=True)
-        unfinished = target.with_suffix(".unfinished")
-        unfinished.unlink(missing_ok=True)
-        self._engine.export(image.tag, unfinished)
-        unfinished.replace(target)
+        begun = time.monotonic()
+        self._engine.export(image.tag, target)
+        layout.forget_unused(target)
         identity.write_text(wanted, "utf-8")
-        print(f"==> {target}  {target.stat().st_size / 1e6:.0f} MB", flush=True)
+        size = sum(path.stat().st_size for path in layout.blobs(target).values())
+        print(f"==> {target}  {size / 1e6:.0f} MB  in {time.monotonic() - begun:.0f} s", flush=True)
 
 
 def require_equal(image: Image, first: list[str], second: list[str]) -> None:
@@ -243,7 +243,7 @@ def _fetched(engine: Engine, image: str) -> Base:
 
 
 def build_all(args: argparse.Namespace) -> None:
-    """Every image, then the archives."""
+    """Every image, then the folders that a node imports."""
     cache = args.cache.resolve()
     engine = find_engine(cache / "images")
     engine.forget_unfinished()

@@ -58,7 +58,10 @@ class Engine(Protocol):
         """What a Python program prints when it runs in the image."""
 
     def export(self, tag: str, target: Path) -> None:
-        """Write the image as one archive that containerd imports."""
+        """Write the image into the folder `target`, an OCI image layout.
+
+        Layers that are there already, uncompressed, are left as they are.
+        """
 
 
 def run(command: Sequence[str], *, show: bool = False, text: str | None = None) -> str:
@@ -138,7 +141,9 @@ class Buildah:
             self._run("rm", name)
 
     def export(self, tag: str, target: Path) -> None:
-        self._run("push", "--quiet", "--format", "oci", tag, f"oci-archive:{target}:{tag}")
+        # Uncompressed layers keep their digest, so those of the base are written once.
+        words = ["push", "--quiet", "--format", "oci", "--disable-compression"]
+        self._run(*words, tag, f"oci:{target}:{tag}")
 
 
 class Docker:
@@ -178,7 +183,14 @@ class Docker:
         return run(words, text=program.read_text("utf-8"))
 
     def export(self, tag: str, target: Path) -> None:
-        run(["docker", "save", "--output", str(target), tag])
+        shutil.rmtree(target, ignore_errors=True)
+        target.mkdir()
+        with subprocess.Popen(["docker", "save", tag], stdout=subprocess.PIPE) as saved:
+            unpacked = subprocess.run(
+                ["tar", "--extract", "--directory", str(target)], stdin=saved.stdout, check=False
+            )
+        if saved.returncode or unpacked.returncode:
+            raise ImageError(f"docker save {tag}: it failed; its output is above")
 
 
 def find_engine(store: Path) -> Engine:

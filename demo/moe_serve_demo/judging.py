@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from moe_serve.analysis.comparison import AnalysisPlan, Findings, examine
+from moe_serve.analysis.comparison import Findings, examine
 from moe_serve.analysis.history import History
+from moe_serve.analysis.plan import AnalysisPlan
 from moe_serve.config import policy_file, quality_file
 from moe_serve.sources.recorded import RecordedFile
 
@@ -36,7 +37,7 @@ class ChapterFiles:
     def command(self) -> str:
         """The command line that gives the verdict again."""
         return (
-            f"moe-serve canary judge --policy {self.policy} --history {self.history} "
+            f"moe-serve canary judge --policy-file {self.policy} --history {self.history} "
             f"--quality {self.quality}"
         )
 

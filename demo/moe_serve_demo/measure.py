@@ -10,8 +10,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from moe_serve.analysis.comparison import AnalysisPlan
 from moe_serve.analysis.history import History
+from moe_serve.analysis.plan import AnalysisPlan
 from moe_serve.sources.scraped import Scraper, Target
 from moe_serve_demo.errors import DemoError
 

@@ -80,8 +80,8 @@ class Screen:
         colour = _COLOURS[judgement.verdict]
         quality = judgement.quality.get("reason", "not compared")
         for line in (
-            f"  {describe_rate(found.kernel)}",
-            f"  {describe_rate(found.step)}",
+            f"  {describe_rate(found.estimates.kernel)}",
+            f"  {describe_rate(found.estimates.step)}",
             f"  answers      {quality}",
             f"[{colour}]{judgement.verdict.value}[/]  {judgement.reason}",
         ):

@@ -32,13 +32,17 @@ class DemoArm:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """The settings that both arms share, and the port and core of one of them."""
+    """The settings that both arms share, and the port and core of one of them.
+
+    `core` None leaves the server on all cores; `records` None puts its records below `work`.
+    """
 
     vllm_python: Path
     model: Path
     port: int
-    core: int
+    core: int | None
     work: Path
+    records: Path | None = None
     keep: bool = False
     environment: Mapping[str, str]
 
@@ -50,7 +54,7 @@ class DemoServer:
         self.arm = arm
         self.place = place
         self.url = f"http://127.0.0.1:{place.port}"
-        self.records = place.work / f"record-{arm.name}"
+        self.records = place.records or place.work / f"record-{arm.name}"
         exporter = f"127.0.0.1:{place.port + EXPORTER_PORT}"
         self.exporter_url = f"http://{exporter}"
         self.server = Program(
@@ -64,7 +68,7 @@ class DemoServer:
         self.exporter = Program(
             name=f"{arm.name}'s exporter",
             command=[
-                *(sys.executable, "-m", "moe_serve", "exporter", "--records", str(self.records)),
+                *(sys.executable, "-m", "moe_serve", "exporter", "--record-dir", str(self.records)),
                 *("--listen", exporter),
             ],
             environment=os.environ,

@@ -105,6 +105,7 @@ def config(spec: CheckpointSpec) -> dict[str, object]:
 
 
 def write_tokenizer(folder: Path, spec: CheckpointSpec) -> None:
+    """Write a tokenizer whose words are `w0`, `w1`, ...: one word per token of the vocabulary."""
     from tokenizers import Tokenizer, models, pre_tokenizers
 
     words = {"<end>": 0, "<pad>": 1, "<unknown>": 2}

@@ -69,22 +69,22 @@ def check_pads(context: Path, aiter: str) -> None:
     vLLM's own loader loads the plugin. AITER is stood in for by what records each call's pads: a
     build has no GPU, and the pads are decided before AITER is called.
     """
-    from moe_serve.padding.aiter_eras import aiter_era
+    from moe_serve.padding.aiter_eras import aiter_build
     from moe_serve.padding.contract import Call, Policy, choose
     from moe_serve.padding.models import BUILT_IN
     from moe_serve.padding.shapes import Parallelism, Quant, shard
-    from moe_serve.padding.vllm_eras import vllm_era
+    from moe_serve.padding.vllm_eras import vllm_build
 
     release = of_this_image()["vllm"]
-    dims, era = BUILT_IN["gpt-oss-120b"], vllm_era(release)
-    align = era.alignment(Quant.W4A16, dims.activation)
+    dims, build = BUILT_IN["gpt-oss-120b"], vllm_build(release)
+    align = build.eras[-1].alignment(Quant.W4A16, dims.activation)
     deployments = {f"tp{tp}": Parallelism(tp=tp) for tp in (1, 2, 4, 8)}
     deployments["ep8"] = Parallelism(tp=8, ep=True)
     for policy, flags in ((Policy.UPSTREAM, []), (Policy.ALIGNED, ["--vllm-loads"])):
         wanted = {}
         for name, parallel in deployments.items():
             part = shard(dims, parallel, align=align)
-            sent = choose(Call(part=part, vllm=era, aiter=aiter_era(aiter)), policy)
+            sent = choose(Call(part=part, vllm=build, aiter=aiter_build(aiter)), policy)
             wanted[name] = [sent.hidden, sent.intermediate]
         received = ask_vllm(context, aiter, flags)
         if received != wanted:

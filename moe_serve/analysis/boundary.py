@@ -83,20 +83,6 @@ def _mirrored(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.concatenate([values, -values])
 
 
-def sequence_half_width(count: int, variance: float, *, alpha: float, aim: int = 24) -> float:
-    """The asymptotic confidence sequence's half-width for a mean of `count` blocks, one-sided.
-
-    Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas, Ann. Stat. 2024, with the mixture tuned to be
-    tightest at `aim` blocks. Wider than the joint quantile, and valid without a deadline: the
-    fallback where no deadline is declared, and what tests hold the joint quantile against.
-    """
-    tail = 2 * alpha
-    log_tail = -2 * math.log(tail)
-    rho2 = (log_tail + math.log(log_tail) + 1) / aim
-    grown = count * rho2 + 1
-    return math.sqrt(2 * grown / (count**2 * rho2) * math.log(math.sqrt(grown) / tail) * variance)
-
-
 def freedom_of_sum(parts: Sequence[tuple[float, float]]) -> float:
     """Welch and Satterthwaite: degrees of freedom of a sum of (variance, freedom) parts."""
     whole = math.fsum(variance for variance, _ in parts)

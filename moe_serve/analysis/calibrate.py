@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from moe_serve.analysis.comparison import AnalysisPlan, differences
 from moe_serve.analysis.estimator import EstimatorSettings, cell_weights, registered_only
 from moe_serve.analysis.history import ArmHistory, History
 from moe_serve.analysis.noise import (
@@ -14,9 +13,11 @@ from moe_serve.analysis.noise import (
     block_seconds,
     long_run_variance,
 )
-from moe_serve.analysis.series import DECODE
-from moe_serve.analysis.table import BlockTable, Estimand, Floats, pooled
-from moe_serve.analysis.windows import arm_windows, tabulate
+from moe_serve.analysis.plan import AnalysisPlan
+from moe_serve.analysis.series import Floats
+from moe_serve.analysis.table import BlockTable, Estimand, block_table, pooled
+from moe_serve.analysis.validity import config_differences
+from moe_serve.analysis.windows import arm_windows, paired_windows
 from moe_serve.errors import UsageError
 
 MIN_BLOCKS = 24
@@ -46,11 +47,11 @@ def calibrate(history: History, analysis_plan: AnalysisPlan) -> CalibrationResul
     Raises:
         UsageError: the arms are not equal, or there are too few blocks.
     """
-    if mean_log_ratio := differences(history, ()):
-        raise UsageError(f"no A/A run: the arms differ in {', '.join(mean_log_ratio)}")
+    if differences := config_differences(history.stable.facts, history.canary.facts, ()):
+        raise UsageError(f"no A/A run: the arms differ in {', '.join(differences)}")
     blocking, kind = analysis_plan.blocking, analysis_plan.policy.primary
     settings = analysis_plan.settings(len(history.stable.pods), len(history.canary.pods))
-    table, _, _ = tabulate(history, kind, blocking, phase=DECODE)
+    table = block_table(paired_windows(history, kind, blocking), blocking)
     values = _pooled(table, settings)
     if len(values) < MIN_BLOCKS:
         raise UsageError(
@@ -65,7 +66,8 @@ def calibrate(history: History, analysis_plan: AnalysisPlan) -> CalibrationResul
         block_seconds=blocking.window_seconds,
         min_count=max(1, round(blocking.min_count * share)),
     )
-    windows = _pooled(tabulate(history, kind, fine, phase=DECODE)[0], settings)
+    fine_table = block_table(paired_windows(history, kind, fine), fine)
+    windows = _pooled(fine_table, settings)
     of_windows = long_run_variance(windows)[1] if len(windows) > MIN_BLOCKS else memory
     return CalibrationResult(
         calibration=Calibration(
@@ -108,8 +110,8 @@ def _spread(
     for arm in (history.stable, history.canary):
         for pod in arm.pods:
             alone = ArmHistory(name=pod.pod, pods=(pod,))
-            runs, busy, _ = arm_windows(alone, columns, history.start, width, count)
-            rows.append(_log_rates(runs.sum(axis=0), busy.sum(axis=0)))
+            windows = arm_windows(alone, columns, history.start, width, count)
+            rows.append(_log_rates(windows.runs.sum(axis=0), windows.busy.sum(axis=0)))
     rates = np.array(rows)
     common = np.isfinite(rates).all(axis=0) & decide
     weights = cell_weights(table, settings, Estimand.MIX) * common

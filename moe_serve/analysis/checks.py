@@ -1,12 +1,15 @@
-"""The judge's questions, each answered with a number against a threshold."""
+"""Step 4 of a comparison: estimates and observations become checks: numbers with thresholds."""
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from statistics import fmean
 
 from scipy.special import fdtri, ndtri  # type: ignore[import-untyped]  # it ships no types
 
-from moe_serve.analysis.estimate import Estimate, NoEstimate, SeriesPoint
+from moe_serve.analysis.estimate import Estimate, Estimates, NoEstimate, SeriesPoint
 from moe_serve.analysis.estimator import EstimatorSettings
+from moe_serve.analysis.guards import GuardFinding
 from moe_serve.analysis.noise import Calibration, plain_variance
 from moe_serve.analysis.policy import Policy, Uncovered
 from moe_serve.analysis.validity import Validity
@@ -18,6 +21,60 @@ ABOVE_BOUND = "within_byte_bound"
 # The chance that noise alone trips a check of validity at one look.
 RARE = 0.001
 DRIFT_BLOCKS = 12
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checks:
+    """Every check of one comparison, by the question that it answers.
+
+    `validity`: can the comparison be trusted; `declared`: what rests on the policy alone;
+    `quality`: are the answers the same; `guards`: are users no worse off; `speed`: is the canary
+    faster; `byte_bound`: can saved bytes explain the kernel's gain.
+    """
+
+    validity: tuple[Check, ...]
+    declared: tuple[Check, ...]
+    quality: Check
+    guards: tuple[GuardFinding, ...]
+    speed: tuple[Check, ...]
+    byte_bound: Check
+
+    def all(self) -> tuple[Check, ...]:
+        """In the order of the verdict's JSON."""
+        guards = (guard.check for guard in self.guards)
+        return (
+            *self.validity, *self.declared, self.quality, *guards, *self.speed, self.byte_bound,
+        )  # fmt: skip
+
+
+def check_all(
+    policy: Policy,
+    settings: EstimatorSettings,
+    estimates: Estimates,
+    quality: QualityFinding | NoQuality,
+    validity: Validity,
+    *,
+    guards: Sequence[GuardFinding] = (),
+    byte_bound: float | None = None,
+) -> Checks:
+    """All checks; `settings` are those of the estimates.
+
+    `byte_bound` is log(bytes fetched by stable / by canary), None where it is not known.
+    """
+    primary = estimates.primary
+    return Checks(
+        validity=validity_checks(policy, validity, primary, settings.calibration),
+        declared=declared_checks(validity),
+        quality=quality_check(quality),
+        guards=tuple(guards),
+        speed=(
+            *speed_checks(policy, primary),
+            *planned_batches_check(settings, primary),
+            mixed_check(policy, estimates.mixed),
+            known_check(validity),
+        ),
+        byte_bound=bound_check(estimates.kernel, byte_bound),
+    )
 
 
 def validity_checks(
@@ -235,23 +292,23 @@ def _gain_detail(policy: Policy, found: Estimate | None, name: str) -> str:
     return f"{told}, must exceed the margin"
 
 
-def registered_check(
+def planned_batches_check(
     settings: EstimatorSettings, primary: Estimate | NoEstimate
 ) -> tuple[Check, ...]:
-    """Whether every batch size that was registered has been seen often enough in both arms."""
+    """Whether every planned batch size has been seen often enough in both arms."""
     if settings.batches is None:
         return ()
     cells = primary.cells if isinstance(primary, Estimate) else ()
     lacking = sorted(set(settings.batches) - {cell.cell.bucket for cell in cells})
     return (
         Check(
-            name="registered_batches",
+            name="planned_batches",
             number=float(len(settings.batches) - len(lacking)),
             threshold=float(len(settings.batches)),
             passed=not lacking,
-            detail=f"registered and not covered: batch {', '.join(map(str, lacking))}"
+            detail=f"planned and not covered: batch {', '.join(map(str, lacking))}"
             if lacking
-            else "every registered batch size is covered",
+            else "every planned batch size is covered",
         ),
     )
 
@@ -281,33 +338,27 @@ def declared_checks(validity: Validity) -> tuple[Check, ...]:
     )
 
 
-def mixed_check(policy: Policy, mixed: Estimate | NoEstimate | None) -> tuple[Check, ...]:
-    """Whether batches with prefill are clearly slower; a gain of them would earn nothing."""
-    if mixed is None:
-        return ()
+def mixed_check(policy: Policy, mixed: Estimate | NoEstimate) -> Check:
+    """Whether batches with prefill are clearly slower; a gain of them earns nothing."""
     name, threshold = "mixed_no_harm", math.log1p(-policy.cell_harm)
     if isinstance(mixed, NoEstimate):
-        return (
-            Check(
-                name=name,
-                number=None,
-                threshold=threshold,
-                passed=True,
-                detail=f"not checked: batches with prefill: {mixed.reason}",
-                severity=Severity.WARNING,
-            ),
+        return Check(
+            name=name,
+            number=None,
+            threshold=threshold,
+            passed=True,
+            detail=f"not checked: batches with prefill: {mixed.reason}",
+            severity=Severity.WARNING,
         )
     slower = mixed.hi < threshold
-    return (
-        Check(
-            name=name,
-            number=mixed.hi,
-            threshold=threshold,
-            passed=not slower,
-            detail=f"clearly slower: batches with prefill ({math.expm1(mixed.theta):+.1%})"
-            if slower
-            else "upper end of the log ratio of batches with prefill, must not lie below",
-        ),
+    return Check(
+        name=name,
+        number=mixed.hi,
+        threshold=threshold,
+        passed=not slower,
+        detail=f"clearly slower: batches with prefill ({math.expm1(mixed.theta):+.1%})"
+        if slower
+        else "upper end of the log ratio of batches with prefill, must not lie below",
     )
 
 

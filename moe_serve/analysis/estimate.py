@@ -129,3 +129,24 @@ class NoEstimate:
     kind: CellKind
     reason: str
     blocks: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimates:
+    """Every estimate of one comparison.
+
+    `equal` weights all cells alike, as the published claim does; it is reported and decides
+    nothing. `mixed` is the `primary_kind`'s rate of batches with prefill: a loss there forbids a
+    promotion, a gain earns none.
+    """
+
+    primary_kind: CellKind
+    step: Estimate | NoEstimate
+    kernel: Estimate | NoEstimate
+    equal: Estimate | NoEstimate
+    mixed: Estimate | NoEstimate
+
+    @property
+    def primary(self) -> Estimate | NoEstimate:
+        """The rate that decides."""
+        return self.step if self.primary_kind is CellKind.STEP else self.kernel

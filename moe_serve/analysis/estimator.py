@@ -1,5 +1,5 @@
-"""The speed-up from a table of paired blocks: pooled by fixed weights, with ends that hold at
-every look.
+"""Step 3 of a comparison: tables become estimates, pooled by fixed weights, with repeated
+confidence intervals: valid at every interim analysis up to the deadline.
 """
 
 import math
@@ -12,18 +12,18 @@ from moe_serve.analysis.boundary import InterimAnalyses
 from moe_serve.analysis.estimate import (
     CellEstimate,
     Estimate,
+    Estimates,
     NoEstimate,
     SeriesPoint,
     UncoveredCell,
 )
 from moe_serve.analysis.noise import Calibration, Design, PodVariation
 from moe_serve.analysis.running import IntervalRule, RunningEstimate, running
-from moe_serve.analysis.series import Cell, CellKind
+from moe_serve.analysis.series import Cell, CellKind, Floats
 from moe_serve.analysis.table import (
     MIN_BLOCKS,
     BlockTable,
     Estimand,
-    Floats,
     as_array,
     pooled,
 )
@@ -83,6 +83,28 @@ class EstimatorSettings:
             alpha_low=self.alpha_low,
             alpha_high=self.alpha_high,
         )
+
+
+def estimate_all(
+    tables: Mapping[CellKind, BlockTable],
+    mixed: BlockTable,
+    primary: CellKind,
+    settings: EstimatorSettings,
+) -> Estimates:
+    """The estimates of both rates, of equal weights, and of batches with prefill (`mixed`)."""
+    # The plan's weights are of the primary kind's cells; the other kind has this run's own mix.
+    unweighted = replace(settings, weights=None)
+    step, kernel = (
+        estimate(tables[kind], kind, settings if kind is primary else unweighted)
+        for kind in (CellKind.STEP, CellKind.KERNEL)
+    )
+    return Estimates(
+        primary_kind=primary,
+        step=step,
+        kernel=kernel,
+        equal=estimate(tables[primary], primary, settings, estimand=Estimand.EQUAL),
+        mixed=estimate(mixed, primary, replace(unweighted, batches=None)),
+    )
 
 
 def estimate(

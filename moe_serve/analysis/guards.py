@@ -16,7 +16,7 @@ import numpy as np
 
 from moe_serve.analysis.estimate import NoEstimate
 from moe_serve.analysis.estimator import EstimatorSettings, estimate
-from moe_serve.analysis.noise import FIRST_LOOK_WITHOUT_CALIBRATION
+from moe_serve.analysis.noise import FIRST_ANALYSIS_WITHOUT_CALIBRATION
 from moe_serve.analysis.series import Cell, CellKind
 from moe_serve.analysis.service import CounterSeries, Measure, grown, quantile
 from moe_serve.analysis.table import BlockTable, Estimand
@@ -186,7 +186,7 @@ def _latency(found: GuardBlocks, settings: EstimatorSettings) -> GuardFinding:
         busy=np.ones(1),
     )
     first = min(
-        max(settings.interim_analyses.first, FIRST_LOOK_WITHOUT_CALIBRATION),
+        max(settings.interim_analyses.first, FIRST_ANALYSIS_WITHOUT_CALIBRATION),
         settings.interim_analyses.last,
     )
     own = replace(

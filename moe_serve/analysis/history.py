@@ -3,14 +3,11 @@
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from moe_serve.analysis.provenance import Provenance
-from moe_serve.analysis.series import Cell
+from moe_serve.analysis.series import Cell, Floats
 from moe_serve.analysis.service import CounterSeries, Measure
 from moe_serve.errors import UsageError
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

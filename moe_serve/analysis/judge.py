@@ -1,67 +1,41 @@
-"""The decision: INVALID before ROLLBACK before PROMOTE, and else KEEP_GOING.
+"""Step 5 of a comparison: checks become a verdict.
 
-It may be asked at any time: the estimate's ends hold over all looks at once.
+INVALID goes before ROLLBACK, ROLLBACK before PROMOTE; the rest is KEEP_GOING. The verdict is valid
+at every interim analysis, since the estimate's interval is.
 """
 
 import math
-from collections.abc import Sequence
 
-from moe_serve.analysis.checks import (
-    bound_check,
-    declared_checks,
-    known_check,
-    lower_end,
-    mixed_check,
-    quality_check,
-    registered_check,
-    speed_checks,
-    validity_checks,
-)
-from moe_serve.analysis.estimate import Estimate, NoEstimate
+from moe_serve.analysis.checks import Checks, lower_end
+from moe_serve.analysis.estimate import Estimate, Estimates, NoEstimate
 from moe_serve.analysis.estimator import EstimatorSettings
-from moe_serve.analysis.guards import GuardFinding
 from moe_serve.analysis.policy import OnNoGain, Policy
-from moe_serve.analysis.series import CellKind
 from moe_serve.analysis.validity import Validity
 from moe_serve.analysis.verdict import Check, Judgement, Verdict
-from moe_serve.quality.finding import QualityFinding, accept_if_policy
+from moe_serve.quality.finding import QualityFinding
 from moe_serve.quality.result import NoQuality, QualityOutcome
 
 
-def judge(
+def decide(
     policy: Policy,
-    step: Estimate | NoEstimate,
-    kernel: Estimate | NoEstimate,
+    settings: EstimatorSettings,
+    estimates: Estimates,
+    checks: Checks,
     quality: QualityFinding | NoQuality,
     validity: Validity,
     *,
-    settings: EstimatorSettings,
-    mixed: Estimate | NoEstimate | None = None,
-    byte_bound: float | None = None,
-    guards: Sequence[GuardFinding] = (),
     neurons: tuple[int, int] | None = None,
 ) -> Judgement:
     """What to do with the canary, with every check behind it.
 
-    `settings` are those that the estimates were made under. `mixed` is the primary rate of batches
-    with prefill (None: nobody asked). `neurons` are the canary's lost and live ones. `byte_bound`
-    is log(bytes fetched by stable / by canary): the most that the kernel can gain.
+    `settings` are those of the estimates; `neurons` the canary's lost and live neurons.
     """
-    quality = accept_if_policy(policy.quality_policy, quality)
-    primary = step if policy.primary is CellKind.STEP else kernel
-    valid = validity_checks(policy, validity, primary, settings.calibration)
-    speed = (
-        *speed_checks(policy, primary),
-        *registered_check(settings, primary),
-        *mixed_check(policy, mixed),
-        known_check(validity),
-    )
-    same, bound = quality_check(quality), bound_check(kernel, byte_bound)
-    verdict, reason = _decide(policy, settings, primary, quality, validity, valid, speed, guards)
+    primary = estimates.primary
+    verdict, reason = _decide(policy, settings, primary, checks, quality, validity)
     if neurons is not None and neurons[0] > 0:
         reason = f"{reason}; the canary loses {neurons[0]} of {neurons[1]} neurons"
-    if not bound.passed:
-        reason = f"{reason}. Warning: {bound.detail}"
+    if not checks.byte_bound.passed:
+        reason = f"{reason}. Warning: {checks.byte_bound.detail}"
     found = primary if isinstance(primary, Estimate) else None
     return Judgement(
         verdict=verdict,
@@ -72,7 +46,7 @@ def judge(
         covered_weight=found.covered_weight if found else None,
         strata=tuple(
             stratum
-            for estimated in (step, kernel)
+            for estimated in (estimates.step, estimates.kernel)
             if isinstance(estimated, Estimate)
             for stratum in estimated.buckets
         ),
@@ -81,15 +55,8 @@ def judge(
         source=validity.evidence,
         comparator=validity.comparator,
         analysis_plan_digest=validity.analysis_plan_digest,
-        checks=(
-            *valid,
-            *declared_checks(validity),
-            same,
-            *(guard.check for guard in guards),
-            *speed,
-            bound,
-        ),
-        above_bound=not bound.passed,
+        checks=checks.all(),
+        above_bound=not checks.byte_bound.passed,
     )
 
 
@@ -97,33 +64,31 @@ def _decide(
     policy: Policy,
     settings: EstimatorSettings,
     primary: Estimate | NoEstimate,
+    checks: Checks,
     quality: QualityFinding | NoQuality,
     validity: Validity,
-    valid: tuple[Check, ...],
-    speed: tuple[Check, ...],
-    guards: Sequence[GuardFinding],
 ) -> tuple[Verdict, str]:
     failed = isinstance(quality, QualityFinding) and quality.outcome is QualityOutcome.FAILED
     answers = f"the answers differ: {quality.reason}" if failed else ""
-    faults = [check.detail for check in valid if not check.passed]
+    faults = [check.detail for check in checks.validity if not check.passed]
     if validity.deadline_reached and isinstance(primary, NoEstimate):
         faults.append(f"no data: {primary.reason}")
     if faults:
         return Verdict.INVALID, "; ".join([*faults, *([answers] if answers else [])])
     if failed:
         return Verdict.ROLLBACK, f"{answers}; {_speed_text(primary)}"
-    if broken := [guard.check.detail for guard in guards if guard.failed]:
+    if broken := [guard.check.detail for guard in checks.guards if guard.failed]:
         return Verdict.ROLLBACK, f"worse for users: {'; '.join(broken)}; {_speed_text(primary)}"
     if isinstance(primary, NoEstimate):
         return Verdict.KEEP_GOING, f"no estimate yet: {primary.reason}"
-    held = all(guard.check.passed for guard in guards)
-    verdict, reason = _on_speed(policy, primary, quality, speed, held=held)
+    held = all(guard.check.passed for guard in checks.guards)
+    verdict, reason = _on_speed(policy, primary, quality, checks.speed, held=held)
     if verdict is Verdict.KEEP_GOING:
         left = "the deadline is reached: a person decides" if validity.deadline_reached else ""
-        wanting = _wanting(policy, settings, validity, primary, quality, speed)
+        wanting = _wanting(policy, settings, validity, primary, quality, checks.speed)
         wanting += [
             f"not shown to be within its guard: {guard.check.detail}"
-            for guard in guards
+            for guard in checks.guards
             if not guard.check.passed
         ]
         reason = "; ".join(part for part in (reason, *wanting, left) if part)
@@ -179,7 +144,7 @@ def _wanting(
             f"batch sizes (at least {policy.min_covered_weight:.0%} must be covered)"
         )
         wanting += [check.detail for check in speed if check.name == "coverage"]
-    own = ("every_cell", "registered_batches", "mixed_no_harm", "configuration_known")
+    own = ("every_cell", "planned_batches", "mixed_no_harm", "configuration_known")
     wanting += [check.detail for check in speed if check.name in own and not check.passed]
     if not (isinstance(quality, QualityFinding) and quality.outcome is QualityOutcome.PASSED):
         wanting.append(f"the answers are not shown to be the same: {quality.reason}")

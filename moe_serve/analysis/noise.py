@@ -1,22 +1,20 @@
 """How noisy blocks are, and how far arms of equal software lie apart: from an A/A run, and now."""
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
-from numpy.typing import NDArray
 
 from moe_serve.analysis.boundary import freedom_of_sum
+from moe_serve.analysis.series import Floats
 from moe_serve.errors import UsageError
-
-Floats = NDArray[np.float64]
 
 MAX_AUTOCORRELATION = 0.9
 # What an estimated variance is multiplied with, since it may be too small by chance.
 SAFETY, SAFETY_WITHOUT_CALIBRATION = 1.1, 1.25
 MIN_BLOCK_SECONDS = 600.0
-FIRST_LOOK, FIRST_LOOK_WITHOUT_CALIBRATION = 6, 12
+FIRST_ANALYSIS, FIRST_ANALYSIS_WITHOUT_CALIBRATION = 6, 12
 
 
 class Design(StrEnum):
@@ -78,10 +76,6 @@ class Calibration:
     def hours(self) -> float:
         """How long the A/A run was."""
         return self.blocks * self.block_seconds / 3600
-
-    def to_json(self) -> dict[str, object]:
-        """Every figure by its name."""
-        return asdict(self)
 
 
 def long_run_variance(values: Floats) -> tuple[Floats, Floats]:

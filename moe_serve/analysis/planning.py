@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from statistics import NormalDist
 
 from moe_serve.analysis.boundary import joint_quantile, noise_share
-from moe_serve.analysis.comparison import AnalysisPlan
 from moe_serve.analysis.noise import SAFETY, SAFETY_WITHOUT_CALIBRATION
+from moe_serve.analysis.plan import AnalysisPlan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

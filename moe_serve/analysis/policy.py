@@ -1,11 +1,8 @@
 """What an operator declares before a canary starts; nothing of it may change after data is seen."""
 
-import hashlib
-import json
 import math
 import sys
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import StrEnum
 
 from moe_serve.analysis.series import CellKind
@@ -110,17 +107,3 @@ class Policy:
             items=self.quality_items,
             alpha=self.quality_alpha,
         )
-
-    def to_json(self) -> dict[str, object]:
-        """Every rule by its name."""
-        return asdict(self)
-
-
-def analysis_plan_digest(policy: Policy, facts: Mapping[str, object]) -> str:
-    """A short digest of the policy and of the arms' configurations, to be written down up front.
-
-    `facts` must be made of JSON's own types; the order of keys does not matter.
-    """
-    document = {"policy": policy.to_json(), "facts": facts}
-    text = json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -5,12 +5,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
-from numpy.typing import NDArray
 
-from moe_serve.analysis.series import CellKind
-from moe_serve.analysis.verdict import Check
+from moe_serve.analysis.series import CellKind, Floats
 
-Floats = NDArray[np.float64]
 # Metric names, start and end in seconds since the epoch -> what to ask.
 QueryBuilder = Callable[[Sequence[str], float, float], str]
 
@@ -112,9 +109,9 @@ _CHECKS: Mapping[str, tuple[Subject, ...]] = {
 _OF_PROCESSES = ("arms_alive", "data_fresh", "void_windows")
 
 
-def behind(query: Query, checks: Iterable[Check], primary: CellKind) -> tuple[str, ...]:
-    """The names of the checks whose number rests on a query's samples."""
-    return tuple(check.name for check in checks if query.subject in _subjects(check.name, primary))
+def behind(query: Query, checks: Iterable[str], primary: CellKind) -> tuple[str, ...]:
+    """The names among `checks` whose numbers rest on a query's samples."""
+    return tuple(name for name in checks if query.subject in _subjects(name, primary))
 
 
 def _subjects(check: str, primary: CellKind) -> tuple[Subject, ...]:

@@ -14,7 +14,8 @@ from moe_serve.analysis.boundary import (
     ratio_at,
 )
 from moe_serve.analysis.noise import block_variance, long_run_variance
-from moe_serve.analysis.table import MIN_BLOCKS, Estimand, Floats, pooled
+from moe_serve.analysis.series import Floats
+from moe_serve.analysis.table import MIN_BLOCKS, Estimand, pooled
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

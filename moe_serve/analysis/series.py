@@ -5,6 +5,11 @@ size and in one mode.
 from dataclasses import dataclass
 from enum import StrEnum
 
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
 DECODE, MIXED = "decode", "mixed"
 # Batches above the largest eager bucket, as the record has them; the exporter says `+Inf`.
 OVERFLOW = 0

@@ -7,7 +7,7 @@ from enum import StrEnum
 
 import numpy as np
 
-from moe_serve.analysis.table import Floats
+from moe_serve.analysis.series import Floats
 
 
 class Measure(StrEnum):

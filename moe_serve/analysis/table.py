@@ -1,4 +1,7 @@
-"""The judge's table: per block and cell the log ratio of the arms' rates, absent ones as NaN."""
+"""Step 2 of a comparison: windows become a table of blocks, with one log ratio per block and cell.
+
+Beside it are the formulas that pool a table's cells into one log ratio.
+"""
 
 import math
 from collections.abc import Mapping
@@ -6,12 +9,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
-from numpy.typing import NDArray
 
-from moe_serve.analysis.series import Cell
+from moe_serve.analysis.series import MIXED, Cell, Floats
+from moe_serve.analysis.windows import BlockingScheme, PairedWindows
 from moe_serve.errors import UsageError
-
-Floats = NDArray[np.float64]
 
 # Blocks that a cell needs before anything is said about it.
 MIN_BLOCKS = 3
@@ -43,6 +44,38 @@ class BlockTable:
         whole = float(self.busy.sum())
         pairs = zip(self.cells, self.busy.tolist(), strict=True)
         return {cell: busy / whole for cell, busy in pairs if busy > 0} if whole > 0 else {}
+
+
+def block_table(windows: PairedWindows, blocking: BlockingScheme) -> BlockTable:
+    """The log ratios of the arms' rates per block and cell, from windows that both arms have.
+
+    A decode cell that is not exact gets its busy time and no ratio: it has a weight and is not
+    covered. A mixed cell gets ratios, since no batch size describes mixed batches anyway.
+    """
+    stable, canary = windows.stable, windows.canary
+    both = (stable.runs > 0) & (canary.runs > 0) & (stable.busy > 0) & (canary.busy > 0)
+    cells = windows.cells
+    blocks = len(both) // blocking.windows_per_block
+    shape = (blocks, blocking.windows_per_block, len(cells))
+
+    def per_block(values: Floats) -> Floats:
+        summed: Floats = np.where(both, values, 0.0).reshape(shape).sum(axis=1)
+        return summed
+
+    runs = per_block(stable.runs), per_block(canary.runs)
+    busy = per_block(stable.busy), per_block(canary.busy)
+    comparable = np.array([cell.exact or cell.phase == MIXED for cell in cells], dtype=bool)
+    enough = (np.minimum(*runs) >= max(1, blocking.min_count)) & comparable
+    log_rates = [
+        np.log(np.divide(r, b, out=np.ones_like(r), where=enough))
+        for r, b in zip(runs, busy, strict=True)
+    ]
+    return BlockTable(
+        cells=cells,
+        starts=windows.start + blocking.block_seconds * np.arange(blocks, dtype=np.float64),
+        log_ratios=np.where(enough, log_rates[1] - log_rates[0], math.nan),
+        busy=stable.busy.sum(axis=0),
+    )
 
 
 class Estimand(StrEnum):

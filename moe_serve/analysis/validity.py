@@ -1,16 +1,20 @@
 """What must hold for a comparison to mean anything, apart from its numbers."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
 from moe_serve.errors import UsageError
+from moe_serve.metrics.labels import UNKNOWN
 
 # Pods that are started together begin to serve within the time that a big model takes to load, and
 # a restart or two.
 _TOGETHER_SECONDS = 2 * 3600.0
 # How strongly the alternative of the ratio test keeps to the expected share.
 _RATIO_PRIOR = 100.0
+# Facts in which two arms differ by design.
+_NAMES = ("pod", "instance")
 
 
 class EvidenceGrade(StrEnum):
@@ -127,3 +131,15 @@ class Validity:
     def deadline_reached(self) -> bool:
         """The declared time is over."""
         return self.seen_blocks >= self.deadline_blocks
+
+
+def config_differences(
+    stable: Mapping[str, str], canary: Mapping[str, str], under_test: tuple[str, ...]
+) -> tuple[str, ...]:
+    """The facts in which the arms differ and that are not under test, with both values."""
+    left_out = {*under_test, *_NAMES}
+    return tuple(
+        f"{name}: {stable.get(name, UNKNOWN)} and {canary.get(name, UNKNOWN)}"
+        for name in sorted(stable.keys() | canary.keys())
+        if name not in left_out and stable.get(name) != canary.get(name)
+    )

@@ -1,4 +1,7 @@
-"""From scraped counters to the table of blocks: differences, windows that both arms have, sums."""
+"""Step 1 of a comparison: scraped counters become growth per window, arm and cell.
+
+What is not plain growth of counters voids its window: a restart, a missing or a falling counter.
+"""
 
 import itertools
 import math
@@ -7,9 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from moe_serve.analysis.history import ArmHistory, Floats, History, PodSeries
-from moe_serve.analysis.series import DECODE, MIXED, Cell, CellKind
-from moe_serve.analysis.table import BlockTable
+from moe_serve.analysis.history import ArmHistory, History, PodSeries
+from moe_serve.analysis.series import DECODE, MIXED, Cell, CellKind, Floats
 from moe_serve.errors import UsageError
 
 # A gap longer than this many usual intervals is no window: what happened in it is not known.
@@ -37,82 +39,79 @@ class BlockingScheme:
                 f"{self.window_seconds:g} s: make seconds a multiple of window_seconds"
             )
 
+    @property
+    def windows_per_block(self) -> int:
+        """Windows that make up one block."""
+        return round(self.block_seconds / self.window_seconds)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Windows:
-    """What became of an arm's windows: how many there should be, and how many are void, by reason.
+class WindowCoverage:
+    """How many windows an arm's pods should have, and how many are void, by reason.
 
-    `last` is the latest scrape of any pod, in seconds since the epoch; None if there was none.
+    `last_scrape` is the latest scrape of any pod, in seconds since the epoch; None: there is none.
     """
 
     expected: int
     void: dict[str, int]
-    last: float | None
+    last_scrape: float | None
 
     @property
     def void_share(self) -> float | None:
-        """Void windows over those expected; None where none was."""
+        """Void windows over expected ones; None if none was expected."""
         return sum(self.void.values()) / self.expected if self.expected else None
 
 
-def tabulate(
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArmWindows:
+    """One arm's `runs` and `busy` seconds (windows, cells), summed over its pods; 0 where void."""
+
+    runs: Floats
+    busy: Floats
+    coverage: WindowCoverage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairedWindows:
+    """Both arms in the same windows, from `start` (seconds since the epoch) on."""
+
+    cells: tuple[Cell, ...]
+    start: float
+    stable: ArmWindows
+    canary: ArmWindows
+
+
+def paired_windows(
     history: History, kind: CellKind, blocking: BlockingScheme, *, phase: str = DECODE
-) -> tuple[BlockTable, Windows, Windows]:
-    """The blocks of one kind of cell, with what was left out of each arm.
+) -> PairedWindows:
+    """Both arms' runs and busy seconds in every window of the history's whole blocks.
 
-    Blocks start at the history's start; the last one is left out until it is whole. A cell counts
-    in a window only if both arms ran it there, so that what drifts with time drifts in both.
-
-    Of `decode`, a cell that is not exact has busy time and no ratio: it weighs, and is not covered.
-    `mixed` takes every mixed batch, whose size alone does not describe it anyway.
+    `phase` is DECODE (every cell that is not mixed) or MIXED.
     """
     columns = [
         number
         for number, cell in enumerate(history.cells)
         if cell.kind is kind and (cell.phase == MIXED) is (phase == MIXED)
     ]
-    comparable = _comparable([history.cells[number] for number in columns])
-    per_block = max(1, round(blocking.block_seconds / blocking.window_seconds))
-    # A scrape interval past the end, the last block is as whole as it will be.
-    blocks = int((history.end - history.start + _TINY) // (per_block * blocking.window_seconds))
-    count = blocks * per_block
-    arms = [
+    # A scrape interval past its end, no further sample can change a block.
+    blocks = int((history.end - history.start + _TINY) // blocking.block_seconds)
+    count = blocks * blocking.windows_per_block
+    stable, canary = (
         arm_windows(arm, columns, history.start, blocking.window_seconds, count)
         for arm in (history.stable, history.canary)
-    ]
-    (stable_runs, stable_busy, stable_void), (canary_runs, canary_busy, canary_void) = arms
-    both = (stable_runs > 0) & (canary_runs > 0) & (stable_busy > 0) & (canary_busy > 0)
-
-    def summed(values: Floats) -> Floats:
-        shape = (blocks, per_block, len(columns))
-        whole: Floats = np.where(both, values, 0.0).reshape(shape).sum(axis=1)
-        return whole
-
-    runs = summed(stable_runs), summed(canary_runs)
-    busy = summed(stable_busy), summed(canary_busy)
-    enough = (np.minimum(*runs) >= max(1, blocking.min_count)) & comparable
-    logs = [
-        np.log(np.divide(r, b, out=np.ones_like(r), where=enough))
-        for r, b in zip(runs, busy, strict=True)
-    ]
-    table = BlockTable(
-        cells=tuple(history.cells[number] for number in columns),
-        starts=history.start
-        + blocking.window_seconds * per_block * np.arange(blocks, dtype=np.float64),
-        log_ratios=np.where(enough, logs[1] - logs[0], math.nan),
-        busy=stable_busy.sum(axis=0),
     )
-    return table, stable_void, canary_void
-
-
-def _comparable(cells: list[Cell]) -> NDArray[np.bool_]:
-    return np.array([cell.exact or cell.phase == MIXED for cell in cells], dtype=bool)
+    return PairedWindows(
+        cells=tuple(history.cells[number] for number in columns),
+        start=history.start,
+        stable=stable,
+        canary=canary,
+    )
 
 
 def arm_windows(
     arm: ArmHistory, columns: list[int], start: float, width: float, count: int
-) -> tuple[Floats, Floats, Windows]:
-    """(runs, busy seconds) of shape (windows, cells), summed over pods, and what is void."""
+) -> ArmWindows:
+    """One arm's first `count` windows of `width` seconds, of the history's cells in `columns`."""
     runs, busy = np.zeros((count, len(columns))), np.zeros((count, len(columns)))
     seen = np.zeros((len(arm.pods), count), dtype=bool)
     void: dict[str, int] = {}
@@ -142,7 +141,11 @@ def arm_windows(
     missing = int((~seen).sum())
     if missing:
         void["no scrape"] = missing
-    return runs, busy, Windows(expected=len(arm.pods) * count, void=void, last=last)
+    return ArmWindows(
+        runs=runs,
+        busy=busy,
+        coverage=WindowCoverage(expected=len(arm.pods) * count, void=void, last_scrape=last),
+    )
 
 
 def _growth_faults(pod: PodSeries) -> dict[str, NDArray[np.bool_]]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from moe_serve.errors import UsageError
 
 if TYPE_CHECKING:
-    from moe_serve.analysis.comparison import AnalysisPlan
+    from moe_serve.analysis.plan import AnalysisPlan
     from moe_serve.judge.watch import HistorySource
     from moe_serve.quality.finding import QualityFinding
     from moe_serve.quality.result import NoQuality

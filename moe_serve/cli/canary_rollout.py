@@ -27,7 +27,8 @@ from moe_serve.cli.parsing import Verb, at_least
 from moe_serve.errors import UsageError
 
 if TYPE_CHECKING:
-    from moe_serve.analysis.comparison import AnalysisPlan, Findings
+    from moe_serve.analysis.comparison import Findings
+    from moe_serve.analysis.plan import AnalysisPlan
     from moe_serve.cli.controller_assembly import JudgeThread
     from moe_serve.controller.load import PrometheusLoad
     from moe_serve.controller.run import Thread

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 
 from moe_serve import __version__
-from moe_serve.cli.parsing import Parser, Verb
+from moe_serve.cli.parsing import Parser, Verb, printable
 from moe_serve.errors import MoeServeError
 
 USAGE = 2
@@ -64,7 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         run: Verb = args.run
         return run(args)
     except MoeServeError as error:
-        sys.stderr.write(f"moe-serve: {error}\n")
+        line = " ".join(str(error).split("\n"))  # a name in it may have more lines than one
+        sys.stderr.write(f"moe-serve: {printable(line)}\n")
         return USAGE
     except BrokenPipeError:
         # The reader (`head`, a pager) left; what it read was right.

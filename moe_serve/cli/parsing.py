@@ -67,3 +67,8 @@ def add_output(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output", choices=("text", "json"), default="text", help="form of the answer"
     )
+
+
+def printable(text: str) -> str:
+    """The text with what a terminal cannot show (a name that is no Unicode) written as escapes."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

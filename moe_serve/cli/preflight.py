@@ -10,6 +10,7 @@ from pathlib import Path
 from moe_serve.cli.parsing import add_output, at_least
 from moe_serve.errors import UsageError
 from moe_serve.preflight.checks import PreflightCheck, PreflightOutcome, all_pass, skip, to_text
+from moe_serve.preflight.expected_gpus import PRODUCTS, ExpectedGpus, mode
 from moe_serve.telemetry.record import DEFAULT_RECORD_DIR, RECORD_DIR
 
 _BEFORE, _PROOF = "before the model", "with --proof"
@@ -37,6 +38,18 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         help="judge the pads of this model, as vLLM would be given it, or of a config.json",
     )
     before.add_argument(
+        "--product",
+        choices=tuple(PRODUCTS),
+        help="the card that the pod is meant for (default: MI355X)",
+    )
+    before.add_argument(
+        "--partition",
+        action="append",
+        type=_mode,
+        metavar="MODE",
+        help="accept GPUs in this mode, as a node label writes it (default: spx_nps1); repeatable",
+    )
+    before.add_argument(
         "--skip",
         action="append",
         metavar="CHECK",
@@ -61,6 +74,13 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=run)
 
 
+def _mode(text: str) -> tuple[str, str]:
+    try:
+        return mode(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
 def run(args: argparse.Namespace) -> int:
     """Print the checks; exit 0 if all pass, 1 if one fails."""
     _refuse_mixture(args)
@@ -76,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _refuse_mixture(args: argparse.Namespace) -> None:
     flags = {
-        _BEFORE: ("no_gpu", "tp", "dp", "ep", "model", "skip"),
+        _BEFORE: ("no_gpu", "tp", "dp", "ep", "model", "product", "partition", "skip"),
         _PROOF: ("record_dir", "ranks", "url"),
     }
     foreign = flags[_BEFORE if args.proof else _PROOF]
@@ -116,7 +136,16 @@ def _before(args: argparse.Namespace) -> Iterable[PreflightCheck]:
             software=installed(),
             settings=from_environment(environment),
             environment=environment,
+            expected=_expected(args),
         )
+    )
+
+
+def _expected(args: argparse.Namespace) -> ExpectedGpus:
+    default = ExpectedGpus()
+    return ExpectedGpus(
+        product=PRODUCTS[args.product] if args.product else default.product,
+        modes=tuple(args.partition) if args.partition else default.modes,
     )
 
 

@@ -6,9 +6,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from moe_serve.analysis.comparison import AnalysisPlan
 from moe_serve.analysis.guards import Guard, GuardKind
 from moe_serve.analysis.noise import Calibration, Design, PodVariation
+from moe_serve.analysis.plan import AnalysisPlan
 from moe_serve.analysis.policy import OnNoGain, Policy, Uncovered
 from moe_serve.analysis.series import Cell, CellKind
 from moe_serve.analysis.windows import BlockingScheme

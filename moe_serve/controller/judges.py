@@ -10,7 +10,8 @@ from typing import Any
 
 import httpx
 
-from moe_serve.analysis.comparison import AnalysisPlan, Findings
+from moe_serve.analysis.comparison import Findings
+from moe_serve.analysis.plan import AnalysisPlan
 from moe_serve.analysis.verdict import Verdict
 from moe_serve.controller.judge_json import judge_result_of
 from moe_serve.errors import MoeServeError

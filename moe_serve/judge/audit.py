@@ -13,27 +13,33 @@ import json
 import math
 import os
 import threading
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, replace
+from collections.abc import Iterator
+from dataclasses import asdict, astuple, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter
 
-from moe_serve.analysis.comparison import AnalysisPlan, Findings, Observations, conclude
-from moe_serve.analysis.guards import Guard, GuardBlocks, GuardKind
-from moe_serve.analysis.noise import Calibration, Design, PodVariation
-from moe_serve.analysis.policy import OnNoGain, Policy, Uncovered
-from moe_serve.analysis.provenance import Query, Subject
-from moe_serve.analysis.series import Cell, CellKind
-from moe_serve.analysis.table import BlockTable, Floats
-from moe_serve.analysis.validity import EvidenceGrade, RequestCounts, Validity
-from moe_serve.analysis.windows import BlockingScheme, Windows
+from moe_serve.analysis.comparison import Findings, conclude
+from moe_serve.analysis.guards import GuardBlocks
+from moe_serve.analysis.observations import Observations
+from moe_serve.analysis.plan import AnalysisPlan
+from moe_serve.analysis.provenance import Query
+from moe_serve.analysis.series import Cell, CellKind, Floats
+from moe_serve.analysis.table import BlockTable
+from moe_serve.analysis.validity import Validity
+from moe_serve.analysis.windows import WindowCoverage
 from moe_serve.errors import UsageError
-from moe_serve.quality.finding import QualityMode, finding
+from moe_serve.quality.finding import finding
 from moe_serve.rollout.state import Entry
 
 _START = "0" * 64
+_PLAN = TypeAdapter(AnalysisPlan)
+_VALIDITY = TypeAdapter(Validity)
+_COVERAGE = TypeAdapter(WindowCoverage)
+_GUARDS = TypeAdapter(tuple[GuardBlocks, ...])
+_QUERIES = TypeAdapter(tuple[Query, ...])
 
 
 class Audit:
@@ -142,25 +148,30 @@ def reproduce(entry: dict[str, Any]) -> Findings:
     """The findings that follow from an entry's inputs.
 
     Raises:
-        UsageError: it does not hold what a verdict rests on.
+        UsageError: the entry has not all inputs of a verdict, or others than this version writes.
     """
     try:
-        return conclude(
-            _observations(entry["observed"]),
-            _analysis_plan(entry["registered"]),
-            finding(entry["quality"]),
-        )
+        observations = _observations(entry["observations"])
+        analysis_plan = _analysis_plan(entry["analysis_plan"])
+        found = conclude(observations, analysis_plan, finding(entry["quality"]))
+        again = inputs(found)
+        claimed = {key: entry[key] for key in again}
+        # By value: a number may have been written as 600 or as 600.0.
+        if json.loads(_text(again)) != json.loads(_text(claimed)):
+            raise ValueError("it has other parts")
     except (LookupError, TypeError, ValueError, AttributeError) as error:
+        text = " ".join(str(error).split())
         raise UsageError(
-            f"not an entry that this version writes ({type(error).__name__}: {error})"
+            f"not an entry that this version writes ({type(error).__name__}: {text})"
         ) from error
+    return found
 
 
 def inputs(found: Findings) -> dict[str, Any]:
-    """All that a verdict rests on, in JSON's own types."""
-    seen, analysis_plan = found.observed, found.analysis_plan
+    """All that a verdict rests on, as JSON values."""
+    seen = found.observations
     return {
-        "observed": {
+        "observations": {
             "tables": {kind.value: _table_out(table) for kind, table in seen.tables.items()},
             "mixed": _table_out(seen.mixed),
             "moe_share": seen.moe_share,
@@ -178,23 +189,13 @@ def inputs(found: Findings) -> dict[str, Any]:
             "origin": seen.origin,
             "queries": [asdict(query) for query in seen.queries],
         },
-        "registered": {
-            **_plain(asdict(replace(analysis_plan, weights=None))),
-            "weights": _weights_out(analysis_plan.weights),
-        },
+        "analysis_plan": found.analysis_plan.to_json(),
         "quality": found.quality.to_json(),
     }
 
 
 def _text(value: object) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-
-
-def _plain(value: Any) -> Any:
-    """JSON has no infinity; it stands for figures that were declared."""
-    if isinstance(value, dict):
-        return {key: _plain(part) for key, part in value.items()}
-    return "inf" if isinstance(value, float) and math.isinf(value) else value
 
 
 def _table_out(table: BlockTable) -> dict[str, Any]:
@@ -221,87 +222,30 @@ def _table_in(body: dict[str, Any]) -> BlockTable:
 
 
 def _observations(body: dict[str, Any]) -> Observations:
-    validity = dict(body["validity"])
-    requests = validity.pop("requests")
-    for name in ("void_reasons", "config_differences", "config_unknown", "declared", "dead_arms"):
-        validity[name] = tuple(validity[name])
-    neurons = body["canary_neurons"]
-    validity["evidence"] = EvidenceGrade(validity["evidence"])
     return Observations(
-        tables={CellKind(kind): _table_in(table) for kind, table in body["tables"].items()},
-        mixed=_table_in(body["mixed"]),
-        moe_share=body["moe_share"],
-        facts=body["facts"],
-        guards=tuple(
-            GuardBlocks(
-                guard=_guard(guard["guard"]),
-                stable=tuple((value, count) for value, count in guard["stable"]),
-                canary=tuple((value, count) for value, count in guard["canary"]),
-            )
-            for guard in body["guards"]
-        ),
-        stable=Windows(**body["stable"]),
-        canary=Windows(**body["canary"]),
-        stable_pods=body["stable_pods"],
-        canary_pods=body["canary_pods"],
-        canary_neurons=None if neurons is None else (neurons[0], neurons[1]),
-        byte_bound=body.get("byte_bound"),
-        validity=Validity(requests=RequestCounts(**requests) if requests else None, **validity),
-        start=body["start"],
-        end=body["end"],
-        origin=body["origin"],
-        # Audits from before there were any have none.
-        queries=tuple(
-            Query(**{**query, "subject": Subject(query["subject"])})
-            for query in body.get("queries", ())
-        ),
+        **{
+            **body,
+            "tables": {CellKind(kind): _table_in(table) for kind, table in body["tables"].items()},
+            "mixed": _table_in(body["mixed"]),
+            "guards": _GUARDS.validate_python(body["guards"]),
+            "stable": _COVERAGE.validate_python(body["stable"]),
+            "canary": _COVERAGE.validate_python(body["canary"]),
+            "canary_neurons": body["canary_neurons"] and tuple(body["canary_neurons"]),
+            "validity": _VALIDITY.validate_python(body["validity"]),
+            "queries": _QUERIES.validate_python(body["queries"]),
+        }
     )
 
 
 def _analysis_plan(body: dict[str, Any]) -> AnalysisPlan:
-    rules = dict(body)
-    policy = dict(rules.pop("policy"))
-    known = rules.pop("calibration")
-    return AnalysisPlan(
-        policy=Policy(
-            **{
-                **policy,
-                # An audit from before the policy said it was judged so.
-                "uncovered": Uncovered(policy.get("uncovered", "as_covered")),
-                "primary": CellKind(policy["primary"]),
-                "on_no_gain": OnNoGain(policy["on_no_gain"]),
-                "quality_mode": QualityMode(policy["quality_mode"]),
-            }
-        ),
-        blocking=BlockingScheme(**rules["blocking"]),
-        deadline_seconds=rules["deadline_seconds"],
-        design=Design(rules["design"]),
-        pod_variation=PodVariation(
-            **{name: float(value) for name, value in rules["pod_variation"].items()}
-        ),
-        calibration=Calibration(**known) if known else None,
-        under_test=tuple(rules["under_test"]),
-        canary_share=rules["canary_share"],
-        guards=tuple(_guard(guard) for guard in rules["guards"]),
-        weights=_weights_in(rules["weights"]),
-        batches=None if rules.get("batches") is None else tuple(rules["batches"]),
-    )
-
-
-def _guard(body: dict[str, Any]) -> Guard:
-    return Guard(**{**body, "kind": GuardKind(body["kind"])})
-
-
-def _weights_out(weights: Mapping[Cell, float] | None) -> list[list[Any]] | None:
-    return None if weights is None else [[*_cell_out(c), share] for c, share in weights.items()]
-
-
-def _weights_in(body: list[list[Any]] | None) -> dict[Cell, float] | None:
-    return None if body is None else {_cell_in(cell): share for *cell, share in body}
+    weights = body["weights"]
+    if weights is not None:
+        weights = {_cell_in(cell): share for *cell, share in weights}
+    return replace(_PLAN.validate_python({**body, "weights": None}), weights=weights)
 
 
 def _cell_out(cell: Cell) -> list[Any]:
-    return [cell.kind.value, cell.layer, cell.bucket, cell.phase, cell.mode]
+    return list(astuple(cell))
 
 
 def _cell_in(body: list[Any]) -> Cell:

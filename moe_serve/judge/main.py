@@ -10,7 +10,8 @@ from pathlib import Path
 
 import uvicorn
 
-from moe_serve.analysis.comparison import AnalysisPlan, Findings
+from moe_serve.analysis.comparison import Findings
+from moe_serve.analysis.plan import AnalysisPlan
 from moe_serve.errors import UsageError
 from moe_serve.judge.app import make_app
 from moe_serve.judge.audit import Audit

@@ -23,7 +23,11 @@ def judge_samples(evaluation: Evaluation) -> Samples:
 
 
 def _add_rates(samples: Samples, findings: Findings) -> None:
-    rates = {"step": findings.step, "kernel": findings.kernel, "equal_weights": findings.equal}
+    rates = {
+        "step": findings.estimates.step,
+        "kernel": findings.estimates.kernel,
+        "equal_weights": findings.estimates.equal,
+    }
     for rate, estimate in rates.items():
         if isinstance(estimate, Estimate):
             samples.put("log_ratio", estimate.theta, rate)

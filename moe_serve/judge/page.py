@@ -61,7 +61,7 @@ def page(answer: Evaluation, now: float) -> str:
 
 
 def _findings(found: Findings) -> str:
-    judgement, seen = found.judgement, found.observed
+    judgement, seen = found.judgement, found.observations
     return "".join(
         (
             "<h2>Speed-up over time</h2>",
@@ -99,10 +99,10 @@ def _findings(found: Findings) -> str:
 
 def _rates(found: Findings) -> str:
     named = (
-        ("steps, the site's own mix", found.step),
-        ("kernel, the site's own mix", found.kernel),
-        ("all cells alike (the published claim)", found.equal),
-        ("batches with prefill (decides nothing)", found.mixed),
+        ("steps, the site's own mix", found.estimates.step),
+        ("kernel, the site's own mix", found.estimates.kernel),
+        ("all cells alike (the published claim)", found.estimates.equal),
+        ("batches with prefill (decides nothing)", found.estimates.mixed),
     )
     return _table(
         ("rate", "gain", "from", "to", "blocks"),
@@ -116,7 +116,9 @@ def _rates(found: Findings) -> str:
 
 
 def _cells(found: Findings) -> str:
-    estimates = [e for e in (found.step, found.kernel) if isinstance(e, Estimate)]
+    estimates = [
+        e for e in (found.estimates.step, found.estimates.kernel) if isinstance(e, Estimate)
+    ]
     rows = [
         (str(c.cell), f"{c.weight:.1%}", _percent(c.theta), _percent(c.lo), _percent(c.hi))
         for e in estimates
@@ -132,7 +134,7 @@ def _cells(found: Findings) -> str:
 
 def _arms(found: Findings) -> str:
     """What the arms' pods say of their pads and versions, what differs first."""
-    stable, canary = (found.observed.facts.get(name, {}) for name in ("stable", "canary"))
+    stable, canary = (found.observations.facts.get(name, {}) for name in ("stable", "canary"))
     names = sorted(
         stable.keys() | canary.keys(), key=lambda name: (stable.get(name) == canary.get(name), name)
     )
@@ -145,7 +147,10 @@ def _arms(found: Findings) -> str:
 def _excluded(found: Findings) -> str:
     rows = [
         (name, reason, f"{count} of {windows.expected} windows")
-        for name, windows in (("stable", found.observed.stable), ("canary", found.observed.canary))
+        for name, windows in (
+            ("stable", found.observations.stable),
+            ("canary", found.observations.canary),
+        )
         for reason, count in sorted(windows.void.items())
     ]
     return _table(("arm", "why", "how much"), rows) if rows else "<p>Nothing.</p>"
@@ -154,7 +159,7 @@ def _excluded(found: Findings) -> str:
 def _chart(found: Findings) -> str:
     """The running estimate with its ends, and the margin, as one drawing."""
     step = found.analysis_plan.policy.primary is CellKind.STEP
-    primary = found.step if step else found.kernel
+    primary = found.estimates.step if step else found.estimates.kernel
     points = [
         (p.start_seconds, p.running_theta, p.running_lo, p.running_hi)
         for p in (primary.series if isinstance(primary, Estimate) else ())

@@ -7,9 +7,11 @@ from typing import assert_never
 
 from moe_serve.errors import UsageError
 from moe_serve.padding import violations
-from moe_serve.padding.aiter_eras import EVERY_ERA, AiterEra, reachable
+from moe_serve.padding.aiter_eras import AiterEra, Experts, reachable
+from moe_serve.padding.builds import Build
 from moe_serve.padding.kernels import Kernel, Lost, Path, Phase, Skips, skips
 from moe_serve.padding.shapes import Activation, Layout, Pads, Quant, Shard
+from moe_serve.padding.site_tables import OWN_TABLES, SitePaths
 from moe_serve.padding.violations import BUDGETABLE, Rule, Violation
 from moe_serve.padding.vllm_eras import VllmEra, rounded
 
@@ -30,19 +32,23 @@ class Policy(StrEnum):
 class Call:
     """One rank's fused-MoE call: its shape, and the software that serves it.
 
-    `aiter` None means the version is not known, and every era must be safe. `bias` None means
-    the same for biases. `override` is vLLM's `moe_config.intermediate_pad`.
+    `vllm` and `aiter` are judged as every release that they may be. `bias` None means that it is
+    not known whether there are biases, so both are judged. `override` is vLLM's
+    `moe_config.intermediate_pad`, `ksplit` the value of `AITER_KSPLIT` (0: AITER's own choice).
+    `site` is what this site's own AITER tables add to the paths.
     """
 
     part: Shard
-    vllm: VllmEra
-    aiter: AiterEra | None
+    vllm: Build[VllmEra]
+    aiter: Build[AiterEra]
     quant: Quant = Quant.W4A16
     layout: Layout = Layout.INTERLEAVE
     activation: Activation = Activation.SWIGLUOAI
     bias: bool | None = True
     override: int | None = None
     zero_filled: bool = True
+    ksplit: int = 0
+    site: SitePaths = OWN_TABLES
 
     def __post_init__(self) -> None:
         """Refuse what the contract does not cover."""
@@ -50,46 +56,68 @@ class Call:
             raise UsageError("activation situ has kernels of its own, which are not known here")
 
     @property
-    def eras(self) -> tuple[AiterEra, ...]:
-        """The AITER releases that must be safe."""
-        return (self.aiter,) if self.aiter else EVERY_ERA
-
-    @property
     def kernels(self) -> tuple[Kernel, ...]:
         """Every kernel variant that the call can take."""
+        experts = Experts(
+            part=self.part,
+            quant=self.quant,
+            layout=self.layout,
+            activation=self.activation,
+            bias=self.bias,
+            ksplit=self.ksplit,
+        )
         found = (
             kernel
-            for era in self.eras
-            for kernel in reachable(era, self.part, self.quant, self.layout, bias=self.bias)
+            for era in self.aiter.eras
+            for kernel in (*reachable(era, experts), *self.site.kernels(era, experts))
         )
         return tuple(dict.fromkeys(found))
 
     @property
-    def layout_matches(self) -> bool:
-        """Whether w13 is read in the order in which it is stored (w4a8 does not care)."""
-        return self.quant is Quant.W4A8 or all(
-            self.vllm.layout_matches(self.layout, aiter_reads_gate_mode=era.reads_gate_mode)
-            for era in self.eras
-        )
+    def layout_advice(self) -> str | None:
+        """What to do where w13 is read in another order than it is stored in; None: it is not."""
+        if self.quant is Quant.W4A8:
+            return None
+        told = all(era.sends_gate_mode for era in self.vllm.eras)
+        wrong = [
+            era
+            for era in self.aiter.eras
+            if not era.layout_matches(self.layout, self.activation, told=told)
+        ]
+        if not wrong:
+            return None
+        if not all(era.reads_gate_mode for era in wrong):
+            return "use AITER 0.1.14 or newer with vLLM 0.24 or newer"
+        before = ", or AITER 0.1.13.post1" if self.activation is Activation.SWIGLUOAI else ""
+        return f"use vLLM 0.24 or newer{before}"
+
+    @property
+    def unverified(self) -> tuple[str, ...]:
+        """Why the answer is not from this very software's source, a sentence each."""
+        reasons = (self.vllm.unverified, self.aiter.unverified, self.site.unverified(self.part))
+        return tuple(reason for reason in reasons if reason is not None)
 
     @property
     def verified(self) -> bool:
-        """Whether both releases' own code was read; if not, they are judged as the newest."""
-        return self.vllm.verified and all(era.verified for era in self.eras)
+        """Whether this very software's own code was read."""
+        return not self.unverified
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PathReport:
     """What one kernel family does in one phase.
 
-    `skips` and each violation come from its worst variant, `bytes_ratio` from its plainest.
+    `skips` and each violation come from the worst of its `variants`, `bytes_ratio` from the
+    plainest. `assumption`: what of the kernel the source does not show; None: nothing.
     """
 
     path: Path
     phase: Phase
+    variants: int
     skips: Skips
     bytes_ratio: float
     violations: tuple[Violation, ...]
+    assumption: str | None = None
 
     @property
     def safe(self) -> bool:
@@ -159,7 +187,7 @@ def choose(call: Call, policy: Policy) -> Pads:
         return raw  # vLLM passes exact sizes to its Triton kernel, whatever the policy
     match policy:
         case Policy.UPSTREAM:
-            return call.vllm.sent(call.part, call.quant, call.activation, call.override)
+            return call.vllm.eras[-1].sent(call.part, call.quant, call.activation, call.override)
         case Policy.ZERO:
             return _ZERO
         case Policy.RAW:
@@ -211,7 +239,7 @@ def _roundest(part: Shard, kernels: tuple[Kernel, ...], pads: Pads) -> Pads:
 def _violations(call: Call, kernels: tuple[Kernel, ...], sent: Pads) -> Iterator[Violation]:
     for kernel in kernels:
         found = skips(kernel, call.part, sent)
-        yield from violations.of_kernel(kernel, call.part, sent, found)
+        yield from violations.of_kernel(kernel, call.part, found)
     yield from _of_call(call, sent)
 
 
@@ -219,7 +247,7 @@ def _of_call(call: Call, sent: Pads) -> Iterator[Violation]:
     return violations.of_call(
         call.part,
         sent,
-        layout_matches=call.layout_matches,
+        layout_advice=call.layout_advice,
         zero_filled=call.zero_filled,
         pads_used=call.quant is not Quant.W4A8,
     )
@@ -257,14 +285,16 @@ def _path(call: Call, sent: Pads, kernels: list[Kernel]) -> PathReport:
     worst_first = sorted(each, key=lambda pair: _severity(pair[1]), reverse=True)
     found: dict[Rule, Violation] = {}
     for kernel, skipped in worst_first:
-        for violation in violations.of_kernel(kernel, part, sent, skipped):
+        for violation in violations.of_kernel(kernel, part, skipped):
             found.setdefault(violation.rule, violation)
     return PathReport(
         path=kernels[0].path,
         phase=kernels[0].phase,
+        variants=len(kernels),
         skips=worst_first[0][1],
         bytes_ratio=each[0][1].elements(part) / part.ideal_elements,
         violations=tuple(found.values()),
+        assumption=kernels[0].assumption,
     )
 
 

@@ -9,6 +9,9 @@ from enum import StrEnum
 
 from moe_serve.errors import UsageError
 
+# A size beyond any model's: what is larger is a mistake in the input.
+LARGEST_SIZE = 10**7
+
 
 class Quant(StrEnum):
     """How vLLM runs MXFP4 experts on ROCm: weight bits, activation bits."""
@@ -74,9 +77,10 @@ class ModelDims:
     def __post_init__(self) -> None:
         """Refuse sizes that no model has."""
         for key in ("hidden", "intermediate", "experts", "top_k"):
-            if getattr(self, key) < 1:
+            if not 1 <= getattr(self, key) <= LARGEST_SIZE:
                 raise UsageError(
-                    f"{self.name}: {key} is {getattr(self, key)}; it must be at least 1"
+                    f"{self.name}: {key} is {str(getattr(self, key))[:20]}; it must be at least 1 "
+                    f"and at most {LARGEST_SIZE}"
                 )
         if self.top_k > self.experts:
             raise UsageError(
@@ -100,8 +104,10 @@ class Parallelism:
     def __post_init__(self) -> None:
         """Refuse sizes below 1."""
         for key in ("tp", "dp"):
-            if getattr(self, key) < 1:
-                raise UsageError(f"--{key}: {getattr(self, key)} is not a size; give 1 or more")
+            if not 1 <= getattr(self, key) <= LARGEST_SIZE:
+                raise UsageError(
+                    f"--{key}: {str(getattr(self, key))[:20]} is not a size; give 1 or more"
+                )
 
     @property
     def ranks(self) -> int:

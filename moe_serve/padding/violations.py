@@ -16,6 +16,9 @@ class Rule(StrEnum):
     SCALE_GROUPS = "scale-groups-misaligned"
     SEPARATED_CUT = "separated-rows-cut"
     SPLIT_K = "split-k-hidden-pad"
+    SPLIT_K_UNKNOWN = "split-k-unknown-tail"
+    SPLIT_K_GELU = "split-k-gelu"
+    AITER_STOPS = "aiter-stops"
     SHAPE = "shape-misaligned"
     PAD_NOT_ZERO = "pad-not-zero"
     LAYOUT = "layout-mismatch"
@@ -47,8 +50,14 @@ class Violation:
         return {"id": self.rule.value, "message": self.message}
 
 
-def of_kernel(kernel: Kernel, part: Shard, sent: Pads, found: Skips) -> Iterator[Violation]:
-    """What one kernel variant breaks when it is told to skip `sent`."""
+def of_kernel(kernel: Kernel, part: Shard, found: Skips) -> Iterator[Violation]:
+    """What one kernel variant breaks when it skips what it `found` in the pads it was told."""
+    if kernel.gelu:
+        yield Violation(
+            rule=Rule.SPLIT_K_GELU,
+            message=f"{kernel}: AITER 0.1.12 to 0.1.13 end a split SwiGLU with GELU, wrong at "
+            f"any pads (aiter#2960); use AITER 0.1.13.post1, or set AITER_KSPLIT=1",
+        )
     yield from _losses(kernel, part, found)
     if found.uninitialised:
         yield Violation(
@@ -56,15 +65,22 @@ def of_kernel(kernel: Kernel, part: Shard, sent: Pads, found: Skips) -> Iterator
             message=f"{kernel}: stage 2 reads {found.uninitialised} neurons that stage 1 never "
             f"wrote (aiter#3538); send a multiple of 128 as the intermediate pad",
         )
-    if kernel.path is Path.CKTILE:
+    if kernel.cktile_stage2:
         yield from _cktile_shape(kernel, part)
-        if kernel.split_k > 1 and sent.hidden:
-            yield Violation(
-                rule=Rule.SPLIT_K,
-                message=f"{kernel}: each split may drop the hidden pad from its own tail, "
-                f"{_share(found.lost.stage1_k, part.hidden, 'hidden columns')} (read in the "
-                f"kernel, not yet run); send hidden pad 0, or use AITER 0.1.14 or newer",
-            )
+    if found.lost.stage1_k and kernel.split_k > 1:
+        yield Violation(
+            rule=Rule.SPLIT_K,
+            message=f"{kernel}: each split drops the hidden pad from its own tail, "
+            f"{_share(found.lost.stage1_k, part.hidden, 'hidden columns')} (read in the "
+            f"kernel, not yet run); send a hidden pad below 128, or set AITER_KSPLIT=1",
+        )
+    if found.unknown_tail:
+        yield Violation(
+            rule=Rule.SPLIT_K_UNKNOWN,
+            message=f"{kernel}: {part.padded_hidden} hidden columns do not divide into "
+            f"{kernel.split_k} splits of whole tiles of {TILE_K}, so it is not known what a hidden "
+            f"pad drops; send one below 128",
+        )
     if kernel.split_k == 1 and found.elements(part) < part.ideal_elements:
         share = found.elements(part) / part.ideal_elements
         yield Violation(
@@ -103,7 +119,15 @@ def _share(count: int, live: int, what: str) -> str:
 
 
 def _cktile_shape(kernel: Kernel, part: Shard) -> Iterator[Violation]:
-    if part.padded_intermediate % TILE_K:
+    odd_width = part.padded_intermediate % TILE_K != 0
+    if odd_width and kernel.stops_misaligned:
+        yield Violation(
+            rule=Rule.AITER_STOPS,
+            message=f"{kernel}: {part.padded_intermediate} padded neurons are not a multiple of "
+            f"{TILE_K}, so this AITER stops with an error (aiter#5232); use a tensor parallel size "
+            f"or a vLLM that pads to {TILE_K}",
+        )
+    elif odd_width:
         yield Violation(
             rule=Rule.SCALE_GROUPS,
             message=f"{kernel}: {part.padded_intermediate} padded neurons are not a multiple of "
@@ -119,14 +143,14 @@ def _cktile_shape(kernel: Kernel, part: Shard) -> Iterator[Violation]:
 
 
 def of_call(
-    part: Shard, sent: Pads, *, layout_matches: bool, zero_filled: bool, pads_used: bool
+    part: Shard, sent: Pads, *, layout_advice: str | None, zero_filled: bool, pads_used: bool
 ) -> Iterator[Violation]:
-    """What is wrong whichever kernel runs."""
-    if not layout_matches:
+    """What is wrong whichever kernel runs; `layout_advice`: what to do about a wrong layout."""
+    if layout_advice is not None:
         yield Violation(
             rule=Rule.LAYOUT,
-            message="AITER reads w13 in another row order than this vLLM stores it (no gate mode "
-            "is sent), wrong whatever the pads; use vLLM 0.24 or newer, or AITER before 0.1.14",
+            message="AITER reads w13 in another row order than this vLLM stores it, wrong whatever "
+            f"the pads; {layout_advice}",
         )
     if not zero_filled and part.raw != Pads(hidden=0, intermediate=0):
         yield Violation(

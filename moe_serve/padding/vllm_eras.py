@@ -2,18 +2,21 @@
 
 Read in, and run against, the unmodified releases: `rocm_aiter_fused_experts` in
 `fused_moe/experts/rocm_aiter_moe.py` and `mxfp4_round_up_hidden_size_and_intermediate_size` in
-`fused_moe/oracle/mxfp4.py`. 0.33 was read, not run. Newer releases are judged as 0.33.
+`fused_moe/oracle/mxfp4.py`. Newer releases are judged as the newest and marked unverified.
 """
 
 from dataclasses import dataclass
 
-from moe_serve.errors import UsageError
-from moe_serve.padding.shapes import Activation, Layout, Pads, Quant, Shard
+from moe_serve.padding.builds import Build, History
+from moe_serve.padding.shapes import Activation, Pads, Quant, Shard
 from moe_serve.padding.versions import Version, parse_version
 
-OLDEST = "0.21.0"
-NEWEST_VERIFIED = "0.32.0"
-_NEWEST_READ = (0, 33)
+NEWEST_VERIFIED = "0.33.0"
+
+# Each release at which something that matters here changed.
+_STARTS = (
+    "0.21.0", "0.22.0", "0.23.0", "0.24.0", "0.25.0", "0.27.0", "0.28.0", "0.32.0", "0.33.0",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,11 +25,6 @@ class VllmEra:
 
     version: Version
     text: str
-
-    @property
-    def verified(self) -> bool:
-        """Whether this release's own code was run (or, for 0.33, read)."""
-        return self.version.minor <= _NEWEST_READ
 
     @property
     def sends_gate_mode(self) -> bool:
@@ -38,7 +36,7 @@ class VllmEra:
         if quant is Quant.W4A4 and self.version.minor >= (0, 32):
             return Pads(hidden=256, intermediate=128)
         silu_like = activation in (Activation.SILU, Activation.SITU)
-        if silu_like and quant is Quant.W4A16 and self.version.minor >= (0, 30):
+        if silu_like and quant is Quant.W4A16 and self.version.minor >= (0, 28):
             return Pads(hidden=128, intermediate=128)
         return Pads(hidden=256, intermediate=256)
 
@@ -66,16 +64,6 @@ class VllmEra:
             return False
         return part.moe_tp == 1
 
-    def layout_matches(self, layout: Layout, *, aiter_reads_gate_mode: bool) -> bool:
-        """Whether AITER will read w13 in the order in which this vLLM stored it.
-
-        AITER 0.1.14 and newer take a call without a gate mode for SEPARATED; older ones know
-        the interleaved order alone.
-        """
-        if not aiter_reads_gate_mode:
-            return layout is Layout.INTERLEAVE
-        return self.sends_gate_mode or layout is Layout.SEPARATED
-
 
 def rounded(raw: Pads, *, doubled: bool) -> Pads:
     """The rule of vLLM#42098: hidden to 128, intermediate to 64 and, if `doubled`, times two."""
@@ -85,13 +73,19 @@ def rounded(raw: Pads, *, doubled: bool) -> Pads:
     )
 
 
-def vllm_era(text: str, *, what: str = "--vllm") -> VllmEra:
-    """The era of a version such as `0.22.1`.
+HISTORY: History[VllmEra] = History(
+    product="vLLM",
+    starts=tuple(parse_version(text, what="vLLM") for text in _STARTS),
+    newest_read=parse_version(NEWEST_VERIFIED, what="vLLM"),
+    line=2,
+    era=lambda version, text: VllmEra(version=version, text=text),
+)
+
+
+def vllm_build(text: str, *, what: str = "--vllm") -> Build[VllmEra]:
+    """What a version such as `0.22.1` is judged as.
 
     Raises:
-        UsageError: not a version, or older than 0.21, whose code was never read.
+        UsageError: not a version, or a release older than 0.21, whose code was never read.
     """
-    version = parse_version(text, what=what)
-    if version.minor < (0, 21):
-        raise UsageError(f"{what}: {text} is older than {OLDEST}, the oldest release that is known")
-    return VllmEra(version=version, text=text)
+    return HISTORY.build(text, what=what)

@@ -1,4 +1,4 @@
-"""The GPUs that this process may use, and whether they are whole MI355X, free and set up for RCCL.
+"""The GPUs that this process may use: are they the expected ones, free, and set up for RCCL.
 
 The kernel shows every process the topology, but opens a GPU's own entry only to those whose
 container was given it. ROCm's libraries are not used: this runs before the model, in any image.
@@ -13,16 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from moe_serve.preflight.checks import PreflightCheck, fail, ok, skip
+from moe_serve.preflight.expected_gpus import ExpectedGpus
 from moe_serve.preflight.known_bad import GFX
 
 _NODES = "sys/class/kfd/kfd/topology/nodes"
 _PCI = "sys/bus/pci/devices"
 CHECK_NAMES = ("gpu", "partition", "vram", "firmware")
 _GIB = 2**30
-# An MI355X has 288 GB of HBM3E; the driver keeps a little.
-_VRAM_BYTES = 270 * _GIB
 _VRAM_USED_SHARE = 0.05
-_WHOLE = ("SPX", "NPS1")
 SCRATCH = "HSA_NO_SCRATCH_RECLAIM"
 # RCCL's own rule, rccl_wrap.cc validHsaScratchEnvSetting: each target counts by itself.
 _ENOUGH: Mapping[str, int] = {GFX: 24, "gfx942": 177}
@@ -153,9 +151,18 @@ def _version(text: str) -> int | None:
 
 
 def check_gpus(
-    gpus: Sequence[Gpu], *, wanted: int, firmware: int | None, environment: Mapping[str, str]
+    gpus: Sequence[Gpu],
+    *,
+    wanted: int,
+    firmware: int | None,
+    environment: Mapping[str, str],
+    expected: ExpectedGpus | None = None,
 ) -> Iterator[PreflightCheck]:
-    """Every question about the GPUs. `firmware`: what a tool told, for those that /sys hides."""
+    """Every question about the GPUs. `firmware`: what a tool told, for those that /sys hides.
+
+    `expected`: the card and its modes; None: whole MI355X.
+    """
+    expected = expected or ExpectedGpus()
     if len(gpus) < wanted:
         yield fail(
             "gpu",
@@ -166,53 +173,67 @@ def check_gpus(
         yield from (skip(name, "no GPU") for name in CHECK_NAMES[1:])
         return
     if len(gpus) >= wanted:
-        yield _check_target(gpus)
-    yield _check_partition(gpus)
-    yield _check_vram(gpus)
+        yield _check_target(gpus, expected)
+    yield _check_partition(gpus, expected)
+    yield _check_vram(gpus, expected)
     yield _check_firmware(gpus, firmware, environment)
 
 
-def _check_target(gpus: Sequence[Gpu]) -> PreflightCheck:
-    others = [f"{gpu.render_node} is {gpu.gfx}" for gpu in gpus if gpu.gfx != GFX]
+def _check_target(gpus: Sequence[Gpu], expected: ExpectedGpus) -> PreflightCheck:
+    product = expected.product
+    others = [f"{gpu.render_node} is {gpu.gfx}" for gpu in gpus if gpu.gfx != product.gfx]
     if others:
+        reason = f"AITER's MXFP4 experts and these pads are for {GFX}"
+        if product.gfx != GFX:
+            reason = f"--product {product.name} is {product.gfx}"
+        card, virtual = product.device_ids
         return fail(
             "gpu",
-            f"{', '.join(others)}; AITER's MXFP4 experts and these pads are for {GFX}: select "
-            'nodes by amd.com/gpu.device-id "75a3" (MI355X) or "75b3" (its virtual function)',
+            f"{', '.join(others)}; {reason}: select nodes by amd.com/gpu.device-id "
+            f'"{card}" ({product.name}) or "{virtual}" (its virtual function)',
         )
-    return ok("gpu", f"{len(gpus)} x {GFX}")
+    return ok("gpu", f"{len(gpus)} x {product.gfx}")
 
 
-def _check_partition(gpus: Sequence[Gpu]) -> PreflightCheck:
+def _check_partition(gpus: Sequence[Gpu], expected: ExpectedGpus) -> PreflightCheck:
     modes = [(gpu, (gpu.compute_partition, gpu.memory_partition)) for gpu in gpus]
     split = [
         f"{gpu.render_node} ({gpu.pci}) is {'/'.join(part or 'unknown' for part in mode)}"
         for gpu, mode in modes
-        if mode != _WHOLE
+        if mode not in expected.modes
     ]
-    if split:
+    accepted = ["/".join(mode) for mode in expected.modes]
+    if split and expected.modes == ExpectedGpus().modes:
         return fail(
             "partition",
             f"{', '.join(split)}; the model needs whole GPUs: on the node, "
             "amd-smi set --compute-partition SPX --memory-partition NPS1",
         )
-    return ok("partition", "/".join(_WHOLE))
+    if split:
+        return fail(
+            "partition",
+            f"{', '.join(split)}; accepted is {' or '.join(accepted)}: set the node's mode with "
+            "amd-smi, or name its mode with --partition",
+        )
+    return ok("partition", ", ".join(sorted({"/".join(map(str, mode)) for _, mode in modes})))
 
 
-def _check_vram(gpus: Sequence[Gpu]) -> PreflightCheck:
-    wrong = [text for text in map(_vram_fault, gpus) if text]
+def _check_vram(gpus: Sequence[Gpu], expected: ExpectedGpus) -> PreflightCheck:
+    wrong = [text for text in (_vram_fault(gpu, expected) for gpu in gpus) if text]
     if wrong:
         return fail("vram", "; ".join(wrong))
     return ok("vram", f"{min(gpu.vram_bytes or 0 for gpu in gpus) / _GIB:.0f} GiB each, free")
 
 
-def _vram_fault(gpu: Gpu) -> str | None:
+def _vram_fault(gpu: Gpu, expected: ExpectedGpus) -> str | None:
     total, used = gpu.vram_bytes, gpu.vram_used_bytes
     if total is None or used is None:
         return f"{gpu.render_node}: the driver tells no memory size; see the node's amdgpu driver"
-    if total < _VRAM_BYTES:
+    if total < expected.vram_bytes(gpu.compute_partition):
+        product = expected.product
         return (
-            f"{gpu.render_node} has {total / _GIB:.0f} GiB, an MI355X 288 GB; "
+            f"{gpu.render_node} has {total / _GIB:.0f} GiB, "
+            f"an {product.name} {product.memory_gb} GB; "
             "see whether it is partitioned, or another card"
         )
     if used > total * _VRAM_USED_SHARE:

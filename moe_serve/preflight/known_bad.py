@@ -9,11 +9,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from moe_serve.errors import UsageError
+from moe_serve.padding.builds import Build
 from moe_serve.padding.shapes import Parallelism
+from moe_serve.padding.site_tables import read_ksplit
 from moe_serve.padding.versions import Version, parse_version
+from moe_serve.padding.vllm_eras import VllmEra, vllm_build
 from moe_serve.preflight.checks import PreflightCheck, fail, ok, skip
 from moe_serve.preflight.models import ModelFiles
 from moe_serve.preflight.software import Software, aiter_moe
+from moe_serve.vllm_plugin.aiter_source import narrowed_build
 
 GFX = "gfx950"
 
@@ -22,7 +26,8 @@ GFX = "gfx950"
 class Deployment:
     """What a row is matched with; None: not known, so a row that needs it matches.
 
-    `aiter_moe`: whether the experts run on AITER's fused MoE.
+    `aiter_moe`: whether the experts run on AITER's fused MoE. `ksplit`: the value of
+    `AITER_KSPLIT`, 0 where AITER chooses.
     """
 
     vllm: str | None
@@ -31,17 +36,23 @@ class Deployment:
     gfx: str | None
     aiter_moe: bool
     gpt_oss: bool
+    ksplit: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KnownBad:
-    """One row: versions from `since` up to, not including, `below`; None: no bound."""
+    """One row: versions from `since` up to, not including, `below`; None: no bound.
+
+    `split_k_only`: it needs more than one split, so AITER_KSPLIT=1 avoids it.
+    """
 
     id: str
-    vllm_below: str
-    vllm_since: str = "0.0"
+    vllm_below: str | None = None
+    vllm_since: str | None = None
     aiter_since: str | None = None
+    aiter_below: str | None = None
     tp_above: int = 0
+    split_k_only: bool = False
     what: str
     evidence: str
     instead: str
@@ -52,21 +63,32 @@ class KnownBad:
             return False
         if deployment.gfx not in (GFX, None):
             return False
+        if self.split_k_only and deployment.ksplit in (-1, 1):
+            return False
         return self._vllm(deployment.vllm) and self._aiter(deployment.aiter)
 
     def _vllm(self, text: str | None) -> bool:
-        version = _version(text)
-        if version is None:
+        if self.vllm_since is None and self.vllm_below is None:
+            return True
+        build = _vllm_build(text)
+        # A build that may be of any release is not known to be one of these.
+        if build is None or len(build.eras) > _MOST_NEIGHBOURS:
             return False
-        return _at_least(self.vllm_since) <= version < _at_least(self.vllm_below)
+        return any(_within(era.version, self.vllm_since, self.vllm_below) for era in build.eras)
 
     def _aiter(self, text: str | None) -> bool:
-        if self.aiter_since is None:
+        if self.aiter_since is None and self.aiter_below is None:
             return True
-        version = _version(text)
+        try:
+            build = narrowed_build(text, what="AITER")
+        except UsageError:
+            build = narrowed_build(None, what="AITER")
         # Without AITER's version the row's other half is not known: that is no acquittal.
-        return version is None or version >= _at_least(self.aiter_since)
+        return any(_within(era.version, self.aiter_since, self.aiter_below) for era in build.eras)
 
+
+# Releases around a development build: the one before it, its own, and the next line's.
+_MOST_NEIGHBOURS = 3
 
 KNOWN_BAD = (
     KnownBad(
@@ -87,6 +109,16 @@ KNOWN_BAD = (
         instead="use vLLM 0.24 or newer, or set VLLM_ROCM_USE_AITER_MOE=0",
     ),
     KnownBad(
+        id="split-k-gelu",
+        aiter_since="0.1.12",
+        aiter_below="0.1.13.post1",
+        split_k_only=True,
+        what="at small batches this AITER ends a split SwiGLU with GELU, and GPT-OSS answers "
+        "rubbish (MI355X, TP=8)",
+        evidence="AITER#2960",
+        instead="use AITER 0.1.13.post1 or newer, or set AITER_KSPLIT=1",
+    ),
+    KnownBad(
         id="gate-mode-missing",
         vllm_below="0.24.0",
         aiter_since="0.1.14",
@@ -103,13 +135,15 @@ def known_bad(deployment: Deployment) -> Iterator[KnownBad]:
     return (row for row in KNOWN_BAD if row.matches(deployment))
 
 
-def _at_least(text: str) -> Version:
-    return parse_version(f"{text}.dev0", what="known-bad")
+def _within(version: Version, since: str | None, below: str | None) -> bool:
+    if since is not None and version < parse_version(since, what="known-bad"):
+        return False
+    return below is None or version < parse_version(below, what="known-bad")
 
 
-def _version(text: str | None) -> Version | None:
+def _vllm_build(text: str | None) -> Build[VllmEra] | None:
     try:
-        return parse_version(text, what="version") if text else None
+        return vllm_build(text, what="vLLM") if text else None
     except UsageError:
         return None
 
@@ -128,6 +162,10 @@ def check_known_bad(
         return skip(name, "the experts do not run on AITER")
     if model is not None and not model.gpt_oss:
         return skip(name, f"the table is about GPT-OSS, not {model.name}")
+    try:
+        ksplit = read_ksplit(environment)
+    except UsageError as error:
+        return fail(name, str(error))
     deployment = Deployment(
         vllm=software.vllm,
         aiter=software.aiter,
@@ -135,6 +173,7 @@ def check_known_bad(
         gfx=gfx,
         aiter_moe=True,
         gpt_oss=True,
+        ksplit=ksplit,
     )
     rows = [
         f"{row.id}: {row.what} ({row.evidence}); {row.instead}" for row in known_bad(deployment)

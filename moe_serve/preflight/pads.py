@@ -8,14 +8,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from moe_serve.errors import UsageError
-from moe_serve.padding.aiter_eras import aiter_era
-from moe_serve.padding.contract import Call, Policy, Report, assess
-from moe_serve.padding.shapes import Parallelism, Quant, shard
-from moe_serve.padding.vllm_eras import vllm_era
+from moe_serve.padding.contract import Policy, Report
+from moe_serve.padding.deployment import Deployment, judge
+from moe_serve.padding.shapes import Parallelism, Quant
+from moe_serve.padding.site_tables import read_ksplit
+from moe_serve.padding.vllm_eras import vllm_build
 from moe_serve.preflight.checks import PreflightCheck, fail, ok, skip
 from moe_serve.preflight.models import ModelFiles
-from moe_serve.preflight.software import Software, emulated
+from moe_serve.preflight.software import Software, aiter_moe, emulated
+from moe_serve.vllm_plugin.aiter_source import is_importable, narrowed_build
 from moe_serve.vllm_plugin.settings import MAX_LOSS, PADDING, PluginSettings
+from moe_serve.vllm_plugin.site import read_site
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,35 +32,47 @@ def judge_pads(
     model: ModelFiles,
     parallel: Parallelism,
     software: Software,
+    environment: Mapping[str, str],
     *,
     policy: Policy,
     max_loss: float,
     emulated: bool = False,
 ) -> Report | Unjudged:
-    """Ask the contract; `emulated`: unquantised weights take AITER's road too.
+    """Ask the contract; `emulated`: unquantised weights take AITER's path too.
 
     Raises:
         UsageError: the model cannot be spread this way, or a version is none that is known.
     """
-    if model.dims is None:
+    if model.facts is None:
         return Unjudged(why=model.unknown or "its sizes are not known")
-    if model.quant is None and not emulated:
-        return Unjudged(why="its experts are not MXFP4, so vLLM does not pad them")
-    if model.quant not in ("mxfp4", None):
-        return Unjudged(why=f"it is not known which kernel takes its quantisation, {model.quant}")
+    quant = model.quantization.scheme or (_unquantised(model) if emulated else None)
+    if quant is None:
+        return Unjudged(why=_why_unjudged(model))
     if software.vllm is None:
         raise UsageError("vLLM is not installed here; use the serving image")
-    vllm = vllm_era(software.vllm, what="vLLM")
-    aiter = aiter_era(software.aiter, what="AITER") if software.aiter else None
-    align = vllm.alignment(Quant.W4A16, model.dims.activation)
-    call = Call(
-        part=shard(model.dims, parallel, align=align),
-        vllm=vllm,
-        aiter=aiter,
-        activation=model.dims.activation,
-        bias=model.dims.bias,
+    if software.aiter is None and not is_importable():
+        return Unjudged(why="AITER is not installed here")
+    deployment = Deployment(
+        model=model.facts,
+        parallel=parallel,
+        vllm=vllm_build(software.vllm, what="vLLM"),
+        aiter=narrowed_build(software.aiter, what="AITER"),
+        quant=quant,
+        ksplit=read_ksplit(environment),
+        site=read_site(environment),
     )
-    return assess(call, policy, max_loss=max_loss)
+    return judge(deployment, policy, max_loss=max_loss).worst
+
+
+def _unquantised(model: ModelFiles) -> Quant | None:
+    return Quant.W4A16 if model.quantization.name is None else None
+
+
+def _why_unjudged(model: ModelFiles) -> str:
+    name = model.quantization.name
+    if name is None:
+        return "its experts are not MXFP4, so vLLM does not pad them"
+    return f"it is not known which kernel takes its quantisation, {name}"
 
 
 def describe(report: Report) -> str:
@@ -66,9 +81,7 @@ def describe(report: Report) -> str:
     lost = max(report.lost.stage1_neurons, report.lost.stage2_k)
     text = f"pads {report.sent} of {part.raw} sent (policy {report.policy}), "
     text += f"{lost} of {part.intermediate} neurons lost" if lost else "no neuron lost"
-    if not report.call.verified:
-        text += "; newer than any release that was read, judged as the newest"
-    return text
+    return "; ".join((text, *report.call.unverified))
 
 
 def reason(report: Report) -> str:
@@ -89,11 +102,14 @@ def check_pads(
         return skip(name, "no --model")
     if settings.policy is None:
         return skip(name, f"{PADDING}=off: vLLM's own pads, not judged")
+    if not aiter_moe(environment):
+        return ok(name, "none are sent: the experts do not run on AITER")
     try:
         answer = judge_pads(
             model,
             parallel,
             software,
+            environment,
             policy=settings.policy,
             max_loss=settings.max_loss,
             emulated=emulated(environment),

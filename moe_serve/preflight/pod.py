@@ -2,12 +2,13 @@
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from moe_serve.padding.shapes import Parallelism
 from moe_serve.preflight.checks import PreflightCheck, skip
 from moe_serve.preflight.devices import check_devices, read_device_files
+from moe_serve.preflight.expected_gpus import ExpectedGpus
 from moe_serve.preflight.folders import (
     check_folders,
     check_shm,
@@ -45,6 +46,7 @@ class Pod:
     software: Software
     settings: PluginSettings
     environment: Mapping[str, str]
+    expected: ExpectedGpus = field(default_factory=ExpectedGpus)
     root: Path = Path("/")
     open_file: Callable[[Path], None] | None = None
     run_tool: Callable[[Sequence[str]], str] = run_tool
@@ -77,6 +79,7 @@ def _gpu_checks(pod: Pod, gpus: tuple[Gpu, ...]) -> Iterator[PreflightCheck]:
         wanted=pod.parallel.ranks,
         firmware=firmware_from_tools(pod.run_tool) if needed else None,
         environment=pod.environment,
+        expected=pod.expected,
     )
 
 

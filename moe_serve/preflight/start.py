@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from moe_serve import __version__
 from moe_serve.errors import UsageError
 from moe_serve.padding.contract import Report
+from moe_serve.padding.site_tables import read_ksplit
 from moe_serve.preflight.arguments import EngineArguments
 from moe_serve.preflight.known_bad import Deployment, known_bad
 from moe_serve.preflight.models import ModelFiles
@@ -40,6 +41,7 @@ def decide(
         gfx=gfx,
         aiter_moe=on_aiter,
         gpt_oss=model.gpt_oss,
+        ksplit=read_ksplit(environment),
     )
     refusals = [
         f"known-bad ({row.id}): vLLM {software.vllm} with AITER {software.aiter or 'unknown'} at "
@@ -81,6 +83,7 @@ def _pads(
             model,
             arguments.parallel,
             software,
+            environment,
             policy=settings.policy,
             max_loss=settings.max_loss,
             emulated=emulated(environment),

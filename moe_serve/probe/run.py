@@ -54,6 +54,7 @@ class GateResult:
         return {
             # Where no answer was had, it still says which question was asked.
             "number": None,
+            "traffic": None,
             **self.details,
             **self.result.to_json(),
             "outcome": self.outcome.value,

@@ -31,7 +31,7 @@ def comparison_report(history: History, found: Findings, *, created: str) -> Rep
         commands=tuple(
             f"# {query.subject.value}, {query.samples} samples, of {query.source}\n"
             f"{query.expression}"
-            for query in found.observed.queries
+            for query in found.observations.queries
         ),
     )
 
@@ -41,19 +41,19 @@ def chapter(history: History, found: Findings) -> Chapter:
     crossover = found.analysis_plan.design is Design.CROSSOVER
     return Chapter(
         title="Canary against stable",
-        note=f"{_time(found.observed.start)} to {_time(found.observed.end)}, {found.blocks} blocks "
-        f"of {duration(found.analysis_plan.blocking.block_seconds)}.",
+        note=f"{_time(found.observations.start)} to {_time(found.observations.end)}, "
+        f"{found.blocks} blocks of {duration(found.analysis_plan.blocking.block_seconds)}.",
         stable=arm_sheet(history.stable),
         canary=arm_sheet(history.canary),
         policy=found.analysis_plan.policy,
         judgement=found.judgement,
-        step=found.step,
-        kernel=found.kernel,
+        step=found.estimates.step,
+        kernel=found.estimates.kernel,
         quality=found.quality,
         dots="one block, within which the arms swap their hardware"
         if crossover
         else "one block, both arms at the same time",
-        byte_bound=found.observed.byte_bound,
+        byte_bound=found.observations.byte_bound,
         circumstances=_circumstances(found),
         published=CLAIM,
     )
@@ -84,7 +84,7 @@ def _pads(facts: Mapping[str, str]) -> Facts:
 
 
 def _circumstances(found: Findings) -> Facts:
-    seen, plan = found.observed, found.analysis_plan
+    seen, plan = found.observations, found.analysis_plan
     hours = (seen.end - seen.start) / 3600
     pod_variation, known = plan.pod_variation, plan.calibration
     crossover = plan.design is Design.CROSSOVER

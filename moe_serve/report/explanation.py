@@ -11,7 +11,7 @@ from moe_serve.analysis.verdict import Check, Severity
 
 def explain(found: Findings) -> str:
     """Every number with its threshold, the window, the samples' queries and the arms' facts."""
-    judgement, seen = found.judgement, found.observed
+    judgement, seen = found.judgement, found.observations
     lines = [
         f"{judgement.verdict.value}: {judgement.reason}",
         "",
@@ -23,11 +23,13 @@ def explain(found: Findings) -> str:
         "checks",
         *(_check(check) for check in judgement.checks),
         "",
-        *_estimate("step rate, the site's own mix", found.step),
-        *_estimate("kernel rate, the site's own mix", found.kernel),
+        *_estimate("step rate, the site's own mix", found.estimates.step),
+        *_estimate("kernel rate, the site's own mix", found.estimates.kernel),
         *_explained(found),
-        *_estimate("equal weights over cells (the published claim's)", found.equal),
-        *_estimate("batches with prefill in them (a clear loss forbids a promotion)", found.mixed),
+        *_estimate("equal weights over cells (the published claim's)", found.estimates.equal),
+        *_estimate(
+            "batches with prefill in them (a clear loss forbids a promotion)", found.estimates.mixed
+        ),
         "arms",
         *(f"  {name}: {_facts(facts)}" for name, facts in seen.facts.items()),
         "",
@@ -45,7 +47,7 @@ def explain(found: Findings) -> str:
 
 def _queries(found: Findings) -> list[str]:
     """The queries that fetch the samples behind the checks' numbers again."""
-    queries = found.observed.queries
+    queries = found.observations.queries
     lines = [] if not queries else [f"queries, of {queries[0].source}"]
     for query in queries:
         checks = ", ".join(found.behind(query)) or "no check"
@@ -59,12 +61,13 @@ def _queries(found: Findings) -> list[str]:
 
 def _explained(found: Findings) -> list[str]:
     """The step's gain that the kernel's gain explains, by Amdahl's law."""
-    share, explained = found.observed.moe_share, found.explained
-    if share is None or explained is None or isinstance(found.step, NoEstimate):
+    share, explained = found.observations.moe_share, found.explained
+    if share is None or explained is None or isinstance(found.estimates.step, NoEstimate):
         return []
     return [
         f"  MoE is about {share:.0%} of stable's step: the kernel's gain alone "
-        f"explains {_percent(explained)} of a step, measured: {_percent(found.step.theta)}",
+        f"explains {_percent(explained)} of a step, "
+        f"measured: {_percent(found.estimates.step.theta)}",
         "",
     ]
 

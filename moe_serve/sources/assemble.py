@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from moe_serve.analysis.history import ArmHistory, Floats, History, PodSeries
+from moe_serve.analysis.history import ArmHistory, History, PodSeries
 from moe_serve.analysis.provenance import Provenance, QueryBuilder, Subject, SubjectSeries
-from moe_serve.analysis.series import OVERFLOW, Cell, CellKind
+from moe_serve.analysis.series import OVERFLOW, Cell, CellKind, Floats
 from moe_serve.analysis.service import CounterSeries, Measure
 from moe_serve.errors import SourceError
 from moe_serve.sources.facts import INFOS, facts

@@ -6,23 +6,27 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from moe_serve.errors import SourceError
+from moe_serve.metrics.catalogue import EXPORTER
 
 # What the judge reads; a source asks for nothing else.
+_EXPORTED = (
+    "steps_timed_total",
+    "step_seconds_total",
+    "forward_windows_total",
+    "forward_window_seconds_total",
+    "kernel_invocations_total",
+    "kernel_seconds_total",
+    "source_start_timestamp_seconds",
+    "graph_recaptures",
+    "config_info",
+    "build_info",
+    "padding_lost_neurons",
+    "padding_live_neurons",
+    "moe_layers",
+    "kernel_bytes_total",
+)
 NAMES = (
-    "moe_serve_steps_timed_total",
-    "moe_serve_step_seconds_total",
-    "moe_serve_forward_windows_total",
-    "moe_serve_forward_window_seconds_total",
-    "moe_serve_kernel_invocations_total",
-    "moe_serve_kernel_seconds_total",
-    "moe_serve_source_start_timestamp_seconds",
-    "moe_serve_graph_recaptures",
-    "moe_serve_config_info",
-    "moe_serve_build_info",
-    "moe_serve_padding_lost_neurons",
-    "moe_serve_padding_live_neurons",
-    "moe_serve_moe_layers",
-    "moe_serve_kernel_bytes_total",
+    *(EXPORTER[key].name for key in _EXPORTED),
     "vllm:request_success_total",
     "vllm:num_preemptions_total",
     "vllm:time_to_first_token_seconds_bucket",

@@ -57,7 +57,8 @@ class ShapeProof:
 
     `experts` are this rank's, `all_experts` the layer's. `bytes_ratio`: weight bytes that the
     decode kernel reads over those of the unpadded weights. `verified`: vLLM and AITER are releases
-    whose source was read.
+    whose source was read, else `unverified` says why not. `ksplit` is AITER_KSPLIT (0: AITER
+    chooses), `tables_digest` the SHA-256 of a site's own AITER tables.
     """
 
     padded: HiddenIntermediate
@@ -76,6 +77,9 @@ class ShapeProof:
     bytes_ratio: float
     safe: bool
     verified: bool
+    unverified: tuple[str, ...] = ()
+    ksplit: int = 0
+    tables_digest: str | None = None
     violations: tuple[BrokenRule, ...]
 
 

@@ -7,7 +7,6 @@ imports vLLM or torch until the serving code itself has.
 import os
 import sys
 from functools import partial
-from types import ModuleType
 
 from moe_serve.errors import MoeServeError, UsageError
 from moe_serve.padding.contract import Policy
@@ -27,7 +26,6 @@ class Plugin:
         self._hooks: tuple[tuple[str, Callback], ...] = (
             (aligned_padding.MODULE, partial(aligned_padding.patch, session=self.session)),
             (worker.MODULE, partial(worker.patch, session=self.session)),
-            *((name, self._patch_importer) for name in aligned_padding.IMPORTERS),
         )
 
     def session(self) -> Session:
@@ -55,11 +53,6 @@ class Plugin:
                 unpatch(sys.modules[name])
         if self._session is not None:
             self._session.close()
-
-    def _patch_importer(self, module: ModuleType) -> None:
-        patched = sys.modules.get(aligned_padding.MODULE)
-        if patched is not None:
-            aligned_padding.patch_importer(module, patched)
 
 
 _plugin: Plugin | None = None

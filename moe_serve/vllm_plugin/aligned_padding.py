@@ -5,6 +5,7 @@ Both are wrapped or neither is; where they do not look as known, a guard refuses
 """
 
 import functools
+import sys
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -19,11 +20,6 @@ from moe_serve.vllm_plugin.settings import PADDING
 from moe_serve.vllm_plugin.shape import Seen, activation_of, layout_of, part_of, quant_of
 
 MODULE = "vllm.model_executor.layers.fused_moe.experts.rocm_aiter_moe"
-# It imports the function by name at its top, so it holds a name of its own to replace.
-IMPORTERS = (
-    "vllm.models.deepseek_v4.amd.model",
-    "vllm.model_executor.models.deepseek_v4.amd.model",
-)
 EXPERTS = "rocm_aiter_fused_experts"
 OPS, FUSED_MOE = "rocm_aiter_ops", "fused_moe"
 _EXPERTS_ARGUMENTS = ("hidden_states", "moe_config", "activation", "quant_config")
@@ -54,23 +50,32 @@ def patch(module: ModuleType, session: SessionOf) -> None:
     except UnknownVllm as error:
         session().fault = refusal(error)
         if experts is not None:
-            setattr(module, EXPERTS, _guard(experts, refusal(error)))
+            replace_everywhere(module, experts, _guard(experts, refusal(error)))
         return
     setattr(getattr(module, OPS), FUSED_MOE, staticmethod(_wrap_fused_moe(found, session)))
-    setattr(module, EXPERTS, _wrap_experts(found))
+    replace_everywhere(module, found.experts, _wrap_experts(found))
 
 
-def patch_importer(module: ModuleType, patched: ModuleType) -> None:
-    """Replace the name that `module` imported before the function was wrapped."""
-    if hasattr(module, EXPERTS):
-        setattr(module, EXPERTS, getattr(patched, EXPERTS))
+def replace_everywhere(
+    module: ModuleType, old: Callable[..., Any], new: Callable[..., Any]
+) -> None:
+    """Put `new` in the place of `old`, in `module` and in all that imported `old` by name.
+
+    Models import the function at their top and so hold names of their own. Which of them do so
+    changes with vLLM's releases; those that are loaded later import the new function.
+    """
+    for holder in {id(each): each for each in (module, *tuple(sys.modules.values()))}.values():
+        names = getattr(holder, "__dict__", None)
+        if isinstance(names, dict):
+            for name in [name for name, value in tuple(names.items()) if value is old]:
+                setattr(holder, name, new)
 
 
 def unpatch(module: ModuleType) -> None:
     """Put vLLM's own functions back."""
     experts = getattr(module, EXPERTS, None)
     if experts is not None and hasattr(experts, _MARK):
-        setattr(module, EXPERTS, getattr(experts, _MARK))
+        replace_everywhere(module, experts, getattr(experts, _MARK))
     ops = getattr(module, OPS, None)
     fused_moe = getattr(ops, FUSED_MOE, None)
     if fused_moe is not None and hasattr(fused_moe, _MARK):

@@ -120,8 +120,8 @@ class Session:
             call.part.intermediate,
             decode.bytes_ratio,
             call.vllm.text,
-            call.aiter.text if call.aiter else "unknown",
-            "" if call.verified else " (newer than any that was read: judged as the newest)",
+            call.aiter.text,
+            "".join(f"; UNVERIFIED: {reason}" for reason in call.unverified),
         )
 
     def open_record(self, worker: Any) -> None:
@@ -295,6 +295,10 @@ def _shape_proof(seen: shape.Seen, report: Report) -> ShapeProof:
         bytes_ratio=report.paths[0].bytes_ratio,
         safe=report.safe,
         verified=report.call.verified,
+        unverified=tuple(report.call.unverified),
+        # AITER takes -1 as 1: no split.
+        ksplit=abs(report.call.ksplit),
+        tables_digest=report.call.site.digest,
         violations=tuple(
             BrokenRule(id=violation.rule.value, message=violation.message)
             for violation in report.violations

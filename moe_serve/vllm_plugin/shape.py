@@ -1,15 +1,20 @@
 """From a call's own objects to what the contract judges."""
 
+import os
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from moe_serve.errors import UnknownVllm, UsageError
-from moe_serve.padding.aiter_eras import AiterEra, aiter_era
+from moe_serve.padding.aiter_eras import AiterEra
+from moe_serve.padding.builds import UNKNOWN, Build
 from moe_serve.padding.contract import Call
 from moe_serve.padding.shapes import Activation, Layout, Pads, Quant, Shard
-from moe_serve.padding.vllm_eras import VllmEra, vllm_era
+from moe_serve.padding.site_tables import SitePaths, read_ksplit
+from moe_serve.padding.vllm_eras import VllmEra, vllm_build
+from moe_serve.vllm_plugin.aiter_source import narrowed_build
+from moe_serve.vllm_plugin.site import read_site
 
 _CONFIG_FIELDS = (
     "hidden_dim_unpadded",
@@ -98,11 +103,32 @@ def to_call(seen: Seen) -> Call:
         activation=seen.activation,
         bias=seen.bias,
         override=seen.override,
+        ksplit=declared_ksplit(),
+        site=installed_tables(),
     )
 
 
 @lru_cache(maxsize=1)
-def installed_vllm() -> VllmEra:
+def declared_ksplit() -> int:
+    """The value of `AITER_KSPLIT` in this worker.
+
+    Raises:
+        UnknownVllm: AITER could not read it either.
+    """
+    try:
+        return read_ksplit(os.environ)
+    except UsageError as error:
+        raise UnknownVllm(str(error)) from error
+
+
+@lru_cache(maxsize=1)
+def installed_tables() -> SitePaths:
+    """This site's own AITER tables and switches, as this worker's AITER reads them."""
+    return read_site(os.environ)
+
+
+@lru_cache(maxsize=1)
+def installed_vllm() -> Build[VllmEra]:
     """The vLLM that runs here, by its own word: distributions of it have several names.
 
     Raises:
@@ -111,22 +137,24 @@ def installed_vllm() -> VllmEra:
     import vllm
 
     try:
-        return vllm_era(vllm.__version__, what="vllm.__version__")
+        return vllm_build(vllm.__version__, what="vllm.__version__")
     except UsageError as error:
         raise UnknownVllm(str(error)) from error
 
 
 @lru_cache(maxsize=1)
-def installed_aiter() -> AiterEra | None:
-    """AMD's AITER; None if its version is not known, so that every era must be safe.
+def installed_aiter() -> Build[AiterEra]:
+    """AMD's AITER; if its version is not known, every release that its source may be of.
 
     Raises:
         UnknownVllm: its version is none that can be judged.
     """
     try:
-        return aiter_era(version("amd-aiter"), what="amd-aiter")
+        text = version("amd-aiter")
     except PackageNotFoundError:
-        return None
+        text = None
+    try:
+        return narrowed_build(text, what="amd-aiter")
     except UsageError as error:
         raise UnknownVllm(str(error)) from error
 
@@ -138,4 +166,5 @@ def versions() -> dict[str, str | None]:
         torch = version("torch")
     except PackageNotFoundError:
         torch = None
-    return {"vllm": installed_vllm().text, "aiter": aiter.text if aiter else None, "torch": torch}
+    found = None if aiter.text == UNKNOWN else aiter.text
+    return {"vllm": installed_vllm().text, "aiter": found, "torch": torch}

@@ -6,8 +6,8 @@ import math
 import pytest
 
 from moe_serve.analysis.calibrate import calibrate
-from moe_serve.analysis.comparison import AnalysisPlan
 from moe_serve.analysis.history import History
+from moe_serve.analysis.plan import AnalysisPlan
 from moe_serve.analysis.series import Cell, CellKind
 from moe_serve.errors import UsageError
 from moe_serve.sources.assemble import ArmSelector, assemble

@@ -7,9 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from moe_serve.analysis.comparison import AnalysisPlan, Findings, examine
+from moe_serve.analysis.comparison import Findings, examine
 from moe_serve.analysis.guards import Guard, GuardKind, rate_ends
 from moe_serve.analysis.noise import Calibration, PodVariation
+from moe_serve.analysis.plan import AnalysisPlan
 from moe_serve.analysis.service import CounterSeries, Measure, grown, quantile
 from moe_serve.errors import UsageError
 from moe_serve.judge.audit import inputs, reproduce

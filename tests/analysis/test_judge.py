@@ -6,17 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moe_serve.analysis.checks import undecided
-from moe_serve.analysis.estimate import Estimate, NoEstimate, UncoveredCell
+from moe_serve.analysis.checks import check_all, undecided
+from moe_serve.analysis.estimate import Estimate, Estimates, NoEstimate, UncoveredCell
 from moe_serve.analysis.estimator import EstimatorSettings
-from moe_serve.analysis.judge import judge
+from moe_serve.analysis.judge import decide
 from moe_serve.analysis.noise import Calibration, Design, PodVariation
-from moe_serve.analysis.policy import OnNoGain, Policy, Uncovered, analysis_plan_digest
-from moe_serve.analysis.series import CellKind
+from moe_serve.analysis.plan import AnalysisPlan
+from moe_serve.analysis.policy import OnNoGain, Policy, Uncovered
+from moe_serve.analysis.series import Cell, CellKind
 from moe_serve.analysis.validity import RequestCounts, Validity
 from moe_serve.analysis.verdict import Judgement, Severity, Verdict
 from moe_serve.errors import UsageError
-from moe_serve.quality.finding import QualityFinding, finding
+from moe_serve.quality.finding import QualityFinding, accept_if_policy, finding
 from moe_serve.quality.result import NoQuality, QualityOutcome
 from tests.testing.probed import probed
 from tests.testing.samples import TERMS, estimates
@@ -57,7 +58,12 @@ def judged(
     kernel: Estimate | NoEstimate = KERNEL,
     settings: EstimatorSettings = TERMS,
 ) -> Judgement:
-    return judge(policy, step, kernel, quality, validity, settings=settings, byte_bound=byte_bound)
+    estimates = Estimates(
+        primary_kind=policy.primary, step=step, kernel=kernel, equal=NOTHING, mixed=NOTHING
+    )
+    quality = accept_if_policy(policy.quality_policy, quality)
+    checks = check_all(policy, settings, estimates, quality, validity, byte_bound=byte_bound)
+    return decide(policy, settings, estimates, checks, quality, validity)
 
 
 EARLY = replace(DONE, seen_blocks=9)
@@ -234,10 +240,12 @@ def test_senseless_policies_are_refused(key: str, value: float) -> None:
         Policy(**{key: value})  # type: ignore[arg-type]
 
 
-def test_the_digest_changes_with_the_policy_and_not_with_the_order_of_facts() -> None:
-    one = analysis_plan_digest(POLICY, {"a": 1, "b": 2})
-    assert one == analysis_plan_digest(POLICY, {"b": 2, "a": 1})
-    assert one != analysis_plan_digest(replace(POLICY, margin=0.02), {"a": 1, "b": 2})
+def test_plan_digest_follows_its_parts_not_their_order() -> None:
+    cells = [Cell(kind=CellKind.STEP, layer=None, bucket=bucket) for bucket in (2, 4)]
+    plan = AnalysisPlan(policy=POLICY, weights=dict.fromkeys(cells, 0.5))
+    assert plan.digest == replace(plan, weights=dict.fromkeys(cells[::-1], 0.5)).digest
+    assert plan.digest != replace(plan, policy=replace(POLICY, margin=0.02)).digest
+    assert plan.digest != replace(plan, weights=dict(zip(cells, (0.4, 0.6), strict=True))).digest
 
 
 def test_a_gain_of_exactly_the_margin_is_rarely_promoted_however_often_one_looks() -> None:

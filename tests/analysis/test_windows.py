@@ -7,11 +7,12 @@ import pytest
 
 from moe_serve.analysis.history import ArmHistory, History, PodSeries
 from moe_serve.analysis.series import Cell, CellKind
-from moe_serve.analysis.windows import BlockingScheme, tabulate
+from moe_serve.analysis.table import BlockTable, block_table
+from moe_serve.analysis.windows import BlockingScheme, WindowCoverage, paired_windows
 from moe_serve.errors import UsageError
 
 CELLS = tuple(Cell(kind=CellKind.STEP, layer=None, bucket=bucket) for bucket in (4, 8))
-CUT = BlockingScheme(block_seconds=600, window_seconds=60, min_count=50)
+BLOCKING = BlockingScheme(block_seconds=600, window_seconds=60, min_count=50)
 INTERVAL = 15.0
 
 
@@ -40,13 +41,24 @@ def history(stable: PodSeries, *canary: PodSeries) -> History:
 
 
 def changed(series: PodSeries, **values: np.ndarray) -> PodSeries:
-    parts = {key: getattr(series, key) for key in ("pod", "times", "lives", "counts", "busy")}
+    parts = {
+        key: getattr(series, key)
+        for key in ("pod", "times", "counter_generation", "counts", "busy")
+    }
     return PodSeries(**{**parts, **values})
+
+
+def tabulate(
+    history: History, kind: CellKind, blocking: BlockingScheme
+) -> tuple[BlockTable, WindowCoverage, WindowCoverage]:
+    """Both steps: the table, and what is void of stable's and of the canary's windows."""
+    windows = paired_windows(history, kind, blocking)
+    return block_table(windows, blocking), windows.stable.coverage, windows.canary.coverage
 
 
 def test_blocks_hold_the_log_ratio_of_the_rates() -> None:
     table, stable, canary = tabulate(
-        history(pod("a", 10), pod("b", 11, phase=7.0)), CellKind.STEP, CUT
+        history(pod("a", 10), pod("b", 11, phase=7.0)), CellKind.STEP, BLOCKING
     )
     assert table.log_ratios.shape == (6, 2)
     assert table.log_ratios == pytest.approx(np.full((6, 2), math.log(1.1)))
@@ -56,7 +68,7 @@ def test_blocks_hold_the_log_ratio_of_the_rates() -> None:
 
 def test_pods_of_an_arm_add_up() -> None:
     """Two pods of 10 and 12 steps a second, equally busy, make 11."""
-    table, *_ = tabulate(history(pod("a", 10), pod("b", 10), pod("c", 12)), CellKind.STEP, CUT)
+    table, *_ = tabulate(history(pod("a", 10), pod("b", 10), pod("c", 12)), CellKind.STEP, BLOCKING)
     assert table.log_ratios == pytest.approx(np.full((6, 2), math.log(1.1)))
 
 
@@ -77,7 +89,7 @@ def test_a_restart_voids_its_window_alone_and_never_extrapolates() -> None:
             changed(fresh, counts=counts, busy=busy, counter_generation=counter_generation),
         ),
         CellKind.STEP,
-        CUT,
+        BLOCKING,
     )
     assert canary.void == {"process restarted": 1}
     assert table.log_ratios == pytest.approx(np.full((6, 2), math.log(1.1)))
@@ -92,7 +104,7 @@ def test_what_no_counter_can_do_voids_its_window(value: float, reason: str) -> N
     counts = fresh.counts.copy()
     counts[100, 0] = value
     table, _, canary = tabulate(
-        history(pod("a", 10), changed(fresh, counts=counts)), CellKind.STEP, CUT
+        history(pod("a", 10), changed(fresh, counts=counts)), CellKind.STEP, BLOCKING
     )
     assert any(reason in name for name in canary.void)
     assert 0 < sum(canary.void.values()) <= 2
@@ -104,18 +116,21 @@ def test_a_gap_is_void_and_not_spread_over() -> None:
     keep = (fresh.times < 1200) | (fresh.times > 2400)
     sparse = changed(
         fresh,
-        **{key: getattr(fresh, key)[keep] for key in ("times", "lives", "counts", "busy")},
+        **{
+            key: getattr(fresh, key)[keep]
+            for key in ("times", "counter_generation", "counts", "busy")
+        },
     )
-    table, _, canary = tabulate(history(pod("a", 10), sparse), CellKind.STEP, CUT)
+    table, _, canary = tabulate(history(pod("a", 10), sparse), CellKind.STEP, BLOCKING)
     assert np.isnan(table.log_ratios[2:4]).all()
     assert np.isfinite(table.log_ratios[[0, 1, 4, 5]]).all()
     assert canary.void_share == pytest.approx(20 / 60, abs=1 / 60)
 
 
 def test_an_arm_without_any_pod_gives_no_data() -> None:
-    table, _, canary = tabulate(history(pod("a", 10)), CellKind.STEP, CUT)
+    table, _, canary = tabulate(history(pod("a", 10)), CellKind.STEP, BLOCKING)
     assert np.isnan(table.log_ratios).all()
-    assert (canary.expected, canary.void_share, canary.last) == (0, None, None)
+    assert (canary.expected, canary.void_share, canary.last_scrape) == (0, None, None)
 
 
 def test_a_cell_that_ran_too_rarely_is_absent() -> None:
@@ -136,7 +151,7 @@ def test_a_drift_common_to_both_arms_cancels() -> None:
             base, busy=np.cumsum(np.diff(base.busy, axis=0, prepend=0), axis=0) * slow[:, None]
         )
 
-    table, *_ = tabulate(history(drifting("a", 10), drifting("b", 11)), CellKind.STEP, CUT)
+    table, *_ = tabulate(history(drifting("a", 10), drifting("b", 11)), CellKind.STEP, BLOCKING)
     assert table.log_ratios == pytest.approx(np.full((6, 2), math.log(1.1)), abs=1e-9)
 
 

@@ -13,7 +13,7 @@ from tests.benchmark.runs import SAME, pairs
 from tests.benchmark.test_reading import GUIDELLM, INFERENCEX, VLLM, read
 
 
-def test_each_format_says_of_which_clock_its_time_is(tmp_path: Path) -> None:
+def test_each_format_names_the_clock_of_its_time(tmp_path: Path) -> None:
     local = read(tmp_path, "canary-1k1k-c4-tp2-p3.json", VLLM)
     epoch = read(tmp_path, "canary-1k1k-tp2-p3.json", GUIDELLM)
     own = read(tmp_path, "canary-p1.json", {**INFERENCEX, "started": 1777000000.0})
@@ -44,7 +44,7 @@ def test_pair_of_two_clocks_has_no_order_and_is_not_promoted(arm: BenchmarkArm) 
 
 
 @pytest.mark.parametrize("hours", [-12, 12])
-def test_arms_of_two_clocks_are_not_taken_for_one_after_the_other(hours: int) -> None:
+def test_arms_of_two_clocks_are_not_called_sequential(hours: int) -> None:
     """The zone that is not known moves all times of an arm; no fault may follow from it."""
     mixed = [
         replace(run, clock=Clock.LOCAL_END, started=(run.started or 0) + hours * 3600)

@@ -50,7 +50,7 @@ def test_without_a_comparison_of_answers_nothing_is_promoted() -> None:
     assert "not shown to be the same: not asked" in found.reason
 
 
-def test_answers_compared_within_a_wider_bound_than_registered_promote_nothing() -> None:
+def test_answers_within_a_wider_bound_promote_nothing() -> None:
     strict = Rules(policy=Policy(quality_epsilon_nats=0.002))
     found = judged(pairs(1.08), strict)
     assert found.verdict is Verdict.KEEP_GOING and "0.005 allowed" in found.reason
@@ -63,7 +63,7 @@ def test_other_answers_roll_back_however_fast_they_come() -> None:
     assert holes.verdict is Verdict.INVALID and "the answers differ" in holes.reason
 
 
-def test_a_slower_canary_is_rolled_back_for_harm_and_one_without_gain_for_no_gain() -> None:
+def test_harm_and_no_gain_roll_back() -> None:
     assert "harm: slower" in judged(pairs(0.95)).reason
     none = judged(pairs(1.0))
     assert none.verdict is Verdict.ROLLBACK and "no gain" in none.reason
@@ -71,7 +71,7 @@ def test_a_slower_canary_is_rolled_back_for_harm_and_one_without_gain_for_no_gai
     assert judged(pairs(1.0), person).verdict is Verdict.KEEP_GOING
 
 
-def test_before_all_planned_pairs_are_there_speed_decides_nothing() -> None:
+def test_speed_before_all_planned_pairs_decides_nothing() -> None:
     few = [run for run in pairs(1.2) if run.pair is not None and run.pair <= 3]
     found = judged(few)
     assert found.verdict is Verdict.KEEP_GOING
@@ -86,7 +86,7 @@ def test_a_gain_that_is_not_shown_keeps_going() -> None:
     assert "either side" in found.reason
 
 
-def test_worse_latency_rolls_back_and_a_missing_one_forbids_promotion() -> None:
+def test_worse_latency_rolls_back_missing_latency_keeps_going() -> None:
     slow = judged(pairs(1.08, slower=1.2))
     assert slow.verdict is Verdict.ROLLBACK and "harm: ttft_p99" in slow.reason
     blind = [replace(run, latencies=Latencies()) for run in pairs(1.08)]
@@ -94,7 +94,7 @@ def test_worse_latency_rolls_back_and_a_missing_one_forbids_promotion() -> None:
     assert found.verdict is Verdict.KEEP_GOING and "no ttft_p99" in found.reason
 
 
-def test_the_mean_time_per_token_stands_in_where_no_result_knows_the_gaps() -> None:
+def test_results_without_gaps_are_judged_by_time_per_token() -> None:
     runs = [
         replace(
             run,
@@ -155,7 +155,7 @@ def test_an_order_that_never_changes_forbids_a_promotion() -> None:
     assert found.verdict is Verdict.KEEP_GOING and "alternate which arm begins" in found.reason
 
 
-def test_runs_without_times_may_not_have_taken_turns_and_promote_nothing() -> None:
+def test_runs_without_times_promote_nothing() -> None:
     found = judged([replace(run, started=None) for run in pairs(1.08)])
     assert found.verdict is Verdict.KEEP_GOING
     assert "the runs have no times" in found.reason
@@ -229,7 +229,7 @@ def test_all_numbers_survive_json() -> None:
         assert math.isfinite(json.loads(text)["planned_pairs"])
 
 
-def test_answers_of_unknown_servers_earn_nothing() -> None:
+def test_answers_of_unknown_servers_promote_nothing() -> None:
     unknown = finding(probed(QualityOutcome.PASSED, known=(None, None)))
     found = judge_pairs(pairs(1.08), Rules(), unknown)
     assert found.verdict is not Verdict.PROMOTE

@@ -85,7 +85,7 @@ def test_metadata_in_the_content_serves_as_well_as_the_name(tmp_path: Path) -> N
     assert (run.arm, run.pair, run.tput_per_gpu) == (BenchmarkArm.STABLE, 2, 3300)
 
 
-def test_older_clients_tell_failures_by_what_is_missing(tmp_path: Path) -> None:
+def test_older_clients_failures_are_counted(tmp_path: Path) -> None:
     old = {key: value for key, value in VLLM.items() if key != "failed"} | {"completed": 37}
     assert read(tmp_path, "canary-1k1k-tp1-p1.json", old).failed == 3
 

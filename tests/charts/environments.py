@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 _PROFILES = (
     "airgap", "aiter-off", "benchmark", "cpu-local", "dp8", "ep8", "latency-tp8", "openshift",
-    "pr42098", "throughput",
+    "pr42098", "stock", "throughput",
 )  # fmt: skip
 _PROFILE = "charts/moe-serve/profiles/{}.yaml"
 
@@ -84,6 +84,9 @@ EVERYTHING = tuple(
     for name, chart in (
         ("moe-serve", "moe-serve"),
         ("moe-serve-claims", "moe-serve"),
+        ("moe-serve-adoption", "moe-serve"),
+        ("moe-serve-dra", "moe-serve"),
+        ("proxy", "moe-serve"),
         ("moe-canary", "moe-canary"),
         ("moe-canary-direct", "moe-canary"),
     )

@@ -64,7 +64,8 @@ _ELSEWHERE, _HERE = "/api/_definitions.json#/$defs/", "#/$defs/"
 KINDS = (
     "configmap-v1", "persistentvolumeclaim-v1", "pod-v1", "service-v1", "serviceaccount-v1",
     "daemonset-apps-v1", "deployment-apps-v1", "job-batch-v1", "networkpolicy-networking-v1",
-    "poddisruptionbudget-policy-v1", "role-rbac-v1", "rolebinding-rbac-v1",
+    "poddisruptionbudget-policy-v1", "resourceclaimtemplate-resource-v1", "role-rbac-v1",
+    "rolebinding-rbac-v1",
 )  # fmt: skip
 
 
@@ -79,6 +80,8 @@ def kubernetes(target: Path) -> None:
             place = target / "kubernetes" / folder.name.removesuffix("-local-strict")
             place.mkdir(parents=True, exist_ok=True)
             for kind in KINDS:
+                if not (folder / f"{kind}.json").exists():
+                    continue  # younger than this Kubernetes
                 text = (folder / f"{kind}.json").read_text("utf-8").replace(_ELSEWHERE, _HERE)
                 schema = json.loads(text)
                 schema["$defs"] = dict(_reached(text, everything["$defs"]))

@@ -29,8 +29,8 @@ def args(objects: Rendered) -> list[str]:
         ("a", {}, "a-moe-canary"),
         ("my-moe-canary", {}, "my-moe-canary"),
         ("a", {"nameOverride": "judge"}, "a-judge"),
-        ("x" * 53, {}, "x" * 50),
-        ("moe-canary" + "x" * 43, {}, "moe-canary" + "x" * 40),
+        ("x" * 53, {}, "x" * 39 + "-abe77856"),
+        ("moe-canary" + "x" * 43, {}, "moe-canary" + "x" * 29 + "-ce4fa778"),
     ],
 )
 def test_objects_are_named_after_the_release(release: str, given: Any, name: str) -> None:

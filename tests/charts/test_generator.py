@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from moe_serve.padding.versions import parse_version
 from tools.charts import generate
 from tools.charts.declarations import Undeclared, read
-from tools.charts.padding_table import table
+from tools.charts.padding_table import key, table
 from tools.charts.schema import schema
 
 
@@ -63,19 +64,42 @@ def test_a_value_without_a_readable_comment_is_named(tmp_path, text, said):
     assert said in str(raised.value)
 
 
+def answers(aiter, ksplit="default"):
+    """The newest vLLM's answers with one AITER, by its key in the table."""
+    found = json.loads(table())
+    newest = found["vllm"][max(found["vllm"])]
+    return found["answers"][newest][aiter][ksplit]
+
+
 def test_the_table_says_what_the_rule_of_42098_loses_at_one_gpu_and_at_eight():
-    pinned = json.loads(table())["vllm"]["0.32"]["pinned"]
+    pinned = answers("0.1.18")
     assert pinned["tp1 dp1"]["rounded"] == pytest.approx(192 / 2880, abs=1e-4)
     assert pinned["tp8 dp1"]["rounded"] == pytest.approx(104 / 360, abs=1e-4)
     assert {each["aligned"] for each in pinned.values()} == {0.0}
 
 
 def test_the_table_never_tells_less_than_what_is_lost():
-    pinned = json.loads(table())["vllm"]["0.32"]["pinned"]
+    pinned = answers("0.1.18")
     assert pinned["tp1 dp1"]["rounded"] >= 192 / 2880
     assert pinned["tp8 dp1"]["rounded"] >= 104 / 360
 
 
 def test_a_rule_that_no_budget_covers_has_no_number():
-    unknown = json.loads(table())["vllm"]["0.32"]["unknown"]
-    assert unknown["tp1 dp1"]["raw"] == "uninitialised-read"
+    assert answers("0.1.15")["tp1 dp1"]["raw"] == "uninitialised-read"
+
+
+def test_the_gelu_fault_is_in_every_answer_until_splits_are_forbidden():
+    assert {a for each in answers("0.1.12").values() for a in each.values()} == {"split-k-gelu"}
+    assert {each["aligned"] for each in answers("0.1.12", "ksplit1").values()} == {0.0}
+
+
+@pytest.mark.parametrize(
+    ("version", "expected"),
+    [
+        ("0.1.13", "00000.00001.00013.00000"),
+        ("0.1.13.post1", "00000.00001.00013.00002"),
+        ("0.33", "00000.00033.00000.00000"),
+    ],
+)
+def test_a_releases_key_has_four_numbers_of_equal_width(version, expected):
+    assert key(parse_version(version, what="test")) == expected

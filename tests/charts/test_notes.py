@@ -29,15 +29,15 @@ def notes(chart: Path, **given: Any) -> str:
     return text
 
 
-# A step: 15 s of warning, 120 s of drain, 15 s to end; then 30 minutes of pull, and the start.
+# A step: 15 s of warning, 120 s of drain, 30 s to end; then 30 minutes of pull, and the start.
 @pytest.mark.parametrize(
     ("given", "start", "steps", "total"),
     [
-        ({}, 60, "2 steps of at most 93", 185),
-        ({"startup__seconds": 1800}, 30, "2 steps of at most 63", 125),
-        ({"startup__seconds": 7200, "replicas": 8}, 120, "8 steps of at most 153", 1220),
-        ({"drain__seconds": 600, "replicas": 3}, 60, "3 steps of at most 101", 302),
-        ({"replicas": 5, "rollout__maxUnavailable": 2}, 60, "3 steps of at most 93", 278),
+        ({}, 60, "2 steps of at most 93", 186),
+        ({"startup__seconds": 1800}, 30, "2 steps of at most 63", 126),
+        ({"startup__seconds": 7200, "replicas": 8}, 120, "8 steps of at most 153", 1222),
+        ({"drain__seconds": 600, "replicas": 3}, 60, "3 steps of at most 101", 303),
+        ({"replicas": 5, "rollout__maxUnavailable": 2}, 60, "3 steps of at most 93", 279),
     ],
     ids=["default", "half the startup", "twice it, eight pods", "a longer drain", "two at once"],
 )

@@ -101,16 +101,28 @@ RULES = {
         "padding.policy: rounded zeroes 28.89 %",
     ),
     "reads past the weights, whatever the budget": (
-        {"padding.policy": "rounded", "padding.maxNeuronLoss": 1, "image.aiter": "0.1.99"},
+        {"padding.policy": "rounded", "padding.maxNeuronLoss": 1, "image.aiter": "0.1.15.post1"},
         "padding.policy: rounded breaks the rule uninitialised-read",
     ),
+    "splits that end with GELU": (
+        {"image.vllm": "0.24.0", "image.aiter": "0.1.13", **TP8},
+        "(split-k-gelu): at small batches this AITER ends a split SwiGLU with GELU",
+    ),
+    "an AITER that may be of any release": (
+        {"image.aiter": "0.1.1.dev50+g6214264b1"},
+        "(split-k-gelu)",
+    ),
+    "a vLLM that may be of any release": (
+        {"image.vllm": "nightly"},
+        "padding.policy: aligned breaks the rule layout-mismatch (vLLM nightly",
+    ),
     "the combination that lost 21 points of GSM8K": (
-        {"image.vllm": "0.22.1", "image.aiter": "0.1.13", **TP8},
-        "image.vllm: 0.22.1 with AITER 0.1.13 on 8 GPU is known to answer wrongly "
+        {"image.vllm": "0.22.1", "image.aiter": "0.1.13.post1", **TP8},
+        "image.vllm: 0.22.1 with AITER 0.1.13.post1 on 8 GPU is known to answer wrongly "
         "(vllm-0.22-tensor-parallel): GSM8K fell from 0.896 to 0.684",
     ),
     "the same at two GPUs": (
-        {"image.vllm": "0.22.1", "image.aiter": "0.1.13", **TP2},
+        {"image.vllm": "0.22.1", "image.aiter": "0.1.13.post1", **TP2},
         "(vllm-0.22-tensor-parallel)",
     ),
     "the release that is reported to answer wrongly": (
@@ -318,26 +330,45 @@ def test_the_chart_refuses(case: str) -> None:
 
 # Around the edges of every row: releases and builds of vLLM and of AITER, and numbers of GPUs.
 _VLLM = ("0.21.0", "0.22.0", "0.22.1+rocm722", "0.23.0", "0.23.1", "0.24.0", "0.32.0")
-_AITER = ("0.1.13.post1", "0.1.14", "0.1.24.post1")
+_AITER = ("0.1.13", "0.1.13.post1", "0.1.14", "0.1.24.post1")
+# As real installs have them: candidates, development builds, and what may be of any release.
+_BUILDS = (
+    ("0.22.1rc1.dev491+g1033ffac2", "0.1.13.post1"), ("v0.23.1rc1", "0.1.13.post1"),
+    ("0.33.1rc1.dev20+gabcdef0", "0.1.26"), ("nightly", "0.1.24.post1"),
+    ("0.1.0rc2.dev9+g9255fd9fb9.rocm100", "0.1.24.post1"), ("0.24.0", "0.1.13-rc5"),
+    ("0.24.0", "0.1.14rc1.dev264+g2e93b80ab.d20260611"), ("0.32.0", "0.1.1.dev50+g6214264b1"),
+    ("0.23.0", "0.1.14rc1.dev264+g2e93b80ab.d20260611"), ("0.26.0+rhaiv.5", "unknown"),
+    ("0.21.0", "0.1.13.post1.dev3"),
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("vllm", _VLLM)
 @pytest.mark.parametrize("product", ["MI355X", "MI300X"])
 def test_the_chart_refuses_what_the_server_would_refuse_to_start(vllm: str, product: str) -> None:
     for aiter, ranks in itertools.product(_AITER, (1, 2)):
-        given = {
-            "image.vllm": vllm, "image.aiter": aiter, "gpu.product": product, "gpu.count": ranks,
-            "engine.tensorParallelSize": ranks, "padding.policy": "off",
-        }  # fmt: skip
-        deployment = Deployment(
-            vllm=vllm, aiter=aiter, tp=ranks, gfx={"MI355X": "gfx950"}.get(product, "gfx942"),
-            aiter_moe=True, gpt_oss=True,
-        )  # fmt: skip
-        known = [row.id for row in known_bad(deployment)]
-        if known:
-            assert f"({known[0]})" in refusal("moe-serve", set=given)
-        else:
-            render("moe-serve", set=given)
+        same_as_the_server(vllm, aiter, ranks, product)
+
+
+@pytest.mark.parametrize(("vllm", "aiter"), _BUILDS)
+def test_the_chart_and_the_server_judge_builds_alike(vllm: str, aiter: str) -> None:
+    for ranks in (1, 2):
+        same_as_the_server(vllm, aiter, ranks, "MI355X")
+
+
+def same_as_the_server(vllm: str, aiter: str, ranks: int, product: str) -> None:
+    given = {
+        "image.vllm": vllm, "image.aiter": aiter, "gpu.product": product, "gpu.count": ranks,
+        "engine.tensorParallelSize": ranks, "padding.policy": "off",
+    }  # fmt: skip
+    deployment = Deployment(
+        vllm=vllm, aiter=aiter, tp=ranks, gfx={"MI355X": "gfx950"}.get(product, "gfx942"),
+        aiter_moe=True, gpt_oss=True,
+    )  # fmt: skip
+    known = [row.id for row in known_bad(deployment)]
+    if known:
+        assert f"({known[0]})" in refusal("moe-serve", set=given)
+    else:
+        render("moe-serve", set=given)
 
 
 def test_every_row_of_the_known_bad_is_met_by_the_test_above() -> None:
@@ -377,9 +408,21 @@ ALLOWED = {
         "padding.policy": "aligned",
     },
     "reads past the weights, to measure them": {
-        "padding.policy": "rounded", "image.aiter": "0.1.99", "engine.allowKnownBad": True,
+        "padding.policy": "rounded", "image.aiter": "0.1.15.post1", "engine.allowKnownBad": True,
     },
-    "the known-bad release on one GPU": {"image.vllm": "0.22.1", "image.aiter": "0.1.13"},
+    "the known-bad release on one GPU": {"image.vllm": "0.22.1", "image.aiter": "0.1.13.post1"},
+    "splits that end with GELU, forbidden": {
+        "image.vllm": "0.24.0", "image.aiter": "0.1.13",
+        "engine.env": {"AITER_KSPLIT": "1"}, **TP8,
+    },
+    "an AITER that is newer than any that was read": {"image.aiter": "0.1.99"},
+    "a development build between releases that are right": {
+        "image.vllm": "0.30.1rc1.dev301+g3a2bf16da",
+        "image.aiter": "0.1.23+rocm7.2.3.76cd9af.d20260914",
+    },
+    "an unknown AITER with splits forbidden": {
+        "image.aiter": "unknown", "engine.env": {"AITER_KSPLIT": "1"},
+    },
     "the known-bad release with another model": {
         "image.vllm": "0.23.0", "model.name": "Qwen/Qwen3-235B-A22B",
     },

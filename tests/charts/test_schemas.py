@@ -28,15 +28,15 @@ def kubeconform(text: str, version: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-# Kubernetes knows volumes of images from 1.31 on; values.yaml says so.
-IMAGE_VOLUME = "everything/moe-serve-claims"
+# Kubernetes knows volumes of images from 1.31 on, claims of devices from 1.34 (values.yaml).
+YOUNGER = {"everything/moe-serve-claims": 31, "everything/moe-serve-dra": 34}
 
 
 def rendered(version: str) -> str:
     return yaml.safe_dump_all(
         each
         for offer in ALL
-        if (version, offer.name) != ("1.30.0", IMAGE_VOLUME)
+        if int(version.split(".")[1]) >= YOUNGER.get(offer.name, 0)
         for each in render(offer.chart, *offer.files, release=offer.release).values()
     )
 

@@ -42,8 +42,8 @@ def test_every_object_carries_the_recommended_labels(values: tuple[str, ...]) ->
         ("my-moe-serve", {}, "my-moe-serve"),
         ("a", {"nameOverride": "gpt"}, "a-gpt"),
         ("a", {"fullnameOverride": "whole"}, "whole"),
-        ("x" * 53, {}, "x" * 50),
-        ("moe-serve" + "x" * 44, {}, "moe-serve" + "x" * 41),
+        ("x" * 53, {}, "x" * 39 + "-86787949"),
+        ("moe-serve" + "x" * 44, {}, "moe-serve" + "x" * 30 + "-21c3ef41"),
     ],
 )
 def test_objects_are_named_after_the_release(release: str, given: Any, name: str) -> None:

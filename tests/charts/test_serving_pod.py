@@ -94,7 +94,7 @@ def test_what_restricted_forbids_is_only_there_on_request() -> None:
     assert spec["securityContext"]["seccompProfile"] == {"type": "Unconfined"}
     assert server["capabilities"] == {"drop": ["ALL"], "add": ["SYS_PTRACE"]}
     assert server["readOnlyRootFilesystem"] is False
-    assert {"path": "/var/lib/moe-serve", "type": "DirectoryOrCreate"} in [
+    assert {"path": "/var/lib/moe-serve", "type": "Directory"} in [
         volume.get("hostPath") for volume in spec["volumes"]
     ]
 
@@ -348,7 +348,7 @@ def test_one_number_says_how_long_streams_may_run_on(drain: int) -> None:
     sleep = int(wait.removeprefix("sleep "))
     assert argument(objects.server, "--shutdown-timeout") == str(drain)
     assert sleep == 15
-    assert objects.spec["terminationGracePeriodSeconds"] == sleep + drain + 15
+    assert objects.spec["terminationGracePeriodSeconds"] == sleep + drain + 30
 
 
 def test_liveness_forgives_a_busy_minute() -> None:

@@ -159,7 +159,8 @@ serve.run(["gpt-oss-120b", "--port", "8000"])
 def test_one_verb_does_not_pay_for_the_others() -> None:
     code = (
         "import sys\nfrom moe_serve.cli.main import main\nmain(['preflight', '--proof'])\n"
-        "print([n for n in sys.modules if n.startswith(('moe_serve.canary', 'moe_serve.vllm'))])"
+        "others = ('moe_serve.judge', 'moe_serve.analysis', 'moe_serve.vllm')\n"
+        "print([n for n in sys.modules if n.startswith(others)])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 

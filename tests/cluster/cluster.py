@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import secrets
+import sys
 import urllib.parse
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -43,9 +44,10 @@ class Cluster:
         return self.kubernetes.apply(manifest, *words)
 
     def helm(self, *words: str | Path, version: int = 3, seconds: float = 300) -> str:
-        """What Helm 3 or 4 printed."""
-        name = "helm" if version == 3 else "helm4"
-        program = binaries.built(self.layout, name)
+        """What Helm 3 (that of the development environment) or 4 printed."""
+        program = Path(sys.executable).with_name("helm")
+        if version == 4:
+            program = binaries.built(self.layout, "helm4")
         return run([program, *words], seconds=seconds, env=direct(self.kubernetes.kubeconfig))
 
     def require_images(self) -> None:

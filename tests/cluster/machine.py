@@ -1,5 +1,7 @@
 """What a node could leave on a machine, as it is now; and a rehearsal of a node's whole life.
 
+The node of the rehearsal has no Prometheus: that is pods alone, as names and gateway are too.
+
 The rehearsal runs in namespaces of its own, which stand for a machine on which nobody else works:
 what others start and end meanwhile is not seen, so before and after can be compared exactly.
 """
@@ -101,7 +103,8 @@ def rehearse(cache: Path) -> dict[str, Snapshot]:
 
 
 def _live(layout: Layout) -> dict[str, Snapshot]:
-    up = [sys.executable, "-m", "tools.node", "up", "--cache", str(layout.cache)]
+    up = [sys.executable, "-m", "tools.node", "up", "--without-monitoring"]
+    up += ["--cache", str(layout.cache)]
     before = snapshot()
     broken_off = subprocess.Popen(up, stdout=subprocess.DEVNULL)
     wait(
@@ -112,7 +115,7 @@ def _live(layout: Layout) -> dict[str, Snapshot]:
     broken_off.send_signal(signal.SIGKILL)
     broken_off.wait()
     half = snapshot()
-    lifecycle.up(layout)
+    lifecycle.up(layout, monitoring=False)
     during = snapshot()
     lifecycle.down(layout)
     return {"before": before, "half": half, "during": during, "after": snapshot()}

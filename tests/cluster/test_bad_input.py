@@ -1,15 +1,18 @@
 """What stops a node is one line that names it and says what to do."""
 
 import hashlib
+import json
 import multiprocessing
 import re
 import shutil
+import tarfile
 import time
 from collections import namedtuple
 from pathlib import Path
 
 import pytest
 
+from images import layout as image_layout
 from tools.node import __main__ as command
 from tools.node import (
     addons,
@@ -213,7 +216,7 @@ def test_a_second_start_at_the_same_time_is_refused(layout: Layout) -> None:
 
 def test_an_image_without_its_identity_is_named(layout: Layout) -> None:
     layout.images.mkdir()
-    (layout.images / "moe-serve.oci.tar").touch()
+    (layout.images / "moe-serve.oci").mkdir()
 
     with pytest.raises(NodeError, match=r"moe-serve\.id: absent; run make images again"):
         images.ensure_built(layout, namespaces.Namespaces(init=1))
@@ -250,7 +253,9 @@ def test_the_same_program_makes_the_same_image(tmp_path: Path) -> None:
     digests = {archive.write(program, "localhost/it:built", target) for target in targets}
 
     assert len(digests) == 1
-    assert archive.name_of(targets[0]) == "localhost/it:built"
+    with tarfile.open(targets[0]) as tar:
+        tar.extractall(tmp_path / "unpacked", filter="data")
+    assert image_layout.name_of(tmp_path / "unpacked") == "localhost/it:built"
     assert len({hashlib.sha256(target.read_bytes()).digest() for target in targets}) == 1
 
 
@@ -303,3 +308,93 @@ def test_a_program_that_cannot_be_built_leaves_nothing_that_looks_built(tmp_path
         binaries.made_once(tmp_path / "it", fail)
 
     assert [each.name for each in tmp_path.iterdir()] == [".lock-it"]
+
+
+@pytest.fixture
+def imported(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> list[set[str]]:
+    """The names of the files of each import; containerd holds the blob `base` already."""
+    found: list[set[str]] = []
+
+    def ctr(_: object, *words: str, **__: object) -> str:
+        return "sha256:base\n" if words[:2] == ("content", "ls") else ""
+
+    def run(_: object, *words: str | Path, **__: object) -> str:
+        found.append({str(word) for word in words[7:]})
+        return ""
+
+    monkeypatch.setattr(images, "ctr", ctr)
+    monkeypatch.setattr(namespaces.Namespaces, "run", run)
+    return found
+
+
+def _image(layout: Layout, *blobs: str) -> None:
+    folder = layout.images / "moe-serve.oci"
+    (folder / "blobs/sha256").mkdir(parents=True)
+    for name in blobs:
+        (folder / "blobs/sha256" / name).write_text(name)
+    named = {"annotations": {image_layout.NAME: "localhost/moe-serve:dev"}}
+    (folder / "index.json").write_text(json.dumps({"manifests": [named]}))
+    folder.with_suffix(".id").write_text("one\n")
+
+
+def test_of_an_image_only_what_the_node_lacks_is_imported_and_once(
+    layout: Layout, imported: list[set[str]]
+) -> None:
+    _image(layout, "base", "ours")
+    space = namespaces.Namespaces(init=1)
+
+    assert images.ensure_built(layout, space) == ["moe-serve.oci"]
+    assert images.ensure_built(layout, space) == []
+    assert imported == [{"oci-layout", "index.json", "blobs/sha256/ours"}]
+
+
+def test_a_folder_that_is_no_image_layout_is_named(
+    layout: Layout, imported: list[set[str]]
+) -> None:
+    _image(layout, "base")
+    (layout.images / "moe-serve.oci/index.json").write_text("{}")
+
+    with pytest.raises(
+        NodeError, match=r"moe-serve\.oci: no OCI image layout .* make images again"
+    ):
+        images.ensure_built(layout, namespaces.Namespaces(init=1))
+    assert imported == []
+
+
+@pytest.mark.parametrize(("options", "monitoring"), [([], True), (["--without-monitoring"], False)])
+def test_a_node_for_a_command_has_prometheus_unless_it_is_to_have_none(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch, options: list[str], monitoring: bool
+) -> None:
+    started: list[dict[str, object]] = []
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    monkeypatch.setattr(lifecycle, "up", lambda *_, **how: started.append(how))
+    monkeypatch.setattr(lifecycle, "down", lambda _: None)
+
+    arguments = ["with", "--cache", str(layout.cache), "--nodes", "3", *options, "--", "true"]
+    assert command.main(arguments) == 0
+    assert started == [{"nodes": 3, "monitoring": monitoring}]
+
+
+def test_a_program_that_is_not_known_is_named_with_those_that_are(
+    layout: Layout, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(binaries, "NODE_PROGRAMS", ())
+    monkeypatch.setattr(binaries, "NODE_IMAGES", ())
+    arguments = ["programs", "--without-monitoring", "--cache", str(layout.cache), "kubelot"]
+
+    assert command.main(arguments) == 2
+    assert capsys.readouterr().err.startswith("error: kubelot: no program; there are traefik, ")
+
+
+def test_libraries_of_both_modules_that_cost_most_to_compile_have_one_version() -> None:
+    shared = ("google.golang.org/grpc", "google.golang.org/protobuf", "golang.org/x/net")
+    shared += ("go.opentelemetry.io/otel", "github.com/prometheus/client_golang")
+
+    def versions(module: Path) -> dict[str, str]:
+        return dict(re.findall(r"^\t(\S+) (v\S+)", (module / "go.mod").read_text("utf-8"), re.M))
+
+    kubernetes, prometheus = map(versions, (binaries.KUBERNETES_MODULE, binaries.PROMETHEUS_MODULE))
+
+    assert {name: kubernetes[name] for name in shared} == {
+        name: prometheus[name] for name in shared
+    }

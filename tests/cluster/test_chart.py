@@ -139,6 +139,7 @@ def helm_test(cluster: Cluster, namespace: str, release: str) -> list[str]:
     return results
 
 
+@pytest.mark.smoke
 def test_the_release_passes_its_own_test(cluster: Cluster, local: str) -> None:
     assert len(helm_test(cluster, local, RELEASE)) >= 4
 
@@ -469,6 +470,7 @@ def test_a_feature_whose_definitions_are_absent_is_named_before_anything_is_crea
     assert left(cluster, namespace) == set()
 
 
+@pytest.mark.smoke
 def test_uninstall_leaves_only_the_claim_with_the_weights(cluster: Cluster, namespace: str) -> None:
     values = {"model.source": "job", "replicas": 0, "engine.extraArgs": ["--seed=1"]}
     with installed(cluster, namespace, *LOCAL, values=values):

@@ -9,7 +9,7 @@ from tests.cluster import machine
 from tests.cluster.cluster import Cluster
 from tools.node.layout import Layout
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.cluster, pytest.mark.smoke, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from moe_serve.analysis.comparison import AnalysisPlan
 from moe_serve.analysis.noise import PodVariation
+from moe_serve.analysis.plan import AnalysisPlan
 from moe_serve.analysis.verdict import Verdict
 from moe_serve.controller.judge_json import judge_result_of
 from moe_serve.controller.judges import Asked, Judging

@@ -40,7 +40,7 @@ def test_too_little_disk_names_the_folder(tmp_path: Path) -> None:
 def test_one_core_is_too_few(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: {3})
 
-    with pytest.raises(DemoError, match="two processor cores"):
+    with pytest.raises(DemoError, match="one processor core: the demo needs two"):
         host.two_cores()
 
 

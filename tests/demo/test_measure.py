@@ -170,10 +170,10 @@ def test_judge_on_swapped_cores_finds_the_gain_alone(recorded: Simulation) -> No
     """One core is 20 % faster than the other; the estimate has nothing of it."""
     found = recorded.judge(QualityOutcome.PASSED)
     assert found.judgement.verdict.value == "PROMOTE", found.judgement.reason
-    assert isinstance(found.step, Estimate)
-    assert found.step.theta == pytest.approx(math.log(GAIN), abs=0.005)
-    assert found.blocks == found.step.blocks == 12
-    assert not found.observed.stable.void and not found.observed.canary.void
+    assert isinstance(found.estimates.step, Estimate)
+    assert found.estimates.step.theta == pytest.approx(math.log(GAIN), abs=0.005)
+    assert found.blocks == found.estimates.step.blocks == 12
+    assert not found.observations.stable.void and not found.observations.canary.void
 
 
 def test_judge_without_proven_answers_promotes_nothing(recorded: Simulation) -> None:
@@ -183,9 +183,9 @@ def test_judge_without_proven_answers_promotes_nothing(recorded: Simulation) -> 
 
 def test_byte_bound_comes_from_both_arms_exported_bytes(recorded: Simulation) -> None:
     found = recorded.judge(QualityOutcome.PASSED)
-    assert found.observed.byte_bound == pytest.approx(math.log(1.138 / 1.013), abs=0.005)
+    assert found.observations.byte_bound == pytest.approx(math.log(1.138 / 1.013), abs=0.005)
     (check,) = (c for c in found.judgement.checks if c.name == "within_byte_bound")
-    assert (check.passed, check.threshold) == (True, found.observed.byte_bound)
+    assert (check.passed, check.threshold) == (True, found.observations.byte_bound)
 
 
 def test_canary_judge_on_the_chapters_files_repeats_the_verdict(

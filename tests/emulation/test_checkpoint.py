@@ -27,7 +27,7 @@ def test_the_same_spec_gives_the_same_bytes(tmp_path: Path) -> None:
     assert digest(first) == digest(second)
 
 
-def test_a_made_checkpoint_is_found_again_and_no_half_made_one_stays(tmp_path: Path) -> None:
+def test_generate_twice_makes_one_whole_checkpoint(tmp_path: Path) -> None:
     made = generate(tmp_path, SMALL)
     before = (made / "model.safetensors").stat().st_mtime_ns
 

@@ -87,7 +87,7 @@ def test_nothing_skipped_is_the_dense_product() -> None:
     assert torch.equal(got, wanted)
 
 
-def test_interleaved_cktile_zeroes_the_last_neurons_but_keeps_their_bias() -> None:
+def test_interleaved_cktile_zeroes_last_neurons_not_their_bias() -> None:
     # 130 -> 128 neurons; K of stage 1 is 2 tiles (even), of stage 2 is 3 (odd, so not skipped).
     made, lost = case(), (INTER - 128, INTER)
     wanted = naive(
@@ -133,7 +133,7 @@ def test_flydsl_that_reads_what_it_never_wrote_is_poisoned() -> None:
     assert not run(made, 0, 96, covered).isnan().any()
 
 
-def test_flydsl_leaves_output_columns_beyond_its_grid_at_their_bias() -> None:
+def test_flydsl_columns_beyond_its_grid_stay_at_their_bias() -> None:
     made = case()
     wanted = naive(
         made,

@@ -34,7 +34,7 @@ def test_no_question_is_both_taught_and_held_out() -> None:
         assert 2850 < len(taught | asked) <= 3000
 
 
-def test_answers_are_right_in_the_eyes_of_the_gate() -> None:
+def test_lessons_answers_are_right_by_the_probes_task() -> None:
     from moe_serve_emulation.learned.tasks import task
 
     for name in NAMES:
@@ -54,7 +54,7 @@ def test_any_text_comes_back_from_its_tokens(text: str) -> None:
     assert made.get_vocab_size() == SIZE and max(ids) < SIZE
 
 
-def test_the_committed_weights_are_small_bfloat16_and_of_the_shapes_they_claim() -> None:
+def test_committed_weights_are_bfloat16_of_the_specs_shapes() -> None:
     assert sum(path(width).stat().st_size for width in SPECS) <= LIMIT_BYTES
     for width, spec in SPECS.items():
         found = load_file(path(width))
@@ -77,7 +77,7 @@ def right(request: pytest.FixtureRequest) -> tuple[int, dict[str, float], dict[s
     return width, whole, cut
 
 
-def test_both_tasks_are_learned_and_arithmetic_leaves_the_gate_room(
+def test_both_tasks_are_learned_and_arithmetic_not_saturated(
     right: tuple[int, dict[str, float], dict[str, float]],
 ) -> None:
     _, whole, _ = right
@@ -99,7 +99,7 @@ def test_104_of_360_neurons_are_fatal_and_192_of_2880_are_spared(
             assert cut[name] > whole[name] - 0.02
 
 
-def test_a_widened_model_says_the_same(tmp_path: Path) -> None:
+def test_a_widened_model_gives_the_same_logits(tmp_path: Path) -> None:
     narrow, wide = (
         {
             name: weight.float()

@@ -54,7 +54,7 @@ def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[DemoServe
 
 
 @pytest.mark.parametrize("server", [DemoArm(name="lossless", policy="aligned")], indirect=True)
-def test_vllm_says_what_the_model_that_was_trained_says(server: DemoServer) -> None:
+def test_vllm_gives_the_trained_models_log_probabilities(server: DemoServer) -> None:
     for name in NAMES:
         assert right(server, name) >= 0.95 * ASKED
     gap = gaps(server)

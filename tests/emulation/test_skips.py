@@ -7,7 +7,7 @@ from moe_serve_emulation.skips import KernelConfig, reads
 GPT_OSS = {"hidden": 3072, "inter": 3072}
 
 
-def test_cktile_with_the_true_pads_of_gpt_oss_reads_every_live_weight_and_little_else() -> None:
+def test_cktile_with_gpt_oss_true_pads_reads_every_live_weight() -> None:
     plan = reads(**GPT_OSS, hidden_pad=192, intermediate_pad=192, config=KernelConfig())
 
     assert (plan.rows, plan.k1) == (((0, 2 * 2880),), ((0, 2944),))

@@ -1,5 +1,6 @@
-"""From an exporter's text to a verdict and a report: the chain's own part, without a GPU."""
+"""From exporters' samples to a verdict and a report: the chain's own part, without a GPU."""
 
+import math
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -9,117 +10,88 @@ import pytest
 
 pytest.importorskip("scipy")
 
-from moe_serve_demo.evidence import ArmFacts
-from moe_serve_demo.exporter import parse
-
-from moe_serve.analysis.series import Placement, delta, paired_block
+from moe_serve.analysis.history import History
 from moe_serve.analysis.verdict import Verdict
+from moe_serve.quality.result import QualityOutcome
+from moe_serve.sources.assemble import ArmSelector, assemble
+from moe_serve.sources.streams import Streams
+from tests.testing.probed import probed
 from tools.gpu import goals, place
 from tools.gpu.stages import chain
 
-STEP, PAIR = 6e-3, 2e-4
+STEP, PAIR, BEGUN = 6e-3, 2e-4, 1_780_000_000.0
+FACTS = {"worker_config_digest": "0123456789abcdef", "vllm": "0.26.0"}
 
 
-def exported(steps: int, gain: float) -> Any:
-    """What an exporter says after so many decode steps at each loaded batch size."""
-    lines = [
-        'moe_serve_source_start_timestamp_seconds{rank="0"} 1000',
-        'moe_serve_graph_recaptures{rank="0"} 0',
-    ]
-    for batch in (*chain.BATCHES, 8):
-        at = f'rank="0",bucket="{batch}",mode="full",phase="decode"'
-        lines += [
-            f"moe_serve_forward_windows_total{{{at}}} {steps}",
-            f"moe_serve_forward_window_seconds_total{{{at}}} {steps * STEP / gain}",
-        ]
-        for layer in (0, 23):
-            of = f'{at},layer="{layer}",role="target"'
-            lines += [
-                f"moe_serve_kernel_invocations_total{{{of}}} {steps}",
-                f"moe_serve_kernel_seconds_total{{{of}}} {steps * PAIR / gain}",
-            ]
-        lines.append(f'moe_serve_forward_windows_total{{rank="0",bucket="{batch}",mode="eager"}} 3')
-    return chain.Reading(parse("\n".join(lines) + "\n"))
+def history(gain: float) -> History:
+    """Both arms' counters at every window's edge; the canary is faster by `gain`."""
+    made = Streams()
+    for arm, faster in (("stable", 1.0), ("canary", gain)):
+        own = {"track": arm, "pod": f"{arm}-0", "rank": "0"}
+        policy = "zero" if arm == "stable" else "aligned"
+        series = {
+            "moe_serve_source_start_timestamp_seconds": ({}, 1000.0, 0.0),
+            "moe_serve_config_info": ({"policy": policy, **FACTS}, 1.0, 0.0),
+            "moe_serve_padding_lost_neurons": ({}, 0.0, 0.0),
+            "moe_serve_padding_live_neurons": ({}, 2880.0, 0.0),
+        }
+        for basis, ratio in (("unpadded", 1.0), ("executed", 1.022 if faster > 1 else 1.138)):
+            name = "moe_serve_kernel_bytes_total"
+            series[f"{name} {basis}"] = ({"basis": basis}, 0.0, 1e9 * ratio)
+        for batch in (*chain.BATCHES, 8):
+            at = {"bucket": str(batch), "mode": "full", "phase": "decode"}
+            # What only happens at the edges of the load is no batch size that decides.
+            steps = 64.0 if batch in chain.BATCHES else 1.0
+            for kind, seconds, extra in (
+                ("forward_window", STEP, {}),
+                ("kernel", PAIR, {"layer": "0", "role": "target"}),
+            ):
+                count = "forward_windows_total" if extra == {} else "kernel_invocations_total"
+                series[f"moe_serve_{count} {batch}"] = ({**at, **extra}, 0.0, steps)
+                spent = steps * seconds / faster
+                series[f"moe_serve_{kind}_seconds_total {batch}"] = ({**at, **extra}, 0.0, spent)
+        for key, (labels, first, growth) in series.items():
+            stream = made.add(f"{arm} {key}", key.split()[0], {**own, **labels})
+            total = first
+            for edge in range(2 * goals.BLOCKS + 1):
+                noise = 1 + 0.001 * ((edge * 7) % 5 - 2) if "seconds_total" in key else 1.0
+                total += growth * (noise if arm == "canary" else 1.0) if edge else 0.0
+                stream.times.append(BEGUN + edge * goals.WINDOW_SECONDS)
+                stream.values.append(total)
+    end = BEGUN + 2 * goals.BLOCKS * goals.WINDOW_SECONDS
+    return assemble(made, ArmSelector(), BEGUN, end, "memory")
 
 
-def blocks(gain: float) -> tuple[Any, ...]:
-    """A run's blocks whose canary is faster by `gain`, give or take a little noise."""
-    found = []
-    for index in range(2 * goals.PAIRS):
-        noise = 1 + 0.001 * ((index * 7) % 5 - 2)
-        found.append(
-            paired_block(
-                index=index,
-                start_seconds=2.0 * index,
-                placement=(Placement.AB, Placement.BA)[index % 2],
-                stable=delta(exported(100, 1.0), exported(200, 1.0)),
-                canary=delta(exported(100, gain * noise), exported(200, gain * noise)),
-            )
-        )
-    return tuple(found)
-
-
-def facts(name: str, policy: str, ratio: float) -> ArmFacts:
-    """An arm's proof."""
-    return ArmFacts(
-        name=name,
-        policy=policy,
-        max_neuron_loss=0.0,
-        vllm="0.26.0",
-        aiter="0.1.16",
-        raw="192/192",
-        upstream="128/384",
-        sent="0/0",
-        lost_neurons=0,
-        live_neurons=2880,
-        bytes_ratio=ratio,
-        safe=True,
-        intercepted_calls=8,
-    )
-
-
-def answers(outcome: str) -> dict[str, Any]:
-    """A comparison of answers as `moe-serve quality probe` prints it."""
-    number = 0.0005 if outcome == "passed" else 0.5
-    return {
-        "mode": "identical",
-        "outcome": outcome,
-        "reason": "as asked",
-        "number": number,
-        "allowed": 0.005,
-        "rounds": 1,
-        "requests_an_arm": 64,
-        "budget": {},
-        "cells": [],
-    }
+def answers(seen: History, outcome: QualityOutcome) -> dict[str, Any]:
+    """A comparison of these arms' answers, as `moe-serve quality probe` prints it."""
+    found: dict[str, Any] = probed(outcome, known=(seen.stable.facts, seen.canary.facts))
+    return found
 
 
 @pytest.mark.parametrize(
     ("gain", "outcome", "verdict"),
     [
-        (1.08, "passed", Verdict.PROMOTE),
-        (1.12, "failed", Verdict.ROLLBACK),
-        (1.00, "passed", Verdict.ROLLBACK),
+        (1.08, QualityOutcome.PASSED, Verdict.PROMOTE),
+        (1.12, QualityOutcome.FAILED, Verdict.ROLLBACK),
+        (1.00, QualityOutcome.PASSED, Verdict.ROLLBACK),
     ],
 )
-def test_verdict_follows_gain_and_answers(gain: float, outcome: str, verdict: Verdict) -> None:
+def test_verdict_follows_gain_and_answers(
+    gain: float, outcome: QualityOutcome, verdict: Verdict
+) -> None:
     """Faster with the same answers is promoted; wrong answers or no gain are not."""
-    known = {
-        "stable": facts("stable", "zero", 1.138),
-        "aligned": facts("aligned", "aligned", 1.022),
-    }
-    found = chain.outcome("aligned", known, blocks(gain), answers(outcome))
+    seen = history(gain)
+    found = chain.judged(seen, answers(seen, outcome))
 
-    assert found.judgement.verdict is verdict
-    assert chain.speedup(found.kernel)["speedup"] == pytest.approx(gain, rel=0.002)
-    assert chain.speedup(found.step)["speedup"] == pytest.approx(gain, rel=0.002)
+    assert found.judgement.verdict is verdict, found.judgement.reason
+    assert chain.speedup(found.estimates.kernel)["speedup"] == pytest.approx(gain, rel=0.002)
+    assert chain.speedup(found.estimates.step)["speedup"] == pytest.approx(gain, rel=0.002)
 
 
-def test_only_full_decode_graphs_of_loaded_sizes_are_read() -> None:
-    """Other batch sizes, eager and mixed batches are no cells of the comparison."""
-    cells = exported(10, 1.0).totals
-    assert {cell.bucket for cell in cells} == set(chain.BATCHES)
-    assert {cell.mode for cell in cells} == {"full"}
+def test_byte_bound_is_that_of_the_exported_bytes() -> None:
+    seen = history(1.08)
+    found = chain.judged(seen, answers(seen, QualityOutcome.PASSED))
+    assert found.observations.byte_bound == pytest.approx(math.log(1.138 / 1.022))
 
 
 def test_report_is_written_with_the_machine_and_every_chapter(
@@ -131,10 +103,10 @@ def test_report_is_written_with_the_machine_and_every_chapter(
     torch.cuda = SimpleNamespace(get_device_properties=lambda _: device)  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "torch", torch)
     monkeypatch.setattr(place, "WORK", tmp_path)
-    known = {"stable": facts("stable", "zero", 1.138), "aligned": facts("a", "aligned", 1.022)}
-    chapter = chain.outcome("aligned", known, blocks(1.08), answers("passed"))
+    seen = history(1.08)
+    found = chain.judged(seen, answers(seen, QualityOutcome.PASSED))
 
-    page = chain.report({"aligned": chapter}, known, {"aligned": {}}, [f"vllm {tmp_path}/model"])
+    page = chain.report({"aligned": found}, {"aligned": seen}, [f"vllm {tmp_path}/model"])
 
     text = page.read_text("utf-8")
     assert "NVIDIA H200" in text

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from images import pins
+from images import layout, pins
 from tests.images.room import Room, entered
 
 pytestmark = [pytest.mark.images, pytest.mark.timeout(300)]
@@ -186,8 +186,13 @@ print([name for name in ("torch", "vllm", "triton", "pip", "setuptools") if find
 
 
 @pytest.mark.parametrize("name", ["moe-serve", "moe-serve-ops"])
-def test_each_archive_lies_there_with_what_it_is(name: str) -> None:
-    archive, identity = place() / f"{name}.oci.tar", place() / f"{name}.id"
+def test_each_layout_holds_its_image_alone_with_what_it_is(name: str) -> None:
+    folder, identity = place() / f"{name}.oci", place() / f"{name}.id"
+    found = layout.blobs(folder)
+    [manifest] = json.loads((folder / "index.json").read_text("utf-8"))["manifests"]
+    layers = json.loads(found[manifest["digest"]].read_text("utf-8"))["layers"]
 
-    assert archive.stat().st_size > 100e6
+    assert layout.name_of(folder) == f"localhost/{name}:dev"
+    assert len(found) == len(layers) + 2  # the manifest and the configuration
+    assert sum(path.stat().st_size for path in found.values()) > 100e6
     assert len(identity.read_text("utf-8").strip()) >= 64

@@ -59,3 +59,32 @@ def test_a_digest_can_be_filled_in_again() -> None:
 def test_what_cannot_be_filled_in_is_named(tag: str, digest: str, named: str) -> None:
     with pytest.raises(pins.PinsError, match=named):
         pins.with_digest(TEXT, tag, digest)
+
+
+def test_no_file_that_repeats_a_pin_is_out_of_date() -> None:
+    assert pins.stale(PINS) == {}
+
+
+def test_another_release_reaches_every_file_that_repeats_it() -> None:
+    base = {**PINS["bases"]["default"], "tag": "v9.8.7", "vllm": "9.8.7", "aiter": "5.4.3"}
+    other = {**PINS, "bases": {**PINS["bases"], "default": base}}
+    changed = {str(path.relative_to(pins.ROOT)): text for path, text in pins.stale(other).items()}
+
+    assert {
+        "Dockerfile.rocm",
+        "charts/moe-serve/Chart.yaml",
+        "charts/moe-serve/values.yaml",
+        "charts/moe-serve/README.md.in",
+        "deploy/production/moe-serve.yaml",
+        "deploy/production/pr42098.yaml",
+        "deploy/staging/moe-serve.yaml",
+        "deploy/kserve/canary.yaml",
+        "images/dev/serving.txt",
+    } <= set(changed)
+    assert not any("0.32.0" in text for text in changed.values())
+    assert '  aiter: "5.4.3"' in changed["charts/moe-serve/values.yaml"]
+
+
+def test_every_base_has_the_aiter_of_its_vllm_release() -> None:
+    for base in PINS["bases"].values():
+        assert PINS["aiter_of_vllm"][base["vllm"].rpartition(".")[0]] == base["aiter"]

@@ -10,9 +10,9 @@ import httpx
 import pytest
 import uvicorn
 
-from moe_serve.analysis.comparison import AnalysisPlan
 from moe_serve.analysis.history import History
 from moe_serve.analysis.noise import PodVariation
+from moe_serve.analysis.plan import AnalysisPlan
 from moe_serve.errors import SourceError
 from moe_serve.judge.app import make_app
 from moe_serve.judge.watch import ComparisonWatch

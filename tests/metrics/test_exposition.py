@@ -1,60 +1,20 @@
 """The text of samples, against prometheus-client's own writers and parsers."""
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from prometheus_client import CollectorRegistry
-from prometheus_client import core as client
-from prometheus_client.exposition import choose_encoder, generate_latest
-from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
+from prometheus_client.exposition import choose_encoder
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse
-from prometheus_client.registry import Collector
 
 from moe_serve.metrics.catalogue import EXPORTER, JUDGE, ROLLOUT, Catalogue, Metric, MetricType
-from moe_serve.metrics.exposition import OPENMETRICS, TEXT, content_type, render
+from moe_serve.metrics.exposition import OPENMETRICS, content_type, render
 from moe_serve.metrics.samples import Distribution, Samples
 from tests.exporter import workers
-
-WRITERS = {TEXT: generate_latest, OPENMETRICS: generate_openmetrics}
-
-
-class Oracle(Collector):
-    """The same samples as prometheus-client's metrics."""
-
-    def __init__(self, samples: Samples) -> None:
-        self._samples = samples
-
-    def collect(self) -> Iterator[client.Metric]:
-        for name, metric in self._samples.catalogue.items():
-            family = self._family(name, metric)
-            if family.samples:
-                yield family
-
-    def _family(self, name: str, metric: Metric) -> client.Metric:
-        if metric.type is MetricType.HISTOGRAM:
-            histogram = client.HistogramMetricFamily(metric.name, metric.help, labels=metric.labels)
-            for labels, found in self._samples.histograms.get(name, {}).items():
-                buckets = [(bound, float(count)) for bound, count in found.buckets()]
-                histogram.add_metric(labels, buckets, found.sum)
-            return histogram
-        is_counter = metric.type is MetricType.COUNTER
-        kind = client.CounterMetricFamily if is_counter else client.GaugeMetricFamily
-        family = kind(metric.name, metric.help, labels=metric.labels)
-        for labels, value in self._samples.values.get(name, {}).items():
-            family.add_metric(labels, value)
-        return family
-
-
-def expected(samples: Samples, kind: str) -> bytes:
-    """What prometheus-client writes."""
-    registry = CollectorRegistry()
-    registry.register(Oracle(samples))
-    return WRITERS[kind](registry)
+from tests.testing.exposition import WRITERS, library_text
 
 
 @pytest.fixture
@@ -67,7 +27,7 @@ def samples(tmp_path: Path) -> Samples:
 
 @pytest.mark.parametrize("kind", WRITERS)
 def test_text_of_a_scrape_is_the_librarys(kind: str, samples: Samples) -> None:
-    assert render(samples, kind) == expected(samples, kind)
+    assert render(samples, kind) == library_text(samples, kind)
 
 
 def test_both_formats_of_a_scrape_parse_to_the_catalogue(samples: Samples) -> None:
@@ -117,7 +77,7 @@ def test_text_of_any_samples_is_the_librarys(
         bounds=("0.5", "1.0", "+Inf"), counts=counts, sum=total
     )
 
-    assert render(samples, kind) == expected(samples, kind)
+    assert render(samples, kind) == library_text(samples, kind)
     assert samples.count() == len(gauges) + 1 + 5
 
 

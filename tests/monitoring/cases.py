@@ -40,13 +40,37 @@ def kernels(track: str, bucket: str, *, calls: float, mean: float, mode: str = "
     }
 
 
-def config(track: str, *, policy: str = "zero", path: str = "cktile") -> Series:
+def config(
+    track: str, *, policy: str = "zero", path: str = "cktile", digest: str = "d", pod: int = 0
+) -> Series:
     """What a track's worker says it runs."""
     labels = (
-        f'namespace="llm", pod="{track}-0", model="gpt", track="{track}", policy="{policy}", '
-        f'path="{path}", quant="w4a16", worker_config_digest="d"'
+        f'namespace="llm", pod="{track}-{pod}", model="gpt", track="{track}", policy="{policy}", '
+        f'path="{path}", quant="w4a16", worker_config_digest="{digest}"'
     )
     return {f"moe_serve_config_info{{{labels}}}": "1x200"}
+
+
+def _histogram(name: str, buckets: dict[str, int]) -> Series:
+    """Observations in 30 s, cumulative by upper bound in seconds."""
+    return {
+        f'{name}_bucket{{{_POD}, le="{bound}"}}': f"0+{count}x200"
+        for bound, count in buckets.items()
+    }
+
+
+def _finished(reason: str, requests: int) -> Series:
+    return _counter("vllm:request_success_total", requests, f'{_POD}, finished_reason="{reason}"')
+
+
+def _ready(pod: str, value: int) -> Series:
+    """As kube-state-metrics says it."""
+    return _gauge("kube_pod_status_ready", value, f'namespace="llm", pod="{pod}", condition="true"')
+
+
+def _waiting(pod: str, requests: int) -> Series:
+    labels = f'namespace="llm", pod="{pod}", model="gpt", track="stable"'
+    return _gauge("vllm:num_requests_waiting", requests, labels)
 
 
 def _both(canary_mean: float) -> Series:
@@ -87,6 +111,7 @@ _OF_RANK = dict(
 _OF_POD = {key: value for key, value in _OF_RANK.items() if key != "rank"}
 _COMPARED = {"namespace": "llm", "model": "gpt", "over": "stable"}
 _STABLE = {"namespace": "llm", "model": "gpt"}
+_OF_TRACK = {**_STABLE, "track": "stable"}
 
 _OF_CONTROLLER = {"namespace": "llm", "job": "verdict", "pod": "a"}
 _CONTROLLER = ", ".join(f'{key}="{text}"' for key, text in _OF_CONTROLLER.items())
@@ -122,8 +147,41 @@ CASES = {
     ),
     "MoeServeTracksDiffer": Case(
         fires={**config("stable"), **config("canary", path="triton")},
-        silent={**config("stable"), **config("canary", policy="aligned")},
+        # A canary's versions and pads are under test, and so is the digest that follows them.
+        silent={**config("stable"), **config("canary", policy="aligned", digest="e")},
         labels=_STABLE,
+    ),
+    "MoeServeRequestsQueue": Case(
+        fires={**_waiting("a", 40), **_waiting("b", 0)},
+        silent={**_waiting("a", 30), **_waiting("b", 0)},
+        labels=_OF_TRACK,
+    ),
+    "MoeServeFirstTokenSlow": Case(
+        fires=_histogram("vllm:time_to_first_token_seconds", {"10": 98, "20": 100, "+Inf": 100}),
+        silent=_histogram("vllm:time_to_first_token_seconds", {"10": 100, "20": 100, "+Inf": 100}),
+        labels=_OF_TRACK,
+    ),
+    "MoeServeTokensSlow": Case(
+        fires=_histogram("vllm:inter_token_latency_seconds", {"0.2": 98, "0.4": 100, "+Inf": 100}),
+        silent=_histogram("vllm:inter_token_latency_seconds", {"0.2": 100, "+Inf": 100}),
+        labels=_OF_TRACK,
+    ),
+    "MoeServeKvCacheFull": Case(
+        fires=_gauge("vllm:kv_cache_usage_perc", 0.97),
+        silent=_gauge("vllm:kv_cache_usage_perc", 0.94),
+        labels={**_OF_TRACK, "pod": "a"},
+    ),
+    "MoeServeRequestErrors": Case(
+        fires={**_finished("stop", 98), **_finished("error", 2)},
+        silent={**_finished("stop", 199), **_finished("error", 1)},
+        labels=_OF_TRACK,
+    ),
+    "MoeServePodNotReady": Case(
+        # The scrape knows the pod; another's readiness is not this rule's.
+        fires={**_ready("a", 0), **_gauge("up", 0, _POD)},
+        silent={**_ready("b", 0), **_ready("a", 1), **_gauge("up", 1, _POD)},
+        labels={"namespace": "llm", "pod": "a"},
+        minutes=80,
     ),
     "MoeServeImpossibleBandwidth": Case(
         fires=_bandwidth(1.4),

@@ -25,6 +25,8 @@ VLLM = {
     "vllm:time_to_first_token_seconds_bucket",
     "vllm:num_requests_running",
     "vllm:num_requests_waiting",
+    "vllm:kv_cache_usage_perc",
+    "vllm:request_success_total",
 }
 
 

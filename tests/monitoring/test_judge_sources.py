@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from moe_serve.analysis.comparison import AnalysisPlan, examine
+from moe_serve.analysis.comparison import examine
 from moe_serve.analysis.guards import Guard, GuardKind
 from moe_serve.analysis.history import History
 from moe_serve.analysis.noise import PodVariation
+from moe_serve.analysis.plan import AnalysisPlan
 from moe_serve.errors import SourceError
 from moe_serve.sources.prometheus import Prometheus
 from moe_serve.sources.recorded import RecordedFile, write

@@ -12,11 +12,11 @@ from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 from moe_serve_emulation import kernel as emulated  # noqa: E402
 
-from moe_serve.padding.aiter_eras import aiter_era  # noqa: E402
+from moe_serve.padding.aiter_eras import aiter_build  # noqa: E402
 from moe_serve.padding.contract import Call, Policy, assess  # noqa: E402
 from moe_serve.padding.kernels import Kernel, Path, Phase, skips  # noqa: E402
 from moe_serve.padding.shapes import Layout, Pads, Shard  # noqa: E402
-from moe_serve.padding.vllm_eras import vllm_era  # noqa: E402
+from moe_serve.padding.vllm_eras import vllm_build  # noqa: E402
 
 pytestmark = pytest.mark.torch
 
@@ -138,8 +138,8 @@ def test_aligned_pads_change_nothing_on_any_kernel_that_the_call_can_reach(
     layout = data.draw(st.sampled_from(list(Layout)))
     call = Call(
         part=part,
-        vllm=vllm_era("0.32.0"),
-        aiter=aiter_era(data.draw(st.sampled_from(["0.1.14", "0.1.15", "0.1.16", "0.1.20"]))),
+        vllm=vllm_build("0.32.0"),
+        aiter=aiter_build(data.draw(st.sampled_from(["0.1.14", "0.1.15", "0.1.16", "0.1.20"]))),
         layout=layout,
         bias=data.draw(st.booleans()),
     )

@@ -2,12 +2,12 @@
 
 import pytest
 
-from moe_serve.padding.aiter_eras import aiter_era, ksplit
+from moe_serve.padding.aiter_eras import aiter_build, ksplit
 from moe_serve.padding.contract import Call, Policy, assess, choose
 from moe_serve.padding.models import BUILT_IN
 from moe_serve.padding.shapes import Layout, Pads, Parallelism, Quant, shard
 from moe_serve.padding.violations import Rule
-from moe_serve.padding.vllm_eras import vllm_era
+from moe_serve.padding.vllm_eras import vllm_build
 
 
 def call(
@@ -18,15 +18,18 @@ def call(
     aiter: str | None = "0.1.20.post1",
     quant: Quant = Quant.W4A16,
     model: str = "gpt-oss-120b",
+    ksplit: int = 0,
 ) -> Call:
-    dims, era = BUILT_IN[model], vllm_era(vllm)
+    dims, build = BUILT_IN[model], vllm_build(vllm)
+    align = build.eras[-1].alignment(quant, dims.activation)
     return Call(
-        part=shard(dims, Parallelism(tp=tp, ep=ep), align=era.alignment(quant, dims.activation)),
-        vllm=era,
-        aiter=aiter_era(aiter) if aiter else None,
+        part=shard(dims, Parallelism(tp=tp, ep=ep), align=align),
+        vllm=build,
+        aiter=aiter_build(aiter),
         quant=quant,
         layout=Layout.SEPARATED if quant is Quant.W4A4 else Layout.INTERLEAVE,
         bias=quant is not Quant.W4A4,
+        ksplit=ksplit,
     )
 
 
@@ -90,12 +93,9 @@ def test_neurons_that_upstream_pads_lose(tp: int, vllm: str, lost: int, fraction
         (1, "0.1.15", (192, 128)),
         (1, "0.1.15.post2", (192, 128)),
         (1, "0.1.15.post3", (192, 192)),
-        # Split-K with a hidden pad was never run: taken as a loss.
-        (1, "0.1.13", (0, 192)),
-        (8, "0.1.13.post1", (0, 152)),
-        # Unknown: every era must be safe.
-        (1, None, (0, 128)),
-        (8, None, (0, 152)),
+        # Each even split would drop 128 hidden columns; a pad below 128 is none to stage 1.
+        (1, "0.1.13.post1", (64, 192)),
+        (8, "0.1.13.post1", (64, 152)),
     ],
 )
 def test_aligned_pads(tp: int, aiter: str | None, expected: tuple[int, int]) -> None:
@@ -104,8 +104,42 @@ def test_aligned_pads(tp: int, aiter: str | None, expected: tuple[int, int]) -> 
     assert (report.sent, report.safe) == (pads(*expected), True)
 
 
+@pytest.mark.parametrize("policy", list(Policy))
+@pytest.mark.parametrize("aiter", ["0.1.12", "0.1.12.post1", "0.1.13", "0.1.13+rocm7.2", None])
+@pytest.mark.parametrize("tp", [1, 2, 4, 8])
+def test_split_k_that_ends_with_gelu_is_unsafe(tp: int, aiter: str | None, policy: Policy) -> None:
+    """AITER 0.1.12 to 0.1.13 answer wrongly whatever the pads; None is any AITER, these too."""
+    report = assess(call(tp=tp, aiter=aiter), policy, max_loss=1.0)
+
+    assert not report.safe
+    assert Rule.SPLIT_K_GELU in {violation.rule for violation in report.violations}
+
+
+@pytest.mark.parametrize(
+    ("tp", "expected"), [(1, (192, 192)), (2, (192, 96)), (4, (192, 48)), (8, (192, 152))]
+)
+def test_aiter_ksplit_1_leaves_no_split_k_row(tp: int, expected: tuple[int, int]) -> None:
+    report = assess(call(tp=tp, vllm="0.22.1", aiter="0.1.13", ksplit=1), Policy.ALIGNED)
+
+    assert (report.sent, report.safe) == (pads(*expected), True)
+    assert {kernel.split_k for kernel in report.call.kernels} == {1}
+
+
+@pytest.mark.parametrize("aiter", ["0.1.13.post1", "0.1.14", "0.1.20.post1", "0.1.26"])
+def test_no_later_aiter_has_the_gelu_fault(aiter: str) -> None:
+    rules = {v.rule for v in assess(call(tp=8, aiter=aiter), Policy.ZERO).violations}
+
+    assert Rule.SPLIT_K_GELU not in rules
+
+
+def test_an_unknown_aiter_is_safe_with_ksplit_1_and_pads_for_every_release() -> None:
+    report = assess(call(tp=1, aiter=None, ksplit=1), Policy.ALIGNED)
+
+    assert (report.sent, report.safe, report.call.verified) == (pads(192, 128), True, False)
+
+
 def test_aligned_says_why_it_holds_the_hidden_pad_back() -> None:
-    report = assess(call(tp=8, vllm="0.22.1", aiter="0.1.13"), Policy.ALIGNED)
+    report = assess(call(tp=8, vllm="0.22.1", aiter="0.1.13.post1"), Policy.ALIGNED)
 
     assert [violation.rule for violation in report.held_back] == [Rule.SPLIT_K]
 
@@ -137,6 +171,13 @@ def test_w4a4_with_128_aligned_neurons_cannot_be_made_safe_on_ck_tile() -> None:
     report = assess(call(tp=8, quant=Quant.W4A4), Policy.ZERO)
 
     assert {violation.rule for violation in report.violations} == {Rule.SCALE_GROUPS}
+
+
+def test_w4a4_is_not_refused_once_aiter_keeps_it_off_ck_tile() -> None:
+    report = assess(call(tp=8, quant=Quant.W4A4, aiter="0.1.24.post1"), Policy.ALIGNED)
+
+    assert report.safe
+    assert {kernel.path.value for kernel in report.call.kernels}.isdisjoint({"cktile"})
 
 
 def test_split_k_factors_are_those_of_aiter() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from moe_serve.preflight.checks import PreflightCheck, PreflightOutcome
 from moe_serve.preflight.devices import DeviceFile, check_devices, read_device_files
+from moe_serve.preflight.expected_gpus import PRODUCTS, ExpectedGpus, mode
 from moe_serve.preflight.gpus import (
     Gpu,
     check_gpus,
@@ -31,9 +32,14 @@ def answers(
     wanted: int = 1,
     firmware: int | None = None,
     environment: Mapping[str, str] | None = None,
+    expected: ExpectedGpus | None = None,
 ) -> dict[str, PreflightCheck]:
     found = check_gpus(
-        read_gpus(root), wanted=wanted, firmware=firmware, environment=environment or {}
+        read_gpus(root),
+        wanted=wanted,
+        firmware=firmware,
+        environment=environment or {},
+        expected=expected,
     )
     return {check.name: check for check in found}
 
@@ -85,6 +91,46 @@ def test_one_other_card_among_eight_fails(tmp_path: Path) -> None:
 
     assert "renderD135 is gfx942" in found["gpu"].detail
     assert "renderD128" not in found["gpu"].detail
+
+
+def test_an_mi300x_passes_where_it_is_expected(tmp_path: Path) -> None:
+    found = answers(node(tmp_path, MI300X), expected=ExpectedGpus(product=PRODUCTS["MI300X"]))
+
+    assert [check.outcome for check in found.values()] == [PreflightOutcome.OK] * 4
+    assert found["gpu"].detail == "1 x gfx942"
+
+
+def test_an_mi355x_fails_where_an_mi300x_is_expected(tmp_path: Path) -> None:
+    found = answers(node(tmp_path, Card()), expected=ExpectedGpus(product=PRODUCTS["MI300X"]))
+
+    assert "--product MI300X is gfx942" in found["gpu"].detail
+    assert '"74a1" (MI300X) or "74b5"' in found["gpu"].detail
+
+
+def test_an_accepted_partitioning_passes_and_others_fail(tmp_path: Path) -> None:
+    parts = node(tmp_path / "parts", Card(compute="CPX", parts=8, vram=VRAM_BYTES // 8))
+    whole = node(tmp_path / "whole", Card())
+    expected = ExpectedGpus(modes=(mode("cpx_nps1"),))
+
+    found = answers(parts, expected=expected)
+    assert found["partition"].detail == "CPX/NPS1"
+    assert found["vram"].passed
+    refused = answers(whole, expected=expected)["partition"]
+    assert not refused.passed
+    assert "accepted is CPX/NPS1" in refused.detail
+    both = ExpectedGpus(modes=(mode("spx_nps1"), mode("cpx_nps1")))
+    assert answers(whole, expected=both)["partition"].passed
+
+
+def test_a_part_with_too_little_memory_is_no_pass(tmp_path: Path) -> None:
+    root = node(tmp_path, Card(compute="CPX", parts=8, vram=VRAM_BYTES // 16))
+    assert not answers(root, expected=ExpectedGpus(modes=(mode("cpx_nps1"),)))["vram"].passed
+
+
+@pytest.mark.parametrize("text", ["", "spx", "spx_nps3", "xpx_nps1", "spx_nps1,cpx_nps1"])
+def test_a_mode_of_another_form_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="write COMPUTE_MEMORY"):
+        mode(text)
 
 
 def test_every_part_of_a_partitioned_card_is_traced_to_its_mode(tmp_path: Path) -> None:

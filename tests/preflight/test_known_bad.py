@@ -9,8 +9,9 @@ from moe_serve.preflight.known_bad import KNOWN_BAD, Deployment, known_bad
 GOOD = Deployment(
     vllm="0.32.0", aiter="0.1.24.post1", tp=8, gfx="gfx950", aiter_moe=True, gpt_oss=True
 )
-BROKEN_TP = dataclasses.replace(GOOD, vllm="0.22.1", aiter="0.1.13")
+BROKEN_TP = dataclasses.replace(GOOD, vllm="0.22.1", aiter="0.1.13.post1")
 BROKEN_023 = dataclasses.replace(GOOD, vllm="0.23.0", aiter="0.1.13.post1", tp=1)
+GELU = dataclasses.replace(GOOD, vllm="0.24.0", aiter="0.1.13")
 WRONG_ORDER = dataclasses.replace(GOOD, vllm="0.21.0", aiter="0.1.14", tp=1)
 
 
@@ -28,11 +29,35 @@ def rows(deployment: Deployment) -> list[str]:
         (BROKEN_023, "vllm-0.23.0"),
         (dataclasses.replace(BROKEN_023, vllm="0.23.1rc1"), "vllm-0.23.0"),
         (WRONG_ORDER, "gate-mode-missing"),
-        (dataclasses.replace(WRONG_ORDER, aiter=None), "gate-mode-missing"),
+        (dataclasses.replace(WRONG_ORDER, aiter="0.1.14rc1.dev264+g2e9"), "gate-mode-missing"),
+        (GELU, "split-k-gelu"),
+        (dataclasses.replace(GELU, aiter="0.1.12.post1+rocm7.2.1", tp=1), "split-k-gelu"),
+        (dataclasses.replace(GELU, aiter="v0.1.13-rc5"), "split-k-gelu"),
+        (dataclasses.replace(GELU, ksplit=2), "split-k-gelu"),
+        (dataclasses.replace(GELU, aiter=None), "split-k-gelu"),
+        (dataclasses.replace(GELU, aiter="0.1.1.dev50+g6214264b1"), "split-k-gelu"),
+        (dataclasses.replace(GELU, aiter="abc1234"), "split-k-gelu"),
     ],
 )
 def test_each_row_speaks_of_its_combinations(deployment: Deployment, id: str) -> None:
     assert rows(deployment) == [id]
+
+
+def test_an_unknown_aiter_matches_every_row_that_needs_its_version() -> None:
+    unknown = dataclasses.replace(WRONG_ORDER, aiter=None)
+
+    assert rows(unknown) == ["split-k-gelu", "gate-mode-missing"]
+
+
+def test_a_development_build_matches_the_rows_of_both_its_neighbours() -> None:
+    build = dataclasses.replace(BROKEN_TP, vllm="0.22.1rc1.dev491+g1033ffac2")
+
+    assert rows(build) == ["vllm-0.22-tensor-parallel", "vllm-0.23.0"]
+
+
+@pytest.mark.parametrize("ksplit", [1, -1])
+def test_aiter_ksplit_1_takes_the_gelu_fault_away(ksplit: int) -> None:
+    assert rows(dataclasses.replace(GELU, ksplit=ksplit)) == []
 
 
 @pytest.mark.parametrize("bad", [BROKEN_TP, BROKEN_023, WRONG_ORDER])
@@ -49,7 +74,7 @@ def test_no_row_speaks_where_other_kernels_run(bad: Deployment, change: dict[str
         GOOD,
         dataclasses.replace(GOOD, vllm="0.24.0", aiter="0.1.13.post1"),
         dataclasses.replace(BROKEN_TP, tp=1),
-        dataclasses.replace(WRONG_ORDER, aiter="0.1.13"),
+        dataclasses.replace(WRONG_ORDER, aiter="0.1.13.post1"),
         dataclasses.replace(GOOD, vllm=None),
     ],
 )

@@ -217,7 +217,7 @@ def test_a_damaged_vocabulary_fails(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("config", "says"),
     [
-        ({"model_type": "llama"}, "not the configuration of an MoE model"),
+        ({"model_type": "llama"}, "its experts' sizes are not known"),
         ({"quantization_config": {"quant_method": "quark"}}, "its quantisation, quark"),
         ({"quantization_config": None}, "not MXFP4"),
     ],

@@ -16,10 +16,11 @@ import httpx
 import numpy as np
 import pytest
 
-from moe_serve.analysis.comparison import AnalysisPlan, examine
+from moe_serve.analysis.comparison import examine
 from moe_serve.analysis.estimate import Estimate
 from moe_serve.analysis.history import History
 from moe_serve.analysis.noise import PodVariation
+from moe_serve.analysis.plan import AnalysisPlan
 from moe_serve.analysis.series import CellKind
 from moe_serve.errors import SourceError
 from moe_serve.quality.result import NoQuality
@@ -65,9 +66,9 @@ def test_a_recorded_fleet_gives_its_true_gain(recorded: Path) -> None:
         "worker_config_digest": "0123456789abcdef",
     }
     found = examine(history, AnalysisPlan(pod_variation=PodVariation()), NoQuality(reason="none"))
-    assert isinstance(found.step, Estimate)
-    assert found.step.lo < np.log(1.08) < found.step.hi
-    assert found.observed.canary.void == {"process restarted": 1}
+    assert isinstance(found.estimates.step, Estimate)
+    assert found.estimates.step.lo < np.log(1.08) < found.estimates.step.hi
+    assert found.observations.canary.void == {"process restarted": 1}
 
 
 class Api(http.server.BaseHTTPRequestHandler):

@@ -75,6 +75,9 @@ def shape(**changes: Any) -> dict[str, Any]:
         "bytes_ratio": 1.09,
         "safe": True,
         "verified": True,
+        "unverified": [],
+        "ksplit": 0,
+        "tables_digest": None,
         "violations": [],
         **changes,
     }

@@ -6,11 +6,12 @@ from dataclasses import replace
 import numpy as np
 
 from moe_serve.analysis.boundary import InterimAnalyses
-from moe_serve.analysis.comparison import AnalysisPlan, Findings, examine
+from moe_serve.analysis.comparison import Findings, examine
 from moe_serve.analysis.estimate import Estimate, NoEstimate
 from moe_serve.analysis.estimator import EstimatorSettings, estimate
 from moe_serve.analysis.history import History
 from moe_serve.analysis.noise import Design, PodVariation
+from moe_serve.analysis.plan import AnalysisPlan
 from moe_serve.analysis.series import Cell, CellKind
 from moe_serve.analysis.table import BlockTable
 from moe_serve.quality.finding import QualityFinding, finding

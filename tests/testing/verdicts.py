@@ -1,7 +1,8 @@
 """Findings of the usual fleet, for tests of whatever takes a verdict."""
 
-from moe_serve.analysis.comparison import AnalysisPlan, Findings, examine
+from moe_serve.analysis.comparison import Findings, examine
 from moe_serve.analysis.noise import Calibration, PodVariation
+from moe_serve.analysis.plan import AnalysisPlan
 from moe_serve.quality.finding import QualityFinding, finding
 from moe_serve.quality.result import NoQuality, QualityOutcome
 from moe_serve.sources.assemble import ArmSelector, QuerySource, assemble

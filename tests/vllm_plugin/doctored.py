@@ -97,6 +97,8 @@ def install(
         monkeypatch.setitem(sys.modules, module.__name__, module)
     shape.installed_vllm.cache_clear()
     shape.installed_aiter.cache_clear()
+    shape.installed_tables.cache_clear()
+    shape.declared_ksplit.cache_clear()
     return experts, workers
 
 

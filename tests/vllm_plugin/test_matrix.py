@@ -7,17 +7,19 @@ from pathlib import Path
 
 import pytest
 
+from images import pins
 from moe_serve.cli.main import main
-from moe_serve.padding.aiter_eras import aiter_era
+from moe_serve.padding.aiter_eras import aiter_build
 from moe_serve.padding.contract import Call, Policy, choose
 from moe_serve.padding.models import BUILT_IN
-from moe_serve.padding.shapes import Parallelism, Quant, shard
-from moe_serve.padding.vllm_eras import vllm_era
+from moe_serve.padding.shapes import Activation, Parallelism, Quant, shard
+from moe_serve.padding.vllm_eras import vllm_build
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(300)]
 
 SERVING = Path(__file__).parents[2] / "images" / "serving"
-VERSIONS = os.environ.get("MOE_SERVE_MATRIX", "0.21.0,0.22.1,0.32.0").split(",")
+KNOWN = pins.load(pins.PINS.read_text("utf-8"))
+VERSIONS = os.environ.get("MOE_SERVE_MATRIX", KNOWN["matrix_some"]).split(",")
 DEPLOYMENTS = {
     "tp1": Parallelism(tp=1),
     "tp2": Parallelism(tp=2),
@@ -29,12 +31,12 @@ DEPLOYMENTS = {
 
 def pads(vllm: str, aiter: str, policy: Policy) -> dict[str, list[int]]:
     """What the contract says that each deployment sends."""
-    dims, era = BUILT_IN["gpt-oss-120b"], vllm_era(vllm)
-    align = era.alignment(Quant.W4A16, dims.activation)
+    dims, build = BUILT_IN["gpt-oss-120b"], vllm_build(vllm)
+    align = build.eras[-1].alignment(Quant.W4A16, dims.activation)
     found = {}
     for name, parallel in DEPLOYMENTS.items():
         part = shard(dims, parallel, align=align)
-        sent = choose(Call(part=part, vllm=era, aiter=aiter_era(aiter)), policy)
+        sent = choose(Call(part=part, vllm=build, aiter=aiter_build(aiter)), policy)
         found[name] = [sent.hidden, sent.intermediate]
     return found
 
@@ -68,7 +70,7 @@ def run(
 
 def aiter_for(vllm: str) -> str:
     """An AITER whose layout this vLLM serves rightly."""
-    return "0.1.16" if vllm_era(vllm).sends_gate_mode else "0.1.13"
+    return "0.1.16" if vllm_build(vllm).eras[0].sends_gate_mode else "0.1.13.post1"
 
 
 @pytest.mark.parametrize("vllm", VERSIONS)
@@ -85,6 +87,27 @@ def test_with_the_plugin_it_sends_aligned_pads(vllm: str, tmp_path: Path) -> Non
     received = run(vllm, aiter_for(vllm), tmp_path, "--plugin")
 
     assert received == pads(vllm, aiter_for(vllm), Policy.ALIGNED)
+
+
+@pytest.mark.parametrize("vllm", VERSIONS)
+def test_the_loader_pads_to_what_the_contract_says(vllm: str) -> None:
+    release = Path(os.environ["MOE_SERVE_VLLM_WHEELS"]) / vllm
+    result = subprocess.run(
+        [os.environ["MOE_SERVE_VLLM_PYTHON"], "-B", str(Path(__file__).with_name("alignments.py"))],
+        env={**os.environ, "PYTHONPATH": str(release)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+    found = json.loads(result.stdout.splitlines()[-1])
+
+    era = vllm_build(vllm).eras[0]
+    assert found
+    for name, padded in found.items():
+        quant, activation = name.split()
+        align = era.alignment(Quant(quant), Activation(activation))
+        assert padded == [align.hidden, align.intermediate], name
 
 
 def test_off_is_stock_vllm(tmp_path: Path) -> None:

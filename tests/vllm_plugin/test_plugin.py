@@ -22,7 +22,6 @@ from moe_serve.telemetry.record import (
     Totals,
     read_records,
 )  # fmt: skip
-from moe_serve.vllm_plugin import aligned_padding
 from moe_serve.vllm_plugin.markers import host, sampler
 from moe_serve.vllm_plugin.worker_config import rank_of
 from tests.vllm_plugin import doctored
@@ -34,6 +33,12 @@ def received(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[doctor
     for name in ("MOE_SERVE_PADDING", "MOE_SERVE_MAX_NEURON_LOSS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("MOE_SERVE_RECORD_DIR", str(tmp_path / "records"))
+    # An AITER whose version says nothing and whose source shows that it is 0.1.14 or newer.
+    source = tmp_path / "site" / "aiter" / "fused_moe.py"
+    source.parent.mkdir(parents=True)
+    source.write_text("def fused_moe(hidden_states, gate_mode=''): ...\n")
+    (source.parent / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path / "site")
     yield []
     plugin.unregister()
 
@@ -63,7 +68,7 @@ def test_aligned_pads_replace_vllms_own(experts: ModuleType, received: doctored.
     plugin.register()
 
     assert call(experts) == "result"
-    assert sent(received) == (0, 128)  # AITER's version is unknown here: safe in every era
+    assert sent(received) == (192, 128)  # safe in every release from 0.1.14 on
 
 
 def test_arguments_by_position_are_found_by_name(
@@ -73,7 +78,7 @@ def test_arguments_by_position_are_found_by_name(
 
     experts.rocm_aiter_fused_experts(Tensor(4, 3072), Tensor(1), moe_config(), SWIGLU, W4A16)
 
-    assert sent(received) == (0, 128)
+    assert sent(received) == (192, 128)
 
 
 def test_registering_again_changes_nothing(
@@ -268,7 +273,7 @@ def test_the_worker_proves_what_it_sent_at_a_real_call(
     assert (before.proof.intercepted_calls, after.proof.intercepted_calls) == (0, 1)
     assert (after.alive, after.proof.policy) == (True, "aligned")
     (shape,) = after.proof.shapes
-    assert str(shape.sent) == "0/128"
+    assert str(shape.sent) == "192/128"
     assert (shape.safe, shape.lost_neurons, shape.live_neurons) == (True, 0, 2880)
     assert worker.rank == 1
 
@@ -508,7 +513,7 @@ def test_serving_goes_on_where_no_record_can_be_written(
     worker.run = lambda: call(experts)
     step(worker, 1)
 
-    assert sent(received) == (0, 128)
+    assert sent(received) == (192, 128)
     assert "no proof and no telemetry" in caplog.text
 
 
@@ -522,7 +527,7 @@ def test_a_forked_worker_starts_a_session_of_its_own(
     if pid == 0:  # what vLLM's forked worker does: no register(), its model, a call
         load(sys.modules["vllm.v1.worker.gpu_worker"], rank=1)
         call(experts)
-        os._exit(0 if sent(received) == (0, 128) else 1)
+        os._exit(0 if sent(received) == (192, 128) else 1)
     _, status = os.waitpid(pid, 0)
 
     parent, child = read_records(tmp_path / "records")
@@ -531,15 +536,64 @@ def test_a_forked_worker_starts_a_session_of_its_own(
     assert (parent.proof.intercepted_calls, child.proof.intercepted_calls) == (0, 1)
 
 
-def test_a_module_that_took_the_function_by_name_gets_the_wrapped_one(
-    experts: ModuleType, received: doctored.Received, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("ksplit", [None, "1"])
+def test_an_aiter_that_may_end_splits_with_gelu_is_refused_unless_splits_are_forbidden(
+    ksplit: str | None,
+    experts: ModuleType,
+    received: doctored.Received,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    importer = ModuleType(aligned_padding.IMPORTERS[0])
-    importer.rocm_aiter_fused_experts = experts.rocm_aiter_fused_experts  # type: ignore[attr-defined]
+    (tmp_path / "site" / "aiter" / "fused_moe.py").write_text("def fused_moe(): ...\n")
+    if ksplit is None:
+        plugin.register()
+        with pytest.raises(PaddingUnsafe, match="aiter#2960"):
+            call(experts)
+        return
+    monkeypatch.setenv("AITER_KSPLIT", ksplit)
+    plugin.register()
+    call(experts)
+
+    assert sent(received) == (192, 192)
+
+
+def test_the_proof_holds_the_doubt_the_splits_and_the_sites_tables(
+    experts: ModuleType,
+    received: doctored.Received,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("AITER_KSPLIT", "1")
+    monkeypatch.setenv("AITER_CONFIG_FMOE", str(tmp_path / "no-such.csv"))
+    plugin.register()
+    load(sys.modules["vllm.v1.worker.gpu_worker"])
+    call(experts)
+
+    (record,) = read_records(tmp_path / "records")
+    (proof,) = record.proof.shapes
+    assert (proof.safe, proof.verified, proof.ksplit) == (True, False, 1)
+    assert len(proof.tables_digest) == 64
+    assert any("no-such.csv cannot be read" in reason for reason in proof.unverified)
+
+
+@pytest.mark.parametrize("alias", ["rocm_aiter_fused_experts", "fused_experts"])
+def test_a_module_that_took_the_function_by_name_gets_the_wrapped_one(
+    alias: str,
+    experts: ModuleType,
+    received: doctored.Received,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whatever the module is called, and under whatever name it holds the function."""
+    original = experts.rocm_aiter_fused_experts
+    importer = ModuleType("vllm.models.of_a_release_to_come.amd.model")
+    setattr(importer, alias, original)
     monkeypatch.setitem(sys.modules, importer.__name__, importer)
     plugin.register()
 
-    assert importer.rocm_aiter_fused_experts is experts.rocm_aiter_fused_experts
+    assert getattr(importer, alias) is experts.rocm_aiter_fused_experts
+    assert getattr(importer, alias) is not original
+    plugin.unregister()
+    assert getattr(importer, alias) is experts.rocm_aiter_fused_experts is original
 
 
 def test_every_refusal_is_an_error_of_this_project() -> None:

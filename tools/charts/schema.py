@@ -33,7 +33,14 @@ def _object(values: tuple[Value, ...]) -> dict[str, Any]:
         "type": "object",
         "additionalProperties": False,
         "properties": {value.name: _property(value) for value in values},
+        # Helm takes a key out whose value is null, and templates would read nothing there. So does
+        # `helm upgrade --reuse-values` with the keys that the previous chart did not have.
+        "required": [value.name for value in values if not _may_be_absent(value)],
     }
+
+
+def _may_be_absent(value: Value) -> bool:
+    return "null" in value.schema.get("type", ())
 
 
 def _property(value: Value) -> dict[str, Any]:

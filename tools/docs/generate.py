@@ -7,17 +7,20 @@ python -m tools.docs.generate --check    print a diff and exit 1 if one is out o
 import argparse
 import difflib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+from images import pins
 from moe_serve.cli.main import build_parser
 from moe_serve.exporter.samples import series_bound
 from moe_serve.metrics.catalogue import EXPORTER, JUDGE, LABELS, ROLLOUT, Catalogue
-from moe_serve.padding.aiter_eras import aiter_era
-from moe_serve.padding.contract import Call, Policy, Report, assess
-from moe_serve.padding.models import BUILT_IN
-from moe_serve.padding.shapes import Parallelism, Quant, shard
-from moe_serve.padding.vllm_eras import vllm_era
+from moe_serve.padding.aiter_eras import aiter_build
+from moe_serve.padding.contract import Policy
+from moe_serve.padding.deployment import Deployment
+from moe_serve.padding.fleet import COLUMNS, fleet_rows
+from moe_serve.padding.models import built_in
+from moe_serve.padding.shapes import Parallelism
+from moe_serve.padding.vllm_eras import vllm_build
 from tools.docs.benchmarks_page import benchmarks_page
 from tools.docs.quality_page import quality_page
 from tools.docs.verdict_page import verdict_page
@@ -68,14 +71,14 @@ def _flag(action: argparse.Action) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
+# Beside what each image pins: pairs that people ask about.
 SOFTWARE = (
-    ("0.21.0", "0.1.13"),
-    ("0.22.1", "0.1.13"),
-    ("0.23.0", "0.1.13.post1"),
+    ("0.22.1", "0.1.13.post1"),
     ("0.23.0", "0.1.14"),
     ("0.24.0", "0.1.14"),
     ("0.32.0", "0.1.15.post2"),
     ("0.32.0", "0.1.16"),
+    ("0.33.0", "0.1.20.post1"),
 )
 DEPLOYMENTS = (
     Parallelism(tp=1),
@@ -94,42 +97,38 @@ def padding_page() -> str:
         _NOTE.strip(),
         "",
         "w4a16 on MI355X. Pads are `hidden/neurons` of one rank; *bytes* are the decode "
-        "kernel's fetched weight bytes over the unpadded weights'; *lost* counts live "
+        "kernel's fetched weight bytes over the unpadded weights'; *neurons lost* counts live "
         "neurons. From the kernels' source, not from a GPU run: see the README's table of "
-        "what is proven where.",
+        "what is proven where. `unverified`: no loss is found, but that AITER's own source was "
+        "not read. `moe-serve padding table` prints the same for any model.",
         "",
     ]
-    for vllm, aiter in SOFTWARE:
-        lines += [
-            f"## vLLM {vllm}, AITER {aiter}",
-            "",
-            "| ranks | policy | pads sent | bytes | lost | |",
-            "|---|---|---|---|---|---|",
-        ]
-        for parallel in DEPLOYMENTS:
-            lines += [
-                _line(parallel, policy, _report(vllm, aiter, parallel, policy)) for policy in Policy
-            ]
-        lines.append("")
+    known = pins.load(pins.PINS.read_text("utf-8"))["aiter_of_vllm"]
+    pinned = [(f"{minor}.0", aiter) for minor, aiter in known.items()]
+    for title, pairs in (("pinned by vLLM's image", pinned), ("other pairs", SOFTWARE)):
+        for vllm, aiter in pairs:
+            lines += [*_pair(f"## vLLM {vllm}, AITER {aiter} ({title})", vllm, aiter, ksplit=0)]
+    lines += _pair("## vLLM 0.22.0, AITER 0.1.13 with AITER_KSPLIT=1", "0.22.0", "0.1.13", ksplit=1)
     return "\n".join(lines)
 
 
-def _report(vllm: str, aiter: str, parallel: Parallelism, policy: Policy) -> Report:
-    dims, era = BUILT_IN["gpt-oss-120b"], vllm_era(vllm)
-    align = era.alignment(Quant.W4A16, dims.activation)
-    part = shard(dims, parallel, align=align)
-    return assess(Call(part=part, vllm=era, aiter=aiter_era(aiter)), policy)
-
-
-def _line(parallel: Parallelism, policy: Policy, report: Report) -> str:
-    ranks = f"EP {parallel.tp}" if parallel.ep else f"TP {parallel.tp}"
-    neurons = report.lost.stage1_neurons
-    lost = f"{neurons} of {report.call.part.intermediate}" if neurons else "0"
-    rules = ", ".join(dict.fromkeys(violation.rule.value for violation in report.violations))
-    return (
-        f"| {ranks} | {policy} | {report.sent} | {report.paths[0].bytes_ratio:.3f} | {lost} "
-        f"| {'safe' if report.safe else rules} |"
-    )
+def _pair(title: str, vllm: str, aiter: str, *, ksplit: int) -> list[str]:
+    model = built_in("gpt-oss-120b")
+    assert model is not None
+    deployments = [
+        Deployment(
+            model=model,
+            parallel=parallel,
+            vllm=vllm_build(vllm),
+            aiter=aiter_build(aiter),
+            ksplit=ksplit,
+        )
+        for parallel in DEPLOYMENTS
+    ]
+    shown = COLUMNS[2:]
+    lines = [title, "", f"| {' | '.join(shown)} |", f"|{'---|' * len(shown)}"]
+    rows = fleet_rows(deployments, list(Policy))
+    return [*lines, *(f"| {' | '.join(row.cells()[2:])} |" for row in rows), ""]
 
 
 def metrics_page() -> str:
@@ -204,7 +203,7 @@ def _bound() -> list[str]:
     ]
 
 
-PAGES = {
+PAGES: Mapping[str, Callable[[], str]] = {
     "cli.md": cli_page,
     "padding-table.md": padding_page,
     "metrics.md": metrics_page,

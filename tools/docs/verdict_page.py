@@ -5,7 +5,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from scipy.stats import binomtest
+from scipy.stats import binomtest  # type: ignore[import-untyped]  # it ships no types
 
 from benchmarks.simulated_canaries import DOWN_MINUTES
 

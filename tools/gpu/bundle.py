@@ -103,7 +103,7 @@ def make(out: Path, wheels: Path, *, renew: bool) -> dict[str, Any]:
     site = out / "site"
     shutil.rmtree(site, ignore_errors=True)
     site.mkdir()
-    libraries = []
+    libraries: list[Left] = []
     for name in pins["wheels"]:
         if name.startswith("vllm-"):
             libraries += _lay_vllm(folder / name, site, pins["architecture"])

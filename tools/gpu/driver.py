@@ -130,6 +130,10 @@ class Driver:
         """All documents in one, and the ends of the logs, where they are fetched from."""
         documents = {f.stem: json.loads(f.read_text("utf-8")) for f in self.results.glob("*.json")}
         (self.out / "results.json").write_text(json.dumps(documents, indent=1) + "\n", "utf-8")
+        report = place.WORK / "report"
+        if report.exists():
+            with tarfile.open(self.out / "report.tgz", "w:gz") as tar:
+                tar.add(report, arcname="report")
         with tarfile.open(self.out / "logs.tgz", "w:gz") as tar:
             for log in sorted(self.logs.glob("*")):
                 if log.is_file() and log.stat().st_size > LARGEST_LOG:

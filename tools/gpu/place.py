@@ -1,12 +1,14 @@
 """Where the stages run: the unpacked bundle, the plugins' entry points and the environment."""
 
+import contextlib
+import fcntl
 import json
 import os
 import shutil
 import sys
 import tarfile
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from moe_serve_emulation import STANDIN
@@ -74,6 +76,14 @@ def _lay_plugins() -> None:
         (folder / "METADATA").write_text(text, "utf-8")
         entry = f"[vllm.general_plugins]\n{name} = {target}\n"
         (folder / "entry_points.txt").write_text(entry, "utf-8")
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Have the GPU alone until the end of the block: other stages' work waits for it."""
+    with (WORK / "quiet.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def environment(**more: str) -> dict[str, str]:

@@ -25,10 +25,10 @@ def main(arguments: list[str]) -> int:
             preconditions.check(layout)
             return 0
         if options.verb == "programs":
-            lifecycle.programs(layout, monitoring=options.monitoring)
+            lifecycle.programs(layout, monitoring=options.monitoring, more=options.more)
             return 0
         if options.verb == "with":
-            return _with(layout, options.nodes, options.command)
+            return _with(layout, options)
         cluster = lifecycle.up(layout, nodes=options.nodes, monitoring=options.monitoring)
         place = shell.write(layout, Path(cluster.kubectl_program))
     except NodeError as error:
@@ -51,7 +51,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     ):
         its = verbs.add_parser(verb, help=does, description=does)
         its.add_argument("--cache", type=Path, required=True, help="where everything is kept")
-        if verb in ("up", "programs"):
+        if verb in ("up", "programs", "with"):
             its.add_argument(
                 "--without-monitoring", dest="monitoring", action="store_false",
                 help="no Prometheus, which takes minutes to compile the first time",
@@ -60,7 +60,10 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
             its.add_argument(
                 "--nodes", type=_number, default=0, help="simulated MI355X nodes beside it"
             )
-    its.add_argument("command", nargs="+", help="after --")
+    verbs.choices["programs"].add_argument(
+        "more", nargs="*", metavar="NAME", help="another program that is not the node's own"
+    )
+    verbs.choices["with"].add_argument("command", nargs="+", help="after --")
     return parser.parse_args(arguments)
 
 
@@ -70,16 +73,16 @@ def _number(text: str) -> int:
     raise argparse.ArgumentTypeError(f"{text} is not between 0 and {MOST_NODES}")
 
 
-def _with(layout: Layout, nodes: int, command: list[str]) -> int:
+def _with(layout: Layout, options: argparse.Namespace) -> int:
     """Where KUBECONFIG names another cluster, the command runs there, and no node is needed."""
     named = os.environ.get("KUBECONFIG")
     environment = {**os.environ, "MOE_SERVE_CACHE": str(layout.cache)}
     if named and Path(named).resolve() != layout.kubeconfig:
-        return subprocess.run(command, env=environment, check=False).returncode
+        return subprocess.run(options.command, env=environment, check=False).returncode
     ran_before = namespaces.find(layout) is not None
     try:
-        lifecycle.up(layout, nodes=nodes)
-        return subprocess.run(command, env=environment, check=False).returncode
+        lifecycle.up(layout, nodes=options.nodes, monitoring=options.monitoring)
+        return subprocess.run(options.command, env=environment, check=False).returncode
     finally:
         if not ran_before:
             lifecycle.down(layout)

@@ -9,8 +9,6 @@ import json
 import tarfile
 from pathlib import Path
 
-from .errors import NodeError
-
 _INDEX = "application/vnd.oci.image.index.v1+json"
 _MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 _CONFIG = "application/vnd.oci.image.config.v1+json"
@@ -57,17 +55,6 @@ def write(program: Path, image: str, target: Path) -> str:
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_bytes(_tar({name: (0o644, content) for name, content in files.items()}))
     return _digest(manifest)
-
-
-def name_of(archive: Path) -> str:
-    """The name of the image in an archive."""
-    with tarfile.open(archive) as tar:
-        index = tar.extractfile("index.json")
-        if index is None:
-            raise NodeError(f"{archive}: no OCI archive; run make images again")
-        (image,) = json.load(index)["manifests"]
-    name: str = image["annotations"]["org.opencontainers.image.ref.name"]
-    return name
 
 
 def _tar(files: dict[str, tuple[int, bytes]]) -> bytes:

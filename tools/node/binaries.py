@@ -20,6 +20,11 @@ _VERSIONED = " ".join(
     for package in ("component-base/version", "client-go/pkg/version")
 )
 BUILD_SECONDS = 40 * 60
+# Programs that build on the same libraries share a module, and so the libraries' versions: the
+# compiler does each of them once. Kubernetes 1.35's own are older than those that Prometheus and
+# Helm need; what both modules have beside them (gRPC, OpenTelemetry, ...) has one version in both.
+KUBERNETES_MODULE = TOOLS / "kubernetes"
+PROMETHEUS_MODULE = REPOSITORY / "tests/monitoring/tools"
 # What `-s -w` leaves out in the end takes a fifth of the time to make.
 WITHOUT_DWARF = "all=-dwarf=false"
 
@@ -56,13 +61,13 @@ TOOLS_BY_NAME = {
                 "kubelet",
             ),
         ),
-        Tool(name="etcd", package="go.etcd.io/etcd/server/v3"),
-        Tool(name="coredns", package="."),
+        Tool(name="etcd", package="go.etcd.io/etcd/server/v3", folder=KUBERNETES_MODULE),
+        Tool(name="coredns", package="./coredns", folder=KUBERNETES_MODULE),
         Tool(name="pause", package="."),
         Tool(
             name="prometheus",
             package="github.com/prometheus/prometheus/cmd/prometheus",
-            folder=REPOSITORY / "tests/monitoring/tools",
+            folder=PROMETHEUS_MODULE,
             # Without every cloud's own library.
             tags="remove_all_sd,enable_kubernetes_sd",
         ),
@@ -77,9 +82,12 @@ TOOLS_BY_NAME = {
             folder=TOOLS / "prometheus-operator",
         ),
         Tool(name="kwok", package="sigs.k8s.io/kwok/cmd/kwok"),
-        Tool(name="helm", package="helm.sh/helm/v3/cmd/helm"),
-        Tool(name="helm4", package="helm.sh/helm/v4/cmd/helm"),
-        Tool(name="kubeconform", package="github.com/yannh/kubeconform/cmd/kubeconform"),
+        Tool(name="helm4", package="helm.sh/helm/v4/cmd/helm", folder=PROMETHEUS_MODULE),
+        Tool(
+            name="kubeconform",
+            package="github.com/yannh/kubeconform/cmd/kubeconform",
+            folder=PROMETHEUS_MODULE,
+        ),
         Tool(
             name="kube-score",
             package="github.com/zegl/kube-score/cmd/kube-score",
@@ -114,10 +122,12 @@ def built(layout: Layout, name: str) -> Path:
     """The program `name`, built if it is not there yet; minutes the first time, else milliseconds.
 
     Raises:
-        NodeError: it cannot be built; the line quotes the compiler.
+        NodeError: there is no such program, or it cannot be built; the line quotes the compiler.
     """
     if name == "traefik":
         return _traefik(layout)
+    if name not in TOOLS_BY_NAME:
+        raise NodeError(f"{name}: no program; there are traefik, {', '.join(TOOLS_BY_NAME)}")
     tool = TOOLS_BY_NAME[name]
     place = layout.binaries / f"{name}-{_key(tool)}"
 
@@ -160,7 +170,7 @@ def build(layout: Layout, names: Iterable[str]) -> dict[str, Path]:
 def _key(tool: Tool) -> str:
     """Twelve letters of everything that decides what comes out, but the compiler's release."""
     digest = hashlib.sha256(f"{tool.package} {tool.linking}{tool.tags}".encode())
-    for source in sorted(tool.module.glob("*")):
+    for source in sorted(path for path in tool.module.rglob("*") if path.is_file()):
         digest.update(source.name.encode() + source.read_bytes())
     return digest.hexdigest()[:12]
 

@@ -1,7 +1,9 @@
-"""Images from archives into the node's containerd, each once: what it has already stays."""
+"""Images into the node's containerd, each once: what it has already stays."""
 
 import shutil
 from pathlib import Path
+
+from images import layout as image_layout
 
 from . import archive
 from .binaries import built
@@ -13,13 +15,16 @@ from .namespaces import Namespaces
 # Images of one program each, made here. `make images` makes the others.
 PREFIX = "localhost/moe-serve-node"
 IMPORT_SECONDS = 900
+_CTR = ("--address", CONTAINERD_SOCKET, "--namespace", "k8s.io")
+_IMPORT_FILES = (
+    'folder=$1; shift; tar --create --directory "$folder" "$@" | '
+    f"ctr {' '.join(_CTR)} images import -"
+)
 
 
 def ctr(space: Namespaces, *words: str | Path, seconds: float = 60) -> str:
-    """containerd's own command line, in the namespace that the kubelet uses."""
-    return space.run(
-        "ctr", "--address", CONTAINERD_SOCKET, "--namespace", "k8s.io", *words, seconds=seconds
-    )
+    """Containerd's own command line, in the namespace that the kubelet uses."""
+    return space.run("ctr", *_CTR, *words, seconds=seconds)
 
 
 def ensure_program(layout: Layout, space: Namespaces, name: str) -> str:
@@ -32,7 +37,8 @@ def ensure_program(layout: Layout, space: Namespaces, name: str) -> str:
         return image
     target = layout.state / f"{name}.oci.tar"
     archive.write(program, image, target)
-    _import(layout, space, target, image)
+    _require_room(layout, image, target.stat().st_size)
+    ctr(space, "images", "import", target, seconds=IMPORT_SECONDS)
     target.unlink()
     _note(record, identity)
     return image
@@ -41,18 +47,42 @@ def ensure_program(layout: Layout, space: Namespaces, name: str) -> str:
 def ensure_built(layout: Layout, space: Namespaces) -> list[str]:
     """Have every image that `make images` left in the node; the names of those that were new."""
     new = []
-    for source in sorted(layout.images.glob("*.oci.tar")):
-        identity = source.with_name(source.name.removesuffix(".oci.tar") + ".id")
+    for source in sorted(layout.images.glob("*.oci")):
+        identity = source.with_suffix(".id")
         if not identity.exists():
             raise NodeError(f"{identity}: absent; run make images again")
         record = layout.containerd / "imported" / source.name
         if not _has(record, identity.read_text("utf-8").strip()):
-            print(f"    importing {source.name}: a minute or two for gigabytes", flush=True)
-            _forget(space, archive.name_of(source))
-            _import(layout, space, source, source.name)
+            print(f"    importing {source.name}: a minute for gigabytes", flush=True)
+            _import_layout(layout, space, source)
             _note(record, identity.read_text("utf-8").strip())
             new.append(source.name)
     return new
+
+
+def _import_layout(layout: Layout, space: Namespaces, source: Path) -> None:
+    """Have the image of an OCI image layout in the node; of its blobs only those that it lacks.
+
+    Raises:
+        NodeError: the folder is no such layout, the disk is too small, or containerd refuses.
+    """
+    blobs = image_layout.blobs(source)
+    held = set(ctr(space, "content", "ls", "-q").split())
+    missing = [path for digest, path in blobs.items() if digest not in held]
+    try:
+        name = image_layout.name_of(source)
+    except ValueError as error:
+        raise NodeError(f"{error}; run make images again") from error
+    if len(missing) == len(blobs):  # nothing in common with an older image of this name
+        _forget(space, name)
+    _require_room(layout, source.name, sum(path.stat().st_size for path in missing))
+    names = ["oci-layout", "index.json", *(str(path.relative_to(source)) for path in missing)]
+    space.run(
+        *("bash", "-o", "pipefail", "-c", _IMPORT_FILES, "import"),
+        source,
+        *names,
+        seconds=IMPORT_SECONDS,
+    )
 
 
 def _forget(space: Namespaces, image: str) -> None:
@@ -71,15 +101,14 @@ def require(space: Namespaces, image: str) -> None:
         raise NodeError(f"{image}: not in the node; run make images, then make cluster")
 
 
-def _import(layout: Layout, space: Namespaces, source: Path, what: str) -> None:
+def _require_room(layout: Layout, what: str, size: int) -> None:
     free = shutil.disk_usage(layout.cache).free
-    needed = 3 * source.stat().st_size  # the archive's content, and its files unpacked
+    needed = 2 * size  # the layers, and their files unpacked
     if free < needed:
         raise NodeError(
             f"{what}: {needed / 2**30:.1f} GiB of disk are needed to import it, "
             f"{free / 2**30:.1f} GiB are free below {layout.cache}"
         )
-    ctr(space, "images", "import", source, seconds=IMPORT_SECONDS)
 
 
 def _has(record: Path, identity: str) -> bool:

@@ -4,7 +4,7 @@ import contextlib
 import fcntl
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from . import (
@@ -41,8 +41,10 @@ def up(layout: Layout, *, nodes: int = 0, monitoring: bool = True) -> Kubernetes
         return _up(layout, nodes, monitoring)
 
 
-def programs(layout: Layout, *, monitoring: bool = True) -> dict[str, Path]:
-    """Have all that a node runs; what the machine lacks is said before minutes go by.
+def programs(
+    layout: Layout, *, monitoring: bool = True, more: Sequence[str] = ()
+) -> dict[str, Path]:
+    """Have all that a node runs, and `more`; what the machine lacks is said before minutes go by.
 
     Raises:
         NodeError: one line for each thing that is missing, or what the compiler said.
@@ -50,8 +52,9 @@ def programs(layout: Layout, *, monitoring: bool = True) -> dict[str, Path]:
     if namespaces.find(layout) is None:
         preconditions.check(layout)
     with _step("the programs"):
-        names = (*binaries.NODE_PROGRAMS, *binaries.NODE_IMAGES)
-        return binaries.build(layout, (*names, *(binaries.MONITORING_IMAGES if monitoring else ())))
+        monitors = binaries.MONITORING_IMAGES if monitoring else ()
+        names = (*binaries.NODE_PROGRAMS, *binaries.NODE_IMAGES, *monitors, *more)
+        return binaries.build(layout, names)
 
 
 def _up(layout: Layout, nodes: int, monitoring: bool) -> Kubernetes:
@@ -73,7 +76,7 @@ def _up(layout: Layout, nodes: int, monitoring: bool) -> Kubernetes:
 
 
 def client(layout: Layout) -> Kubernetes:
-    """kubectl for the node of this folder."""
+    """Kubectl for the node of this folder."""
     return Kubernetes(kubeconfig=layout.kubeconfig, kubectl_program=binaries.kubectl(layout))
 
 
@@ -145,7 +148,7 @@ def _complete(
 
 
 def _empty_containerd(parts: Components, space: Namespaces, line: list[str]) -> None:
-    """containerd without what an earlier node left in it that could not clean up."""
+    """Containerd without what an earlier node left in it that could not clean up."""
     if images.ctr(space, "containers", "ls", "-q").split():
         images.remove_containers(space)
         parts.stop("containerd")

@@ -2,11 +2,22 @@
 {{- default .Chart.Name .Values.nameOverride | trunc 50 | trimSuffix "-" -}}
 {{- end -}}
 
+{{/* At most so many characters: a longer text is cut, and a digest of the whole keeps it apart from others that begin
+alike. Takes [text, characters]. */}}
+{{- define "moe-canary.shortened" -}}
+{{- $text := first . -}}{{- $most := last . -}}
+{{- if gt (len $text) $most -}}
+{{- printf "%s-%s" ($text | trunc (int (sub $most 9)) | trimSuffix "-") (sha256sum $text | trunc 8) -}}
+{{- else }}{{ $text }}
+{{- end -}}
+{{- end -}}
+
+{{/* 48 characters: the longest name made from it has 15 more, and 63 is the most that every kind of object takes. */}}
 {{- define "moe-canary.fullname" -}}
 {{- $name := include "moe-canary.name" . -}}
 {{- if .Values.fullnameOverride -}}{{ .Values.fullnameOverride }}
-{{- else if contains $name .Release.Name -}}{{ .Release.Name | trunc 50 | trimSuffix "-" }}
-{{- else -}}{{ printf "%s-%s" .Release.Name $name | trunc 50 | trimSuffix "-" }}
+{{- else if contains $name .Release.Name -}}{{ include "moe-canary.shortened" (list .Release.Name 48) }}
+{{- else -}}{{ include "moe-canary.shortened" (list (printf "%s-%s" .Release.Name $name) 48) }}
 {{- end -}}
 {{- end -}}
 
@@ -27,12 +38,12 @@ helm.sh/chart: {{ printf "%s-%s" (first .).Chart.Name (first .).Chart.Version | 
 {{- end -}}
 
 {{- define "moe-canary.image" -}}
-{{- with default .Values.image.registry .Values.global.imageRegistry }}{{ . }}/{{ end }}{{ .Values.image.repository }}
+{{- with default .Values.image.registry .Values.global.imageRegistry | trimSuffix "/" }}{{ . }}/{{ end }}{{ .Values.image.repository }}
 {{- if .Values.image.digest }}@{{ .Values.image.digest }}{{ else }}:{{ default .Chart.AppVersion .Values.image.tag }}{{ end }}
 {{- end -}}
 
 {{- define "moe-canary.serviceAccount" -}}
-{{- default (include "moe-canary.fullname" .) .Values.serviceAccount.name -}}
+{{- default (ternary (include "moe-canary.fullname" .) "default" .Values.serviceAccount.create) .Values.serviceAccount.name -}}
 {{- end -}}
 
 {{- define "moe-canary.isController" -}}

@@ -23,7 +23,7 @@ capabilities:
 {{- with .Values.global.imagePullSecrets }}
 imagePullSecrets:
 {{- range . }}
-  - name: {{ . }}
+  - name: {{ if kindIs "map" . }}{{ .name }}{{ else }}{{ . }}{{ end }}
 {{- end }}
 {{- end }}
 {{- end -}}
@@ -140,6 +140,16 @@ imagePullSecrets:
   emptyDir:
     sizeLimit: {{ .Values.audit.size }}
 {{- end }}
+{{- end -}}
+
+{{/* The kubelet counts emptyDirs against the limits of containers: 256 MiB of its own, 64 of /tmp, and the log. */}}
+{{- define "moe-canary.disk" -}}
+{{- $log := 0 -}}
+{{- if eq .Values.audit.type "emptyDir" -}}
+{{- $number := regexFind "^[0-9]+" .Values.audit.size | int -}}
+{{- $log = ternary (mul 1024 $number) $number (hasSuffix "Gi" .Values.audit.size) -}}
+{{- end -}}
+{{- add 256 64 $log }}Mi
 {{- end -}}
 
 {{- define "moe-canary.mounts" -}}

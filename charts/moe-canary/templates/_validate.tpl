@@ -1,5 +1,13 @@
 {{/* What a schema cannot say. Each refusal names the path and the rule. */}}
 {{- define "moe-canary.validate" -}}
+{{- if not .Values.enabled -}}
+{{- fail "enabled: false; only the condition of a parent chart's dependency reads it; to run nothing set replicas to 0, or uninstall" -}}
+{{- end -}}
+{{- range $path, $registry := dict "global.imageRegistry" .Values.global.imageRegistry "image.registry" .Values.image.registry -}}
+{{- if contains "://" $registry -}}
+{{- fail (printf "%s: %s has a scheme, which no image's name has; write HOST[:PORT][/PATH]" $path $registry) -}}
+{{- end -}}
+{{- end -}}
 {{- $source := .Values.source -}}
 {{- range $key := list "arms" "source" -}}
 {{- if get $.Values.policy $key -}}

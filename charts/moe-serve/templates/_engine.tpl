@@ -5,7 +5,8 @@
 
 {{/* Seconds until load balancers have forgotten a pod that is to stop; and until a drained server has ended. */}}
 {{- define "moe-serve.preStopSeconds" -}}15{{- end -}}
-{{- define "moe-serve.endSeconds" -}}15{{- end -}}
+{{- /* vLLM gives its engines 15 s to free a ROCm GPU (v1/engine/utils.py), and its server ends after them. */ -}}
+{{- define "moe-serve.endSeconds" -}}30{{- end -}}
 
 {{- define "moe-serve.graceSeconds" -}}
 {{- add (include "moe-serve.preStopSeconds" .) .Values.drain.seconds (include "moe-serve.endSeconds" .) -}}
@@ -34,6 +35,7 @@
 {{- $model := .Values.model -}}
 {{- if eq $model.source "hub" }}{{ $model.name }}
 {{- else if eq $model.source "path" }}{{ $model.path }}
+{{- else if eq $model.source "objectStorage" }}{{ $model.objectStorage.uri }}
 {{- else if eq $model.source "job" }}/models/{{ include "moe-serve.jobFolder" . }}
 {{- else }}{{ printf "/models/%s" $model.path | trimSuffix "/" }}
 {{- end -}}
@@ -61,7 +63,9 @@
 {{- end }}
 - --shutdown-timeout={{ .Values.drain.seconds }}
 - --disable-access-log-for-endpoints=/health,/metrics,/v1/models
+{{- if not (include "moe-serve.isStock" .) }}
 - --middleware=moe_serve.vllm_plugin.draining.Draining
+{{- end }}
 {{- range concat $engine.args $engine.extraArgs }}
 - {{ . | quote }}
 {{- end }}
@@ -69,6 +73,17 @@
 
 {{/* Environment that decides how the server works; secrets are not in it. */}}
 {{- define "moe-serve.settings" -}}
+{{- if include "moe-serve.isStock" . }}
+{{- /* What our image sets by itself: every place to write is in a volume, and the user has a name. */}}
+HOME: /var/cache/moe-serve/home
+USER: vllm
+LOGNAME: vllm
+XDG_CACHE_HOME: /var/cache/moe-serve/xdg
+VLLM_CACHE_ROOT: /var/cache/moe-serve/vllm
+TRITON_CACHE_DIR: /var/cache/moe-serve/triton
+TORCHINDUCTOR_CACHE_DIR: /var/cache/moe-serve/inductor
+HF_HOME: /var/cache/moe-serve/huggingface
+{{- else }}
 MOE_SERVE_PADDING: {{ .Values.padding.policy | quote }}
 MOE_SERVE_MAX_NEURON_LOSS: {{ .Values.padding.maxNeuronLoss | quote }}
 MOE_SERVE_MARKERS: {{ .Values.markers.mode | quote }}
@@ -76,6 +91,7 @@ MOE_SERVE_MARKER_LAYERS: {{ .Values.markers.layers | quote }}
 MOE_SERVE_MARKER_BUDGET: {{ .Values.markers.budget | quote }}
 {{- if .Values.engine.allowKnownBad }}
 MOE_SERVE_ALLOW_KNOWN_BAD: "1"
+{{- end }}
 {{- end }}
 {{- if ne .Values.model.source "hub" }}
 HF_HUB_OFFLINE: "1"
@@ -96,6 +112,13 @@ HF_HUB_OFFLINE: "1"
 - name: {{ $name }}
   value: {{ $value | quote }}
 {{- end }}
+{{- with .Values.engine.extraEnv }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{/* What the server alone needs. */}}
+{{- define "moe-serve.secretEnv" -}}
 {{- with .Values.apiKey }}{{- if .existingSecret }}
 - name: VLLM_API_KEY
   valueFrom:
@@ -105,9 +128,6 @@ HF_HUB_OFFLINE: "1"
 {{- end }}{{- end }}
 {{- if eq .Values.model.source "hub" }}
 {{- include "moe-serve.hfToken" . }}
-{{- end }}
-{{- with .Values.engine.extraEnv }}
-{{ toYaml . }}
 {{- end }}
 {{- end -}}
 
@@ -122,8 +142,21 @@ HF_HUB_OFFLINE: "1"
 {{- end -}}
 
 {{- define "moe-serve.gpuQuantity" -}}
-{{- if gt (int .Values.gpu.count) 0 }}
+{{- if and (gt (int .Values.gpu.count) 0) (eq .Values.gpu.allocation "devicePlugin") }}
 {{ .Values.gpu.resourceName }}: {{ .Values.gpu.count | quote }}
+{{- end }}
+{{- end -}}
+
+{{/* Whether the pods claim devices instead of counting a resource. */}}
+{{- define "moe-serve.claimsDevices" -}}
+{{- if and (gt (int .Values.gpu.count) 0) (eq .Values.gpu.allocation "resourceClaim") }}yes{{ end -}}
+{{- end -}}
+
+{{/* Of a container: the pod's claim, which the preflight and the server use one after the other. */}}
+{{- define "moe-serve.gpuClaim" -}}
+{{- if include "moe-serve.claimsDevices" . }}
+claims:
+  - name: gpu
 {{- end }}
 {{- end -}}
 

@@ -1,10 +1,10 @@
 {{- define "moe-serve.podSecurity" -}}
 runAsNonRoot: true
 {{- range $key := list "runAsUser" "runAsGroup" "fsGroup" }}
-{{- $value := get $.Values.security $key }}
-{{- if not (kindIs "invalid" $value) }}{{ if ne (toString $value) "" }}
+{{- $value := index $.Values.security $key }}
+{{- if not (kindIs "invalid" $value) }}
 {{ $key }}: {{ int $value }}
-{{- end }}{{ end }}
+{{- end }}
 {{- end }}
 fsGroupChangePolicy: OnRootMismatch
 {{- with .Values.gpu.renderGroups }}
@@ -15,6 +15,32 @@ supplementalGroups:
 {{- end }}
 seccompProfile:
   type: {{ .Values.security.seccomp }}
+{{- end -}}
+
+{{/* Of pods that write nothing and need no device: no group of root's. */}}
+{{- define "moe-serve.plainPodSecurity" -}}
+runAsNonRoot: true
+{{- if not (kindIs "invalid" .Values.security.runAsUser) }}
+runAsUser: {{ int .Values.security.runAsUser }}
+runAsGroup: {{ int .Values.security.runAsUser }}
+{{- end }}
+seccompProfile:
+  type: RuntimeDefault
+{{- end -}}
+
+{{- define "moe-serve.hostUsers" -}}
+{{- if not (kindIs "invalid" .Values.security.hostUsers) }}
+hostUsers: {{ .Values.security.hostUsers }}
+{{- end }}
+{{- end -}}
+
+{{/* A term of pod affinity: where the other pods of this release are, the Job's too. */}}
+{{- define "moe-serve.sameNode" -}}
+- topologyKey: kubernetes.io/hostname
+  labelSelector:
+    matchLabels:
+      app.kubernetes.io/name: {{ include "moe-serve.name" . }}
+      app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 
 {{- define "moe-serve.containerSecurity" -}}
@@ -41,7 +67,7 @@ capabilities:
 {{- with .Values.global.imagePullSecrets }}
 imagePullSecrets:
 {{- range . }}
-  - name: {{ . }}
+  - name: {{ if kindIs "map" . }}{{ .name }}{{ else }}{{ . }}{{ end }}
 {{- end }}
 {{- end }}
 {{- end -}}
@@ -71,8 +97,14 @@ nodeAffinity:
 {{- end -}}
 
 {{- define "moe-serve.podAffinity" -}}
-{{- if or (eq .Values.gpu.placement "pack") .Values.gpu.colocateWithArm }}
+{{- $oneNode := and (eq .Values.model.source "job") (eq .Values.model.job.accessMode "ReadWriteOnce") }}
+{{- if or $oneNode (eq .Values.gpu.placement "pack") .Values.gpu.colocateWithArm }}
 podAffinity:
+  {{- if $oneNode }}
+  requiredDuringSchedulingIgnoredDuringExecution:
+    {{- include "moe-serve.sameNode" . | nindent 4 }}
+  {{- end }}
+  {{- if or (eq .Values.gpu.placement "pack") .Values.gpu.colocateWithArm }}
   preferredDuringSchedulingIgnoredDuringExecution:
     {{- with .Values.gpu.colocateWithArm }}
     - weight: 100
@@ -91,12 +123,36 @@ podAffinity:
             app.kubernetes.io/name: {{ include "moe-serve.name" . }}
             app.kubernetes.io/component: server
     {{- end }}
+  {{- end }}
 {{- end }}
 {{- end -}}
 
+{{/* The chart's terms and the user's, kind by kind. Two required node affinities cannot both be given: refused. */}}
 {{- define "moe-serve.affinity" -}}
-{{ include "moe-serve.nodeAffinity" . | trim }}
-{{ include "moe-serve.podAffinity" . | trim }}
+{{- $ours := printf "%s\n%s" (include "moe-serve.nodeAffinity" . | trim) (include "moe-serve.podAffinity" . | trim) | fromYaml -}}
+{{- $all := dict -}}
+{{- range $kind := list "nodeAffinity" "podAffinity" "podAntiAffinity" -}}
+{{- $mine := get $ours $kind | default dict -}}{{- $theirs := get $.Values.affinity $kind | default dict -}}
+{{- $found := merge (dict) $mine $theirs -}}
+{{- range $when := list "requiredDuringSchedulingIgnoredDuringExecution" "preferredDuringSchedulingIgnoredDuringExecution" -}}
+{{- if and (kindIs "slice" (get $mine $when)) (kindIs "slice" (get $theirs $when)) -}}
+{{- $_ := set $found $when (concat (get $mine $when) (get $theirs $when)) -}}
+{{- end -}}
+{{- end -}}
+{{- if $found -}}{{- $_ := set $all $kind $found -}}{{- end -}}
+{{- end -}}
+{{- if $all -}}{{- toYaml $all -}}{{- end -}}
+{{- end -}}
+
+{{- define "moe-serve.topologySpread" -}}
+{{- $selector := dict "matchLabels" (include "moe-serve.selector" (list . "server") | fromYaml) -}}
+{{- $given := .Values.topologySpreadConstraints -}}
+{{- if and (not $given) (eq .Values.gpu.placement "spread") -}}
+{{- $given = list (dict "maxSkew" 1 "topologyKey" "kubernetes.io/hostname" "whenUnsatisfiable" "ScheduleAnyway") -}}
+{{- end -}}
+{{- range $given }}
+- {{ merge (deepCopy .) (dict "labelSelector" (ternary .labelSelector $selector (hasKey . "labelSelector")) "maxSkew" 1) | toJson }}
+{{- end }}
 {{- end -}}
 
 {{/* Where a pod may be, of the server and of the pre-pull. */}}
@@ -130,14 +186,15 @@ tolerations:
   {{- else if eq .Values.cache.type "hostPath" }}
   hostPath:
     path: {{ .Values.cache.hostPath }}
-    type: DirectoryOrCreate
+    # One that the kubelet makes belongs to root alone.
+    type: Directory
   {{- else }}
   emptyDir:
     sizeLimit: {{ .Values.cache.sizeGiB }}Gi
   {{- end }}
 - name: tmp
   emptyDir:
-    sizeLimit: 2Gi
+    sizeLimit: {{ .Values.tmp.sizeGiB }}Gi
 - name: shm
   emptyDir:
     medium: Memory

@@ -42,12 +42,12 @@ class Weights:
     @property
     def hidden(self) -> int:
         """Padded size of the residual stream."""
-        return self.w2.shape[1]
+        return int(self.w2.shape[1])
 
     @property
     def inter(self) -> int:
         """Padded number of neurons."""
-        return self.w1.shape[1] // 2
+        return int(self.w1.shape[1]) // 2
 
 
 def fused_moe(

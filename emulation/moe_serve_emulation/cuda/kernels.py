@@ -164,9 +164,8 @@ def stage1(
     else:
         gate = tl.zeros((BM, BN), dtype=tl.float32)
         up = tl.zeros((BM, BN), dtype=tl.float32)
-    if tl.program_id(0) * BN >= tl.maximum(gate_limit, up_limit):
-        steps = 0
-    for step in range(steps * SPLITS):
+    count = tl.where(tl.program_id(0) * BN >= tl.maximum(gate_limit, up_limit), 0, steps * SPLITS)
+    for step in range(count):
         if SPLITS == 1:
             k = step * BK
         else:
@@ -228,9 +227,8 @@ def stage2(
         sums = tl.zeros((BN, BM), dtype=tl.float32)
     else:
         sums = tl.zeros((BM, BN), dtype=tl.float32)
-    if tl.program_id(0) * BN >= columns_limit:
-        steps = 0
-    for step in range(steps):
+    count = tl.where(tl.program_id(0) * BN >= columns_limit, 0, steps)
+    for step in range(count):
         sums = _product(
             sums, a_rows, real, w_expert, s_expert, n, live, step * BK, inter,
             BN, BK, PACKED, EXACT, SWAP,

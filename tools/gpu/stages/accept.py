@@ -16,7 +16,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from moe_serve_demo import evidence
 from moe_serve_emulation.cuda.folders import seeded
 
 from tools.gpu import place
@@ -26,7 +25,6 @@ from tools.gpu.stages.servers import GpuArm, Serving, brief, proven, served
 
 MODEL = "MOE_SERVE_ACCEPT_MODEL"
 RESULT = "acceptance.json"
-PAIRS = 8
 STABLE = chain.STABLE
 UNDER_TEST = GpuArm(name="aligned", policy="aligned")
 SAME = GpuArm(name="same", policy="zero")
@@ -49,12 +47,11 @@ def accept() -> dict[str, Any]:
         proofs = {arm.name: proven(servers[arm.name]) for arm in arms[:3]}
         records = {arm.name: _record(servers[arm.name]) for arm in arms[:3]}
         names = [UNDER_TEST.name, SAME.name]
-        blocks, rates = asyncio.run(chain.measured(servers, canaries=names, pairs=PAIRS))
+        histories, rates = asyncio.run(chain.measured(servers, canaries=names))
         answers = chain.probed(
             {n: s for n, s in servers.items() if n != UNMARKED.name}, names, chain.PROBE
         )
-        facts = {n: evidence.arm_facts(servers[n]) for n in (STABLE.name, *names)}
-    chapters = {name: chain.outcome(name, facts, blocks[name], answers[name]) for name in names}
+    findings = {name: chain.judged(histories[name], answers[name]) for name in names}
     found = redacted(
         {
             "device": _device(),
@@ -66,13 +63,13 @@ def accept() -> dict[str, Any]:
             "marker_cost_percent": _marker_cost(rates),
             "comparisons": {
                 name: {
-                    "verdict": chapter.judgement.verdict.value,
-                    "reason": chapter.judgement.reason,
-                    "kernel": chain.speedup(chapter.kernel),
-                    "window": chain.speedup(chapter.step),
+                    "verdict": each.judgement.verdict.value,
+                    "reason": each.judgement.reason,
+                    "kernel": chain.speedup(each.estimates.kernel),
+                    "window": chain.speedup(each.estimates.step),
                     "answers": brief(answers[name]),
                 }
-                for name, chapter in chapters.items()
+                for name, each in findings.items()
             },
             "seconds": time.monotonic() - begun,
         }

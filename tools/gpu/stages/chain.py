@@ -2,7 +2,8 @@
 
 Four servers of GPT-OSS-20B's full shape stand side by side: pads `zero` (stable), `aligned`,
 `upstream`, and `zero` once more. They share the GPU, so only one is under load at a time: each
-block loads every arm in turn, in an order that is reversed from one block to the next.
+window loads every arm in turn, in an order that is reversed from one window to the next. A block is
+two windows; the product's own source, judge and report take it from there.
 """
 
 import asyncio
@@ -13,41 +14,31 @@ import os
 import statistics
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx
-from moe_serve_demo import evidence
-from moe_serve_demo.exporter import Scrape
 from moe_serve_demo.load import complete, prompts
+from moe_serve_demo.measure import scraper
 from moe_serve_emulation.cuda.folders import seeded
 
-from moe_serve.analysis.boundary import InterimAnalyses
+from moe_serve.analysis.comparison import Findings, examine
 from moe_serve.analysis.estimate import Estimate, NoEstimate
-from moe_serve.analysis.estimator import EstimatorSettings, estimate
-from moe_serve.analysis.judge import judge
+from moe_serve.analysis.history import History
 from moe_serve.analysis.noise import Design, PodVariation
-from moe_serve.analysis.observations import crossover_table
-from moe_serve.analysis.policy import Policy, config_digest
-from moe_serve.analysis.series import (
-    Cell,
-    CellKind,
-    PairedBlock,
-    Placement,
-    delta,
-    paired_block,
-    void_reasons,
-)
-from moe_serve.analysis.validity import Validity
-from moe_serve.analysis.verdict import Judgement, Verdict
+from moe_serve.analysis.plan import AnalysisPlan
+from moe_serve.analysis.policy import Policy
+from moe_serve.analysis.verdict import Verdict
+from moe_serve.analysis.windows import BlockingScheme
 from moe_serve.quality.finding import finding
-from moe_serve.report import data
+from moe_serve.report import comparison, data
 from moe_serve.report.page import page
 from moe_serve.report.summary import summary
+from moe_serve.sources.scraped import Scraper
 from tools.gpu import goals, place
 from tools.gpu.stages import engines
-from tools.gpu.stages.machine import versions
 from tools.gpu.stages.servers import (
     GpuArm,
     GpuServer,
@@ -79,15 +70,22 @@ TITLES = {
     "upstream": "vLLM's own pads at TP=1: faster, and wrong",
     "same": "No change: both arms send the same pads",
 }
-# Each engine step on a GPU is timed as a window: from the first sampled layer to the last.
-_CELLS = {
-    CellKind.KERNEL: ("kernel_invocations_total", "kernel_seconds_total", {"role": "target"}),
-    CellKind.STEP: ("forward_windows_total", "forward_window_seconds_total", {}),
-}
-POLICY = Policy(margin=goals.MARGIN)
+PLAN = AnalysisPlan(
+    policy=Policy(margin=goals.MARGIN),
+    blocking=BlockingScheme(
+        block_seconds=2 * goals.WINDOW_SECONDS, window_seconds=goals.WINDOW_SECONDS, min_count=8
+    ),
+    deadline_seconds=2 * goals.WINDOW_SECONDS * goals.BLOCKS,
+    design=Design.CROSSOVER,
+    # One GPU, arms in turn, one start of each server: how far two starts differ is not included.
+    pod_variation=PodVariation(),
+    under_test=("policy", "hidden_pad", "intermediate_pad"),
+    # Sizes that the load reaches; its first and last steps have others.
+    batches=BATCHES,
+)
 PROBE = [
     "--concurrency", "1,16", "--texts", "256", "--tokens", "32", "--greedy-tokens", "16",
-    "--per-round", "128", "--rounds", "4",
+    "--per-round", "64", "--rounds", "4",
 ]  # fmt: skip
 
 
@@ -102,32 +100,32 @@ def chain() -> dict[str, Any]:
     arms = (STABLE, *CANARIES)
     work = place.WORK / "chain"
     work.mkdir(parents=True, exist_ok=True)
-    begun = time.monotonic()
-    with served(arms, [serving] * len(arms), work) as servers:
-        ready = time.monotonic() - begun
-        proofs = {name: proven(server) for name, server in servers.items()}
-        blocks, rates = asyncio.run(measured(servers, canaries=[arm.name for arm in CANARIES]))
-        answers = probed(servers, [arm.name for arm in CANARIES], PROBE)
-        facts = {name: evidence.arm_facts(server) for name, server in servers.items()}
-        found = {
-            name: outcome(name, facts, blocks[name], answers[name])
-            for name in (a.name for a in CANARIES)
-        }
+    names = [arm.name for arm in CANARIES]
+    with ExitStack() as stack:
+        with place.quiet():
+            begun = time.monotonic()
+            servers = stack.enter_context(served(arms, [serving] * len(arms), work))
+            ready = time.monotonic() - begun
+            proofs = {name: proven(server) for name, server in servers.items()}
+            histories, rates = asyncio.run(measured(servers, canaries=names))
+        print(json.dumps({"tokens_per_second": rates, "proofs": proofs}), flush=True)
+        answers = probed(servers, names, PROBE)
         commands = [" ".join(server.command()) for server in servers.values()]
-    report(found, facts, answers, commands)
+    found = {name: judged(histories[name], answers[name]) for name in names}
+    report(found, histories, commands)
     document = {
         "model": SIZE,
         "ready_seconds": ready,
         "proofs": proofs,
         "tokens_per_second": rates,
-        "goal": {"margin": goals.MARGIN, "pairs": goals.PAIRS},
+        "goal": {"margin": goals.MARGIN, "blocks": goals.BLOCKS},
         "canaries": {
             name: {
                 "verdict": each.judgement.verdict.value,
                 "reason": each.judgement.reason,
-                "kernel": speedup(each.kernel),
-                "window": speedup(each.step),
-                "bytes": math.exp(each.byte_bound or 0.0),
+                "kernel": speedup(each.estimates.kernel),
+                "window": speedup(each.estimates.step),
+                "bytes": math.exp(each.observations.byte_bound or 0.0),
                 "answers": brief(answers[name]),
             }
             for name, each in found.items()
@@ -147,40 +145,52 @@ def chain() -> dict[str, Any]:
 
 
 async def measured(
-    servers: Mapping[str, GpuServer], *, canaries: Sequence[str], pairs: int = goals.PAIRS
-) -> tuple[dict[str, tuple[PairedBlock, ...]], dict[str, dict[str, float]]]:
-    """Load the arms in turn, `pairs` crossover pairs; blocks by canary, and tokens per second."""
+    servers: Mapping[str, GpuServer], *, canaries: Sequence[str], blocks: int = goals.BLOCKS
+) -> tuple[dict[str, History], dict[str, dict[str, float]]]:
+    """Each canary's history beside stable's, and every arm's tokens per second by batch size.
+
+    Raises:
+        AssertionError: loading every arm once took longer than a window.
+    """
     stable = next(iter(servers))
+    sources = {
+        name: scraper(servers[stable].exporter_url, servers[name].exporter_url) for name in canaries
+    }
     rates: dict[str, dict[int, list[float]]] = {n: {b: [] for b in BATCHES} for n in servers}
-    blocks: dict[str, list[PairedBlock]] = {name: [] for name in canaries}
-    async with httpx.AsyncClient(timeout=120, limits=httpx.Limits(max_connections=128)) as client:
+    # No connection is used twice: a server closes what was idle for five seconds, and an arm waits
+    # about that long for its turn.
+    limits = httpx.Limits(max_connections=128, max_keepalive_connections=0)
+    async with httpx.AsyncClient(timeout=120, limits=limits) as client:
         for server in servers.values():
             for batch in BATCHES:
                 await load(client, server, batch)
-        begun = time.monotonic()
-        for index in range(2 * pairs):
-            order = list(servers)[:: -1 if index % 2 else 1]
-            start, grown = time.monotonic() - begun, {}
-            for name in order:
-                before = read(servers[name])
+        await scraped(sources)
+        begun = time.time()
+        for window in range(1, 2 * blocks + 1):
+            for name in list(servers)[:: 1 if window % 2 else -1]:
                 for batch in BATCHES:
                     rates[name][batch].append(await load(client, servers[name], batch))
-                grown[name] = delta(before, read(servers[name]))
-            for name in canaries:
-                blocks[name].append(
-                    paired_block(
-                        index=index,
-                        start_seconds=start,
-                        placement=(Placement.AB, Placement.BA)[index % 2],
-                        stable=grown[stable],
-                        canary=grown[name],
-                    )
-                )
+            left = begun + window * goals.WINDOW_SECONDS - time.time()
+            engines.require(left >= 0, f"a window has {goals.WINDOW_SECONDS:g} s", left)
+            await asyncio.sleep(left)
+            await scraped(sources)
+    end = begun + 2 * blocks * goals.WINDOW_SECONDS
     medians = {
         name: {str(batch): statistics.median(values) for batch, values in each.items()}
         for name, each in rates.items()
     }
-    return {name: tuple(found) for name, found in blocks.items()}, medians
+    return {name: source.history(begun, end) for name, source in sources.items()}, medians
+
+
+async def scraped(sources: Mapping[str, Scraper]) -> None:
+    """Scrape both exporters of every comparison.
+
+    Raises:
+        AssertionError: one does not answer.
+    """
+    for source in sources.values():
+        await asyncio.to_thread(source.poll)
+        engines.require(not source.faults, "every exporter answers", source.faults)
 
 
 async def load(client: httpx.AsyncClient, server: GpuServer, batch: int) -> float:
@@ -207,39 +217,10 @@ async def load(client: httpx.AsyncClient, server: GpuServer, batch: int) -> floa
     return batch * NEW_TOKENS / (time.perf_counter() - begun)
 
 
-class Reading:
-    """One arm's totals of full decode graphs of the loaded sizes at a moment, from its exporter."""
-
-    def __init__(self, scrape: Scrape) -> None:
-        life = (
-            scrape.total("source_start_timestamp_seconds"),
-            scrape.total("graph_recaptures"),
-        )
-        self.generation = hash(life)
-        self.totals: dict[Cell, tuple[int, float]] = {}
-        for kind, (count, seconds, labels) in _CELLS.items():
-            wanted = {**labels, "mode": "full", "phase": "decode"}
-            spent = {_cell(kind, at): value for at, value in scrape.series(seconds, **wanted)}
-            for at, value in scrape.series(count, **wanted):
-                cell = _cell(kind, at)
-                if cell.bucket in BATCHES:
-                    self.totals[cell] = (round(value), spent.get(cell, 0.0))
-
-
-def read(server: GpuServer) -> Reading:
-    """What the arm's exporter says now."""
-    return Reading(server.exporter.scrape())
-
-
-def _cell(kind: CellKind, labels: Mapping[str, str]) -> Cell:
-    layer = int(labels["layer"]) if kind is CellKind.KERNEL else None
-    return Cell(kind=kind, layer=layer, bucket=int(labels["bucket"]), mode="full")
-
-
 def probed(
     servers: Mapping[str, GpuServer], canaries: Sequence[str], how: Sequence[str]
 ) -> dict[str, dict[str, Any]]:
-    """Compare each canary's answers with stable's, all at the same time."""
+    """Compare each canary's answers with stable's, one canary after the other."""
     stable = next(iter(servers.values()))
     asked = place.WORK / "prompts.jsonl"
     texts = prompts(640, vocabulary=range(3, 500), seed=7, tokens=24)
@@ -251,81 +232,25 @@ def probed(
         words = [*probe_words(stable, servers[name]), *how, "--prompts", str(asked)]
         return moe_serve(*words, seconds=goals.GATE_SECONDS)
 
-    with ThreadPoolExecutor(len(canaries)) as pool:
-        return dict(zip(canaries, pool.map(probe, canaries), strict=True))
+    return {name: probe(name) for name in canaries}
 
 
-def settings(pairs: int = goals.PAIRS) -> EstimatorSettings:
-    """What the numbers rest on: one GPU, arms in turn, one start of each server."""
-    return EstimatorSettings(
-        interim_analyses=InterimAnalyses(first=goals.FIRST_LOOK, last=pairs),
-        pod_variation=PodVariation(),
-        design=Design.CROSSOVER,
-        alpha_low=POLICY.alpha_promote,
-        alpha_high=POLICY.alpha_rollback,
-    )
+def judged(history: History, answers: Mapping[str, Any]) -> Findings:
+    """The judge's findings on one canary's history and its answers' comparison."""
+    return examine(history, PLAN, finding(answers))
 
 
-def outcome(
-    name: str,
-    facts: Mapping[str, evidence.ArmFacts],
-    blocks: tuple[PairedBlock, ...],
-    answers: Mapping[str, Any],
-) -> data.Chapter:
-    """One canary's chapter of the report, with its verdict."""
-    stable, canary = facts[STABLE.name], facts[name]
-    step, kernel = (
-        estimate(crossover_table(blocks, kind, 2), kind, settings())
-        for kind in (CellKind.STEP, CellKind.KERNEL)
-    )
-    void = void_reasons(blocks)
-    bound = math.log(stable.bytes_ratio / canary.bytes_ratio)
-    validity = Validity(
-        deadline_blocks=len(blocks),
-        seen_blocks=len(blocks),
-        block_seconds=2.0,
-        void_share=len(void) / len(blocks),
-        void_reasons=void,
-        config_differences=evidence.differences(stable, canary),
-        config_digest=config_digest(POLICY, {"stable": stable.policy, "canary": canary.policy}),
-    )
-    quality = finding(answers)
-    judgement = judge(
-        POLICY, step, kernel, quality, validity, settings=settings(), byte_bound=bound
-    )
-    return data.Chapter(
+def chapter(name: str, found: Findings, history: History) -> data.Chapter:
+    """One canary's chapter of the report."""
+    made = comparison.chapter(history, found)
+    return replace(
+        made,
         title=TITLES.get(name, name),
         note="GPT-OSS-20B's shape, all layers and experts, seeded MXFP4 weights; full CUDA graphs; "
         "steps are timed as forward windows.",
-        stable=_sheet(stable),
-        canary=_sheet(canary),
-        policy=POLICY,
-        judgement=judgement,
-        step=step,
-        kernel=kernel,
-        quality=quality,
-        dots="one crossover pair: two blocks with the arms in opposite order",
-        byte_bound=bound,
-    )
-
-
-def _sheet(arm: evidence.ArmFacts) -> data.ArmSheet:
-    found = versions()
-    return data.ArmSheet(
-        name=arm.name,
-        policy=arm.policy,
-        pads=(("raw", arm.raw), ("vLLM's own", arm.upstream), ("sent", arm.sent)),
-        neurons_lost=arm.lost_neurons,
-        neurons_live=arm.live_neurons,
-        bytes_ratio=arm.bytes_ratio,
-        versions=(
-            ("vLLM", arm.vllm),
-            ("AITER", arm.aiter),
-            ("torch", str(found["torch"])),
-            ("moe-serve", str(found["moe-serve"])),
-        ),
-        environment=(("MOE_SERVE_PADDING", arm.policy),),
-        flags=(f"{arm.intercepted_calls} calls went through the plugin",),
+        canary=replace(made.canary, name=name),
+        dots="one block: two windows with the arms in opposite order",
+        published=(),
     )
 
 
@@ -337,7 +262,7 @@ def speedup(found: Estimate | NoEstimate) -> dict[str, Any]:
         "speedup": found.speedup,
         "low": math.exp(found.lo),
         "high": math.exp(found.hi),
-        "pairs": found.blocks,
+        "blocks": found.blocks,
     }
 
 
@@ -353,10 +278,7 @@ NOT_PROVEN = (
 
 
 def report(
-    found: Mapping[str, data.Chapter],
-    facts: Mapping[str, evidence.ArmFacts],
-    answers: Mapping[str, Any],
-    commands: Sequence[str],
+    found: Mapping[str, Findings], histories: Mapping[str, History], commands: Sequence[str]
 ) -> Path:
     """Write the page, its summary and the verdicts' JSON; returns the page's path."""
     import torch
@@ -368,15 +290,15 @@ def report(
         created=now.strftime("%Y-%m-%d %H:%M UTC"),
         note="Real vLLM on one NVIDIA GPU, CUDA graphs, served over HTTP. AITER's fused MoE is "
         "emulated in Triton below vLLM's own AITER code; every number was measured in this run.",
-        chapters=tuple(found.values()),
+        chapters=tuple(chapter(name, each, histories[name]) for name, each in found.items()),
         machine=(
             ("GPU", device.name),
             ("GPU memory", f"{device.total_memory / 2**30:.0f} GiB"),
             ("processor cores", str(os.cpu_count())),
-            ("arms", ", ".join(facts)),
+            ("canaries", ", ".join(found)),
         ),
         not_proven=NOT_PROVEN,
-        seeds=(("model", "0"), ("answers compared", ", ".join(answers))),
+        seeds=(("model", "0"),),
         commands=tuple(text.replace(str(place.WORK), "$WORK") for text in commands),
     )
     folder = place.WORK / "report"
@@ -384,9 +306,6 @@ def report(
     target = folder / "index.html"
     target.write_text(page(report_data), "utf-8")
     (folder / "summary.md").write_text(summary(report_data), "utf-8")
-    verdicts: dict[str, Judgement] = {name: each.judgement for name, each in found.items()}
-    (folder / "verdicts.json").write_text(
-        json.dumps({name: each.to_json() for name, each in verdicts.items()}, indent=1) + "\n",
-        "utf-8",
-    )
+    verdicts = {name: each.to_json() for name, each in found.items()}
+    (folder / "verdicts.json").write_text(json.dumps(verdicts, indent=1) + "\n", "utf-8")
     return target

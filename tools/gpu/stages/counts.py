@@ -184,7 +184,7 @@ def piecewise() -> dict[str, Any]:
 
 
 def second_runner() -> dict[str, Any]:
-    """vLLM's second model runner, where its warm-up goes through `execute_model`."""
+    """VLLM's second model runner, where its warm-up goes through `execute_model`."""
     os.environ |= {"MOE_SERVE_PADDING": "aligned", "VLLM_USE_V2_MODEL_RUNNER": "1"}
     llm = engines.engine("small", compilation_config=engines.graphs(sizes=SIZES))
     runner = type(worker().model_runner)

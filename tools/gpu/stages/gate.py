@@ -1,12 +1,14 @@
 """The quality gate's errors on a GPU: a model that has learned something, sound and broken arms.
 
-Real servers of the learned model in MXFP4, probed one after the other, at up to 64 requests in
-flight. They get no other load: the gate compares how answers end, so the probed pods are dark, as
-in a rollout. What each arm's outcome has to be is written down here.
+Real servers of the learned model in MXFP4, each probed by itself against one of two sound ones, at
+up to 64 requests in flight. They get no other load: the gate compares how answers end, so the
+probed pods are dark, as in a rollout. What each arm's outcome has to be is written down here.
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from queue import Queue
 from typing import Any
 
 from moe_serve_emulation.cuda.folders import learned
@@ -42,7 +44,8 @@ class Case:
     fault: str | None = None
 
 
-_ZERO = GpuArm(name="stable", policy="zero")
+# Two, so that two canaries can be probed at a time.
+STABLE = (GpuArm(name="stable", policy="zero"), GpuArm(name="stable-2", policy="zero"))
 CASES = (
     Case("none: equal arms", GpuArm(name="same", policy="zero"), "passed", "passed"),
     Case("none: pads `aligned`", GpuArm(name="aligned", policy="aligned"), "passed", "passed"),
@@ -79,8 +82,8 @@ def gate() -> dict[str, Any]:
     """Outcome, prompts and seconds of every case in both modes; whether all are as written."""
     models = place.WORK / "models"
     models.mkdir(parents=True, exist_ok=True)
-    arms = (_ZERO, *(case.arm for case in CASES))
-    faults = (None, *(case.fault for case in CASES))
+    arms = (*STABLE, *(case.arm for case in CASES))
+    faults = (*(None for _ in STABLE), *(case.fault for case in CASES))
     servings = [
         Serving(
             model=learned(models, fault),
@@ -94,9 +97,13 @@ def gate() -> dict[str, Any]:
     ]
     work = place.WORK / "gate"
     work.mkdir(parents=True, exist_ok=True)
-    with served(arms, servings, work) as servers:
+    with served(arms, servings, work) as servers, place.quiet():
         kept = _kept(servers, work)
-        rows = [_judged(case, servers, kept) for case in CASES]
+        free: Queue[GpuServer] = Queue()
+        for arm in STABLE:
+            free.put(servers[arm.name])
+        with ThreadPoolExecutor(len(STABLE)) as pool:
+            rows = list(pool.map(lambda c: _judged(c, free, servers[c.arm.name], kept), CASES))
     wrong = [
         f"{row['title']}, {mode}"
         for row in rows
@@ -133,8 +140,15 @@ def _kept(servers: dict[str, GpuServer], work: Path) -> Kept:
     return kept
 
 
-def _judged(case: Case, servers: dict[str, GpuServer], kept: Kept) -> dict[str, Any]:
-    stable, canary = servers["stable"], servers[case.arm.name]
+def _judged(case: Case, free: "Queue[GpuServer]", canary: GpuServer, kept: Kept) -> dict[str, Any]:
+    stable = free.get()
+    try:
+        return _both_modes(case, stable, canary, kept)
+    finally:
+        free.put(stable)
+
+
+def _both_modes(case: Case, stable: GpuServer, canary: GpuServer, kept: Kept) -> dict[str, Any]:
     both = probe_words(stable, canary, known=case.arm.policy != "off")
     texts = moe_serve(*both, "--gold", str(kept.texts), *ROUNDS, seconds=goals.GATE_SECONDS)
     marks = moe_serve(

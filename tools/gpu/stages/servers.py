@@ -18,7 +18,8 @@ from moe_serve_demo.servers import MODEL_NAME, DemoArm, DemoServer, Place
 from tools.gpu import place
 from tools.gpu.stages import engines
 
-FIRST_PORT = 18_700
+# Of each set of servers; sets may stand side by side.
+_PORTS = {"chain": 18_700, "gate": 18_800, "accept": 18_900}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,8 +57,11 @@ class Serving:
 class GpuServer(DemoServer):
     """A vLLM server on the GPU, in its own process group, with an exporter beside it."""
 
-    serving: Serving
     arm: GpuArm
+
+    def __init__(self, arm: GpuArm, place: Place, serving: Serving) -> None:
+        self.serving = serving
+        super().__init__(arm, place)
 
     def command(self) -> list[str]:
         """The command line, as a person could type it."""
@@ -100,6 +104,8 @@ class GpuServer(DemoServer):
             MOE_SERVE_MAX_NEURON_LOSS=str(self.arm.max_neuron_loss),
             MOE_SERVE_RECORD_DIR=str(self.records),
             VLLM_ENABLE_V1_MULTIPROCESSING="1",
+            # Where vLLM looks for free ports: servers that start together must not find the same.
+            VLLM_PORT=str(self.place.port + 20_000),
         )
 
 
@@ -118,15 +124,15 @@ def served(
                 Place(
                     vllm_python=Path(sys.executable),
                     model=serving.model,
-                    port=FIRST_PORT + 10 * number,
-                    core=0,
+                    port=_PORTS[work.name] + 10 * number,
+                    core=None,
                     work=work,
+                    records=records / arm.name,
                     environment=os.environ,
                 ),
+                serving,
             )
-            server.serving = serving
-            server.records = records / arm.name
-            server.exporter._records = server.records
+            server.log = place.WORK / "logs" / f"{work.name}-{arm.name}.log"
             stack.callback(server.stop)
             server.start()
             found[arm.name] = server
@@ -163,21 +169,20 @@ def moe_serve(*words: str, seconds: float) -> dict[str, Any]:
 
 def probe_words(stable: GpuServer, canary: GpuServer, *, known: bool = True) -> list[str]:
     """`moe-serve quality probe` of two servers; `known`: with their exporters."""
-    words = ["quality", "probe", "--stable", stable.url, "--canary", canary.url]
+    words = ["quality", "probe", "--stable-url", stable.url, "--canary-url", canary.url]
     if known:
         words += [
             "--stable-exporter",
-            stable.exporter.url,
+            f"{stable.exporter_url}/metrics",
             "--canary-exporter",
-            canary.exporter.url,
+            f"{canary.exporter_url}/metrics",
         ]
     return [*words, "--output", "json"]
 
 
 def proven(server: GpuServer) -> dict[str, Any]:
     """The exporter's readiness, and the preflight's proof, of one arm."""
-    base = server.exporter.url.removesuffix("/metrics")
-    ready = httpx.get(f"{base}/-/ready", timeout=10).status_code
+    ready = httpx.get(f"{server.exporter_url}/-/ready", timeout=10).status_code
     words = ["preflight", "--proof", "--record-dir", str(server.records)]
     proof = moe_serve(*words, "--url", f"{server.url}/health", seconds=60)
     return {"exporter_ready": ready, "proof": proof["exit_code"]}

@@ -1,7 +1,6 @@
-"""The markers' means against the profiler's time stamps and events, in real vLLM's own replays."""
+"""The markers' means against the profiler's time stamps, in real vLLM's own replays."""
 
 import os
-import statistics
 from typing import Any
 
 from tools.gpu import goals
@@ -9,66 +8,19 @@ from tools.gpu.stages import engines
 
 BATCHES = (1, 8, 64)
 NEW_TOKENS = 65
-_REPLAYS = 40
-
-
-class Events:
-    """A pair of external events around each fused MoE call of a captured graph, by batch."""
-
-    def __init__(self) -> None:
-        self.pairs: dict[int, list[tuple[Any, Any]]] = {}
-
-    def install(self) -> None:
-        """Wrap the stand-in's call: between the markers, where nothing else is launched."""
-        import torch
-        from aiter import fused_moe as module
-
-        inner = module.fused_moe
-
-        def fused_moe(hidden_states: Any, *args: Any, **kwargs: Any) -> Any:
-            if not torch.cuda.is_current_stream_capturing():
-                return inner(hidden_states, *args, **kwargs)
-            pair = tuple(torch.cuda.Event(enable_timing=True, external=True) for _ in range(2))
-            pair[0].record()
-            result = inner(hidden_states, *args, **kwargs)
-            pair[1].record()
-            self.pairs.setdefault(hidden_states.shape[0], []).append(pair)
-            return result
-
-        module.fused_moe = fused_moe
-
-    def measured(self, batch: int, layers: int) -> dict[str, float]:
-        """Sums over the layers of both clocks over the same replays, microseconds."""
-        import torch
-
-        graph = captured_graph(batch)
-        pairs = self.pairs.get(batch, [])[-layers:]
-        if graph is None or len(pairs) != layers:
-            return {}
-        before, sums = engines.record(), []
-        for _ in range(_REPLAYS):
-            graph.replay()
-            torch.cuda.synchronize()
-            sums.append(sum(begun.elapsed_time(ended) for begun, ended in pairs) * 1e3)
-        found = _between(before, engines.record(), batch)
-        markers = sum(seconds / count for count, seconds in found.values()) * 1e6
-        events = statistics.mean(sums)
-        return {"events_us": events, "marker_us": markers, "marker_over_events": markers / events}
 
 
 def truth() -> dict[str, Any]:
     """Ratios of the sums of means over the layers, by batch; the goal holds or it does not."""
     os.environ |= {"MOE_SERVE_PADDING": "aligned", "MOE_SERVE_MARKER_LAYERS": "all"}
     os.environ["MOE_SERVE_MARKER_BUDGET"] = "1"
-    events = Events()
-    events.install()
     llm = engines.engine("small", compilation_config=engines.graphs(sizes=BATCHES))
-    rows = [_row(llm, batch, events) for batch in BATCHES]
+    rows = [_row(llm, batch) for batch in BATCHES]
     off = max(abs(row["marker_over_profiler"] - 1) for row in rows)
     return {"rows": rows, "goal": goals.TRUTH, "furthest_off": off, "met": off <= goals.TRUTH}
 
 
-def _row(llm: Any, batch: int, events: Events) -> dict[str, Any]:
+def _row(llm: Any, batch: int) -> dict[str, Any]:
     from torch.profiler import ProfilerActivity, profile
 
     engines.generate(llm, batch, new=NEW_TOKENS)
@@ -79,7 +31,7 @@ def _row(llm: Any, batch: int, events: Events) -> dict[str, Any]:
         import torch
 
         torch.cuda.synchronize()
-    markers = _between(before, engines.record(), batch)
+    markers = between(before, engines.record(), batch)
     replays = min(count for count, _ in markers.values())
     spans = _spans(profiler)[-replays * len(markers) :]
     layers = len(markers)
@@ -93,15 +45,14 @@ def _row(llm: Any, batch: int, events: Events) -> dict[str, Any]:
         "marker_us": by_marker,
         "marker_us_without_profiler": plain,
         "profiler_us": starts,
-        "profiler_between_markers_us": gaps,
+        "profilerbetween_markers_us": gaps,
         "profiler_sum_of_kernels_us": kernels,
         "marker_over_profiler": by_marker / starts,
         "marker_over_gap": by_marker / gaps,
-        "events": events.measured(batch, layers),
     }
 
 
-def _between(before: Any, after: Any, batch: int) -> dict[int, tuple[int, float]]:
+def between(before: Any, after: Any, batch: int) -> dict[int, tuple[int, float]]:
     """Count and seconds of the full graph's calls between two records, by layer."""
     found = {}
     for key, total in after.totals.items():
@@ -118,7 +69,7 @@ def _means(llm: Any, batch: int) -> float:
     """Sum over layers of the markers' means, microseconds, with no profiler about."""
     before = engines.record()
     engines.generate(llm, batch, new=NEW_TOKENS)
-    found = _between(before, engines.record(), batch)
+    found = between(before, engines.record(), batch)
     return sum(seconds / count for count, seconds in found.values()) * 1e6
 
 

@@ -1,4 +1,4 @@
-module moe-serve/tests/cluster/tools/argo-rollouts
+module moe-serve/tools/node/programs/argo-rollouts
 
 go 1.26.0
 

@@ -1,4 +1,4 @@
-module moe-serve/tests/cluster/tools/flagger
+module moe-serve/tools/node/programs/flagger
 
 go 1.26.0
 

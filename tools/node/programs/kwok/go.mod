@@ -1,4 +1,4 @@
-module moe-serve/tests/cluster/tools/kwok
+module moe-serve/tools/node/programs/kwok
 
 go 1.26.0
 

@@ -1,3 +1,3 @@
-module moe-serve/tests/cluster/tools/pause
+module moe-serve/tools/node/programs/pause
 
 go 1.25.0

@@ -1,4 +1,4 @@
-module moe-serve/tests/cluster/tools/prometheus-operator
+module moe-serve/tools/node/programs/prometheus-operator
 
 go 1.26.0
 
