@@ -155,12 +155,12 @@ def _judge(
     args: argparse.Namespace, plan: "RolloutPlan", log: "Callable[[Findings, float], None] | None"
 ) -> "Callable[[Callable[[], None]], JudgeThread]":
     from moe_serve.config.policy_file import load_declared
-    from moe_serve.controller.judges import Asked, Judging
+    from moe_serve.controller.judges import LocalJudge, RemoteJudge
     from moe_serve.rollout.weights import Track
 
     if args.judge is not None:
         http_address(f"--judge {args.judge!r}", args.judge, "http://judge:9500")
-        return lambda wake: Asked(
+        return lambda wake: RemoteJudge(
             url=args.judge,
             every=min(float(args.every), 10.0),
             fresh_seconds=plan.patience.blind_seconds,
@@ -188,7 +188,7 @@ def _judge(
         if log:
             log(findings, time.time())
 
-    return lambda wake: Judging(
+    return lambda wake: LocalJudge(
         source=found,
         analysis_plan=rules,
         quality=answers,

@@ -12,7 +12,7 @@ from moe_serve.rollout.plan import RolloutPlan, TrackPlan
 from moe_serve.rollout.weights import Track
 
 TRACK_LABEL, SERVICE_LABEL = "moe-serve.io/arm", "kubernetes.io/service-name"
-DIGEST = "moe-serve.io/config-digest"
+DIGEST = "moe-serve.io/pod-spec-digest"
 
 
 @dataclass(slots=True)
@@ -73,7 +73,7 @@ def _track(part: TrackPlan, pods: Sequence[Json], slices: Sequence[Json]) -> Tra
         if pod["metadata"]["labels"].get(TRACK_LABEL) == part.label
     }
     # A Service that selects more than its track's pods sends requests to what nobody judged.
-    unknown = Identity(config_digest="without the arm's label", image_id=None)
+    unknown = Identity(pod_spec_digest="without the arm's label", image_id=None)
     strays = [
         PodStatus(name=name, ready=True, identity=unknown) for name in sorted(ready - set(labelled))
     ]
@@ -95,7 +95,7 @@ def identity(pod: Json, part: TrackPlan) -> Identity:
     which the release's name stands for nothing.
     """
     notes = pod["metadata"].get("annotations") or {}
-    return Identity(config_digest=notes.get(DIGEST) or _digest(pod, part), image_id=_images(pod))
+    return Identity(pod_spec_digest=notes.get(DIGEST) or _digest(pod, part), image_id=_images(pod))
 
 
 def _digest(pod: Json, part: TrackPlan) -> str:

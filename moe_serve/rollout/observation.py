@@ -14,14 +14,14 @@ class Identity:
     None until the image is there.
     """
 
-    config_digest: str
+    pod_spec_digest: str
     image_id: str | None
 
     def agrees(self, other: "Identity") -> bool:
         """Nothing that is known of both differs."""
         images = (self.image_id, other.image_id)
         same_image = None in images or self.image_id == other.image_id
-        return self.config_digest == other.config_digest and same_image
+        return self.pod_spec_digest == other.pod_spec_digest and same_image
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -230,4 +230,4 @@ def _judge_result(observation: Observation) -> JudgeResult:
 
 
 def _named(who: Identity) -> str:
-    return f"{who.config_digest} on {who.image_id}"
+    return f"{who.pod_spec_digest} on {who.image_id}"

@@ -276,7 +276,7 @@ CANARY = {
 
 def digest(**options: Any) -> str:
     annotations = render("moe-serve", **options).only("Deployment")["metadata"]["annotations"]
-    return str(annotations["moe-serve.io/config-digest"])
+    return str(annotations["moe-serve.io/pod-spec-digest"])
 
 
 @pytest.mark.parametrize("case", SCHEMA)

@@ -15,7 +15,7 @@ from moe_serve.analysis.noise import PodVariation
 from moe_serve.analysis.plan import AnalysisPlan
 from moe_serve.analysis.verdict import Verdict
 from moe_serve.controller.judge_json import judge_result_of
-from moe_serve.controller.judges import Asked, Judging
+from moe_serve.controller.judges import LocalJudge, RemoteJudge
 from moe_serve.controller.load import PrometheusLoad
 from moe_serve.controller.loop import ReconcileResult
 from moe_serve.controller.notifiers import AuditNotifier, WebhookNotifier, hook
@@ -85,14 +85,14 @@ def test_what_is_old_faulty_or_unreadable_is_no_word(parts: dict[str, Any], reas
     assert reason in found.reason
 
 
-def _asked(answer: httpx.Response | Exception) -> Asked:
+def _asked(answer: httpx.Response | Exception) -> RemoteJudge:
     def reply(request: httpx.Request) -> httpx.Response:
         if isinstance(answer, Exception):
             raise answer
         return answer
 
     client = httpx.Client(transport=httpx.MockTransport(reply))
-    return Asked(
+    return RemoteJudge(
         url="http://judge", every=1, fresh_seconds=1e12, on_result=lambda: None, client=client
     )
 
@@ -142,8 +142,8 @@ WAITS = replace(initial(PLAN, START), phase=RolloutPhase.QUALITY)
 def test_a_judge_in_the_process_goes_on_with_its_comparison_after_a_restart() -> None:
     rules = AnalysisPlan(pod_variation=PodVariation(), under_test=("policy",))
 
-    def judging() -> Judging:
-        return Judging(
+    def judging() -> LocalJudge:
+        return LocalJudge(
             source=Memory(), analysis_plan=rules, quality=lambda: SAME, every=1,
             on_result=lambda: None, clock=lambda: START + 4 * 3600,
         )  # fmt: skip
@@ -175,7 +175,7 @@ class Waiting:
 
     def __init__(self, outcome: QualityOutcome = QualityOutcome.PASSED) -> None:
         self.now, self.woken, self.notified = START + 600.0, 0, facts()
-        self.judge = Judging(
+        self.judge = LocalJudge(
             source=Memory(), analysis_plan=AnalysisPlan(), every=0.01, on_result=self.wake,
             quality=lambda: finding(probed(outcome, known=self.notified)), clock=lambda: self.now,
         )  # fmt: skip
@@ -280,7 +280,7 @@ def test_a_rollout_that_begins_anew_asks_anew() -> None:
 
 
 def test_before_the_steps_a_judge_in_the_process_speaks_of_the_answers_alone() -> None:
-    judge = Judging(
+    judge = LocalJudge(
         source=Memory(), analysis_plan=AnalysisPlan(), every=1, on_result=lambda: None,
         quality=lambda: NoQuality(reason="no comparison of answers yet"),
     )  # fmt: skip

@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from moe_serve.controller.judges import Asked
+from moe_serve.controller.judges import RemoteJudge
 from moe_serve.controller.load import PrometheusLoad
 from moe_serve.controller.notifiers import WebhookNotifier, hook
 from moe_serve.controller.run import Runner, Thread
@@ -112,7 +112,7 @@ def test_judge_whose_request_fails_in_any_way_is_unavailable(error: Exception) -
         raise error
 
     client = httpx.Client(transport=httpx.MockTransport(reply))
-    judge = Asked(
+    judge = RemoteJudge(
         url="http://judge", every=1, fresh_seconds=60, on_result=lambda: None, client=client
     )
     judge.ask()

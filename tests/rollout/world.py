@@ -41,9 +41,9 @@ DOCUMENT: dict[str, Any] = {
     "watch_hours": 4,
     "patience": {"deadline_hours": 12},
 }
-OLD = Identity(config_digest="sha256:old", image_id="img@sha256:1")
-NEW = Identity(config_digest="sha256:new", image_id="img@sha256:1")
-OTHER = Identity(config_digest="sha256:other", image_id="img@sha256:1")
+OLD = Identity(pod_spec_digest="sha256:old", image_id="img@sha256:1")
+NEW = Identity(pod_spec_digest="sha256:new", image_id="img@sha256:1")
+OTHER = Identity(pod_spec_digest="sha256:other", image_id="img@sha256:1")
 RUNS = {Track.STABLE: OLD, Track.BASELINE: OLD, Track.CANARY: NEW}
 
 
