@@ -34,7 +34,7 @@ _LEARN_SECONDS = 60.0
 
 
 @dataclass(slots=True, kw_only=True)
-class Asked:
+class RemoteJudge:
     """A judge elsewhere; it is asked in the background, so that nobody waits for it."""
 
     url: str
@@ -87,7 +87,7 @@ def _differs(before: JudgeResult | JudgeUnavailable, after: JudgeResult | JudgeU
 
 
 @dataclass(slots=True, kw_only=True)
-class Judging:
+class LocalJudge:
     """A judge in this process. Its comparison begins with the first step; that time is part of the
     rollout's state, so another controller replays the same comparison from the metrics' store.
     While answers are waited for it asks the store which pods there are, since answers count only

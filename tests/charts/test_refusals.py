@@ -275,8 +275,8 @@ CANARY = {
 
 
 def digest(**options: Any) -> str:
-    annotations = render("moe-serve", **options).only("KnownBadQuery")["metadata"]["annotations"]
-    return str(annotations["moe-serve.io/config-digest"])
+    annotations = render("moe-serve", **options).only("Deployment")["metadata"]["annotations"]
+    return str(annotations["moe-serve.io/pod-spec-digest"])
 
 
 @pytest.mark.parametrize("case", SCHEMA)
