@@ -38,7 +38,8 @@ VERSIONS: dict[str, oracle.Version] = {
     "0.1.24.post1": (0, 1, 24, 1),
 }
 PAD_RULES = {
-    PaddingRule.LIVE_WEIGHTS_LOST, PaddingRule.UNINITIALISED_READ, PaddingRule.SEPARATED_CUT, PaddingRule.SPLIT_K,
+    PaddingRule.LIVE_WEIGHTS_LOST, PaddingRule.UNINITIALISED_READ, PaddingRule.SEPARATED_CUT,
+    PaddingRule.SPLIT_K,
     PaddingRule.SPLIT_K_UNKNOWN,
 }  # fmt: skip
 

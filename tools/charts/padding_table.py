@@ -40,7 +40,9 @@ def table() -> str:
     return json.dumps(content, indent=1, sort_keys=True) + "\n"
 
 
-def _first_of_each(history: ReleaseHistory[Any], signature: Callable[[Any], object]) -> dict[str, str]:
+def _first_of_each(
+    history: ReleaseHistory[Any], signature: Callable[[Any], object]
+) -> dict[str, str]:
     """The releases at which the answers may change, by a key that sorts as releases do."""
     kept: dict[str, str] = {}
     last: object = None
