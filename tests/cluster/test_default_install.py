@@ -13,9 +13,9 @@ import yaml
 
 from tests.cluster.charts import RELEASE, ROOT, SERVER, installed, pods, ready
 from tests.cluster.cluster import IMAGE, OPS_IMAGE, Cluster
-from tests.cluster.node.errors import NodeError
-from tests.cluster.node.preconditions import GIB, lacking_memory
-from tests.cluster.node.waiting import wait
+from tools.node.errors import NodeError
+from tools.node.preconditions import GIB, lacking_memory
+from tools.node.waiting import wait
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 

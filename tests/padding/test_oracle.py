@@ -8,7 +8,7 @@ import dataclasses
 import os
 import random
 from collections.abc import Callable
-from pathlib import KernelPath as FilePath
+from pathlib import Path as FilePath
 from typing import Any
 
 import pytest
