@@ -85,7 +85,7 @@ def judge_results(args: argparse.Namespace) -> int:
     if args.start or args.end:
         raise UsageError("--start and --end: benchmark results are judged whole, with --from")
     arms = with_policy(args)
-    return print_verdict(args, args.results, stable=arms.stable, canary=arms.canary)
+    return print_verdict(args, args.results, stable=arms.stable_label, canary=arms.canary_label)
 
 
 def print_verdict(

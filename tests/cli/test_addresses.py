@@ -23,7 +23,7 @@ PORT, LABEL, RANGE = "http://judge:port", "http://a..b:1", "http://127.0.0.1:999
         "canary serve --exporter stable=URL --exporter canary=http://127.0.0.1:1",
         "canary serve --policy-file EXPORTERS",
         "quality probe --stable-url URL --canary-url http://127.0.0.1:1",
-        "bench --stable-label URL --canary-label http://127.0.0.1:1 --out OUT",
+        "bench --stable-url URL --canary-url http://127.0.0.1:1 --out OUT",
     ],
 )
 def test_address_that_no_request_can_be_sent_to_is_refused(

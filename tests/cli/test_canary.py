@@ -117,7 +117,7 @@ def test_registered_batch_sizes_must_all_be_covered_and_alone_decide(
     words = ("--history", "@good.om", "--quality", "@same.json")
     for name, batches, code, text in (
         ("all", "[8, 32, 64]", 0, "PROMOTE: faster"),
-        ("more", "[8, 32, 64, 128]", 20, "registered and not covered: batch 128"),
+        ("more", "[8, 32, 64, 128]", 20, "planned and not covered: batch 128"),
         ("fewer", "[32, 64]", 20, "not covered: step, batch 8 (2"),
     ):
         policy = written(folder, f"{name}.yaml", f"strata: {{batches: {batches}}}\n")
@@ -160,8 +160,8 @@ def test_explaining_names_every_check(folder: Path, capsys: pytest.CaptureFixtur
     for name in ("arms_alive", "void_windows", "step_gain", "same_answers", "recorded file"):
         assert name in out
     # Four layers of 1.16, 1.64 and 2.28 ms in steps of 8.8, 11.2 and 14.4 ms, all as often.
-    assert "MoE is about 59% of stable's step: the kernel's gain alone would make +4." in out
-    assert "canary: worker_config_digest 0123456789abcdef, policy aligned, vllm 0.32.0" in out
+    assert "MoE is about 59% of stable's step: the kernel's gain alone explains +4." in out
+    assert "canary: policy aligned, vllm 0.32.0, worker_config_digest 0123456789abcdef" in out
     assert f"queries, of recorded file {folder / 'good.om'} (sha256 " in out
     assert "of 24 series, behind arms_alive, void_windows, data_fresh, " in out
     assert f" {folder / 'good.om'} | awk '$NF >= " in out
@@ -188,7 +188,7 @@ def test_a_report_has_the_verdict_its_plots_and_what_was_left_out(
     assert canary(folder, *words.split()) == 0
     assert capsys.readouterr().out.splitlines()[1] == str(tmp_path / "index.html")
     shown = (tmp_path / "index.html").read_text("utf-8")
-    assert shown.count("<svg") == 2
+    assert shown.count("<svg") == 3
     for text in (
         "Faster and the same answers",
         "one block, both arms",
@@ -242,7 +242,10 @@ def chained(**body: object) -> str:
     [
         ("", "0 lines and no verdict in them"),
         (chained(transition={"title": "x"}, rollout="r"), "1 lines and no verdict in them"),
-        (chained(more=1), "line 1: not an entry that this version writes (KeyError: 'observed')"),
+        (
+            chained(more=1),
+            "line 1: not an entry that this version writes (KeyError: 'observations')",
+        ),
         (chained(observed=3), "line 1: not an entry that this version writes"),
         ("[" * 100_000, "line 1: no whole entry"),
         (chained(more=1).replace("previous", "other"), "line 1: changed after"),
@@ -262,7 +265,7 @@ def test_an_audit_without_a_verdict_is_one_line(
 def test_a_plan_says_what_cannot_be_decided(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert canary(folder, "plan", "--block-noise", "0.05", "--gain", "1.031") == 0
+    assert canary(folder, "power", "--block-noise", "0.05", "--gain", "1.031") == 0
     assert "cannot be decided" in capsys.readouterr().out
 
 
@@ -277,10 +280,10 @@ def test_a_plan_says_what_cannot_be_decided(
         ("judge --history @good.om --end nan", "--end 'nan': seconds"),
         ("judge --history @good.om --start 1e18", "--start '1e18': seconds"),
         ("serve --history @good.om --start=-inf", "--start '-inf': seconds"),
-        ("plan --block-noise 1e200", "--block-noise: '1e200'"),
-        ("plan --block-noise inf", "--block-noise: 'inf'"),
-        ("plan --block-noise 0.01 --gain inf", "--gain: 'inf'"),
-        ("plan --block-noise 0.01 --gain nan", "--gain: 'nan'"),
+        ("power --block-noise 1e200", "--block-noise: '1e200'"),
+        ("power --block-noise inf", "--block-noise: 'inf'"),
+        ("power --block-noise 0.01 --gain inf", "--gain: 'inf'"),
+        ("power --block-noise 0.01 --gain nan", "--gain: 'nan'"),
         ("judge --history @good.om --start 2026-05-01T12:00:00", "say which time zone"),
         ("judge --history @good.om --policy-file @same.json", "unknown key"),
         ("judge --history @good.om --quality @rules.yaml", "not JSON"),
@@ -294,7 +297,7 @@ def test_a_plan_says_what_cannot_be_decided(
             "--stable-label and --canary-label are both 'x'",
         ),
         ("judge --start 1", "no source: give --history FILE, --prometheus URL or --exporter ARM="),
-        ("plan", "--block-noise: how noisy is a block?"),
+        ("power", "--block-noise: how noisy is a block?"),
         ("replay --history @good.om --last ab", "--last: names a line of --audit"),
         ("replay --audit @good.om", "line 1: no whole entry"),
         ("serve --exporter stable=http://x/metrics", "none is given for the canary"),

@@ -95,7 +95,7 @@ def test_pairs_with_a_comparison_of_answers_are_decided(
         (["--from", str(PUBLISHED), "--pairs", "0"], "--pairs: '0'"),
         (["--from", str(PUBLISHED), "--history", "x"], "give no other"),
         (["--from", str(PUBLISHED), "--start", "1"], "judged whole"),
-        (["--from", str(PUBLISHED), "--stable-label", "canary"], "name two arms"),
+        (["--from", str(PUBLISHED), "--stable-label", "canary"], "give two values"),
         (
             ["--policy-file", "strata: {batches: [8]}"],
             ": strata: benchmark results do not tell batch",
