@@ -65,8 +65,8 @@ def test_the_controller_takes_its_arguments(
         (tmp_path / "rules" / name).write_text(text, "utf-8")
     for word in words:
         flag, _, path = word.partition("=")
-        if flag.endswith("-file"):
-            Path(path).parent.mkdir()
+        if flag.endswith("-file") and not Path(path).exists():
+            Path(path).parent.mkdir(exist_ok=True)
             Path(path).write_text("https://there.example/x", "utf-8")
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "no-kubeconfig"))
     assert main(words) == 2

@@ -31,6 +31,7 @@ def test_a_group_takes_only_the_keys_that_it_declares(tmp_path):
             "type": "object",
             "additionalProperties": False,
             "properties": {"tag": {"description": "Its tag.", "default": "", "type": "string"}},
+            "required": ["tag"],
         }
     }
     assert found["additionalProperties"] is False
