@@ -45,8 +45,8 @@ $(SERVING)/.ready: images/dev/requirements.txt images/dev/overrides.txt pyprojec
 	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python $(SERVING)
 	$(BIN)/uv pip install --compile-bytecode --python $(SERVING)/bin/python \
 	  -r images/dev/requirements.txt --override images/dev/overrides.txt
-	$(call say,moe-serve and the emulation beside it$(comma) without any dependency)
-	$(BIN)/uv pip install --quiet --python $(SERVING)/bin/python --no-deps -e . -e ./emulation
+	$(call say,moe-serve$(comma) emulation and demo beside it$(comma) without any dependency)
+	$(BIN)/uv pip install --quiet --python $(SERVING)/bin/python --no-deps -e . -e ./emulation -e ./demo
 	@touch $@
 
 comma := ,
