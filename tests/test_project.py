@@ -68,3 +68,14 @@ def test_every_link_in_the_documentation_leads_somewhere() -> None:
     ]
 
     assert broken == []
+
+
+def test_architecture_page_shows_the_layers_that_the_contract_holds() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"]
+    layers = next(
+        each["layers"] for each in contracts["contracts"] if each["containers"] == ["moe_serve"]
+    )
+    page = (ROOT / "docs/architecture.md").read_text("utf-8")
+    picture = page.split("```text\n")[1].split("```")[0].splitlines()
+
+    assert [re.split(r"\s{2,}", line)[0] for line in picture] == layers

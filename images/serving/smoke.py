@@ -70,7 +70,7 @@ def check_pads(context: Path, aiter: str) -> None:
     build has no GPU, and the pads are decided before AITER is called.
     """
     from moe_serve.padding.aiter_eras import aiter_build
-    from moe_serve.padding.contract import Call, Policy, choose
+    from moe_serve.padding.contract import Call, PaddingPolicy, choose
     from moe_serve.padding.models import BUILT_IN
     from moe_serve.padding.shapes import Parallelism, Quant, shard
     from moe_serve.padding.vllm_eras import vllm_build
@@ -80,7 +80,7 @@ def check_pads(context: Path, aiter: str) -> None:
     align = build.eras[-1].alignment(Quant.W4A16, dims.activation)
     deployments = {f"tp{tp}": Parallelism(tp=tp) for tp in (1, 2, 4, 8)}
     deployments["ep8"] = Parallelism(tp=8, ep=True)
-    for policy, flags in ((Policy.UPSTREAM, []), (Policy.ALIGNED, ["--vllm-loads"])):
+    for policy, flags in ((PaddingPolicy.UPSTREAM, []), (PaddingPolicy.ALIGNED, ["--vllm-loads"])):
         wanted = {}
         for name, parallel in deployments.items():
             part = shard(dims, parallel, align=align)

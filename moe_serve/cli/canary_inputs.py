@@ -11,9 +11,9 @@ from moe_serve.errors import UsageError
 
 if TYPE_CHECKING:
     from moe_serve.analysis.plan import AnalysisPlan
-    from moe_serve.judge.watch import HistorySource
     from moe_serve.quality.finding import QualityFinding
     from moe_serve.quality.result import NoQuality
+    from moe_serve.sources.port import HistorySource
 
 
 # What `datetime` can show.

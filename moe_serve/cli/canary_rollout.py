@@ -113,7 +113,6 @@ def _abort_flags(abort: argparse.ArgumentParser) -> None:
 def _run(args: argparse.Namespace) -> int:
     from moe_serve.cli.controller_assembly import ControllerSettings, assemble
     from moe_serve.config import rollout_file
-    from moe_serve.controller import failpoints
     from moe_serve.controller.notifiers import AuditNotifier, hook
     from moe_serve.judge.audit import Audit
     from moe_serve.kubernetes.api import connect
@@ -134,7 +133,6 @@ def _run(args: argparse.Namespace) -> int:
         active=args.active,
         every=float(args.every),
         identity=args.identity or socket.gethostname(),
-        failpoint=failpoints.parse(os.environ.get("MOE_SERVE_FAILPOINT", "")),
     )
     judge = _judge(args, plan, log.append if log else None)
     load = _load(args)
@@ -157,12 +155,12 @@ def _judge(
     args: argparse.Namespace, plan: "RolloutPlan", log: "Callable[[Findings, float], None] | None"
 ) -> "Callable[[Callable[[], None]], JudgeThread]":
     from moe_serve.config.policy_file import load_declared
-    from moe_serve.controller.judges import Asked, Judging
+    from moe_serve.controller.judges import LocalJudge, RemoteJudge
     from moe_serve.rollout.weights import Track
 
     if args.judge is not None:
         http_address(f"--judge {args.judge!r}", args.judge, "http://judge:9500")
-        return lambda wake: Asked(
+        return lambda wake: RemoteJudge(
             url=args.judge,
             every=min(float(args.every), 10.0),
             fresh_seconds=plan.patience.blind_seconds,
@@ -172,7 +170,7 @@ def _judge(
     if told.exporter:
         raise UsageError("exporters have no past to replay: use --prometheus, or --judge URL")
     if plan.baseline:
-        of_baseline = {"baseline", plan.arms[Track.BASELINE].label}
+        of_baseline = {"baseline", plan.tracks[Track.BASELINE].label}
         in_file = args.policy_file and "stable_label" in load_declared(args.policy_file).arms
         named = args.stable_label or in_file
         if named and told.stable_label not in of_baseline:
@@ -190,7 +188,7 @@ def _judge(
         if log:
             log(findings, time.time())
 
-    return lambda wake: Judging(
+    return lambda wake: LocalJudge(
         source=found,
         analysis_plan=rules,
         quality=answers,

@@ -5,17 +5,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from moe_serve.controller.failpoints import Failpoint
 from moe_serve.controller.loop import Controller
 from moe_serve.controller.run import Runner, Thread
 from moe_serve.controller.shadow import ShadowLeadership, ShadowRoute, ShadowStore
+from moe_serve.controller.warnings import FailureWarnings
 from moe_serve.controller.web import Status
 from moe_serve.kubernetes.api import Api
-from moe_serve.kubernetes.arms import watch_arms
 from moe_serve.kubernetes.events import Events
 from moe_serve.kubernetes.lease import Leadership
 from moe_serve.kubernetes.route import Route
 from moe_serve.kubernetes.store import Store
+from moe_serve.kubernetes.tracks import watch_tracks
 from moe_serve.rollout.plan import RolloutPlan
 from moe_serve.rollout.ports import Judge, Notifier, TrafficLoad
 
@@ -37,7 +37,6 @@ class ControllerSettings:
     active: bool
     every: float
     identity: str
-    failpoint: Failpoint
 
 
 def assemble(
@@ -57,12 +56,12 @@ def assemble(
         if runner:
             runner[0].wake.set()
 
-    arms, judge_result = watch_arms(api, plan, wake), judge(wake)
+    tracks, judge_result = watch_tracks(api, plan, wake), judge(wake)
     events = Events(api, name)
     controller = Controller(
         plan=plan,
         route=Route(api, plan) if settings.active else ShadowRoute(Route(api, plan)),
-        arms=arms,
+        tracks=tracks,
         store=Store(api, name) if settings.active else ShadowStore(),
         leadership=Leadership(api, name, settings.identity, time.monotonic)
         if settings.active
@@ -70,12 +69,11 @@ def assemble(
         judge=judge_result,
         load=load,
         notifiers=(events, *notifiers) if settings.active else notifiers,
-        alarm=events if settings.active else None,
+        warnings=FailureWarnings(sink=events if settings.active else None),
         audit_fault=audit_fault,
-        failpoint=settings.failpoint,
     )
     status = Status(
         plan=plan, active=settings.active, stale_seconds=3 * settings.every + 30, clock=time.time
     )
     runner.append(Runner(controller=controller, status=status, every=settings.every))
-    return runner[0], [arms.pods, arms.slices, judge_result, *threads]
+    return runner[0], [tracks.pods, tracks.slices, judge_result, *threads]

@@ -14,8 +14,8 @@ from moe_serve.cli.padding_model import (
 )
 from moe_serve.cli.parsing import add_output, at_least, fraction, printable
 from moe_serve.padding import aiter_eras, vllm_eras
-from moe_serve.padding.contract import Policy
-from moe_serve.padding.deployment import Deployment, Judgement, judge
+from moe_serve.padding.contract import PaddingPolicy
+from moe_serve.padding.deployment import Deployment, PaddingJudgement, judge
 from moe_serve.padding.report import answer, to_json, to_text
 from moe_serve.padding.shapes import Layout, Parallelism
 
@@ -59,7 +59,9 @@ def _add_flags(verb: argparse.ArgumentParser) -> None:
     )
     pads = verb.add_argument_group("pads")
     pads.add_argument(
-        "--policy", choices=[policy.value for policy in Policy], default=Policy.ALIGNED.value
+        "--policy",
+        choices=[policy.value for policy in PaddingPolicy],
+        default=PaddingPolicy.ALIGNED.value,
     )
     pads.add_argument(
         "--max-neuron-loss",
@@ -84,7 +86,7 @@ def check(args: argparse.Namespace) -> int:
     return 0 if answer(judgement.worst, allow_unverified=args.allow_unverified).passes else 1
 
 
-def _print(args: argparse.Namespace, judgement: Judgement) -> None:
+def _print(args: argparse.Namespace, judgement: PaddingJudgement) -> None:
     allowed = args.allow_unverified
     if args.output == "json":
         report = to_json(judgement, allow_unverified=allowed)
@@ -93,7 +95,7 @@ def _print(args: argparse.Namespace, judgement: Judgement) -> None:
         sys.stdout.write(printable(to_text(judgement, allow_unverified=allowed)) + "\n")
 
 
-def _judged(args: argparse.Namespace) -> Judgement:
+def _judged(args: argparse.Namespace) -> PaddingJudgement:
     model = read_model(args)
     deployment = Deployment(
         model=model,
@@ -105,4 +107,4 @@ def _judged(args: argparse.Namespace) -> Judgement:
         ksplit=read_ksplit_flag(args.ksplit),
         site=read_tables(args.tuned),
     )
-    return judge(deployment, Policy(args.policy), max_loss=args.max_neuron_loss)
+    return judge(deployment, PaddingPolicy(args.policy), max_loss=args.max_neuron_loss)

@@ -15,7 +15,7 @@ from moe_serve.cli.padding_model import (
 from moe_serve.cli.parsing import printable
 from moe_serve.errors import UsageError
 from moe_serve.padding import aiter_eras, vllm_eras
-from moe_serve.padding.contract import Policy
+from moe_serve.padding.contract import PaddingPolicy
 from moe_serve.padding.deployment import Deployment, require_layout
 from moe_serve.padding.fleet import COLUMNS, FleetRow, fleet_rows
 from moe_serve.padding.shapes import LARGEST_SIZE, Layout, Parallelism
@@ -43,7 +43,7 @@ def add_verb(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
         metavar="VERSION,...",
         help="AITER's versions (default: %(default)s)",
     )
-    policies = ",".join(policy.value for policy in Policy)
+    policies = ",".join(policy.value for policy in PaddingPolicy)
     fleet.add_argument(
         "--policy", default=policies, metavar="POLICY,...", help="policies (default: all)"
     )
@@ -114,11 +114,11 @@ def _numbers(flag: str, text: str) -> list[int]:
     return [int(word) for word in words]
 
 
-def _policy(word: str) -> Policy:
+def _policy(word: str) -> PaddingPolicy:
     try:
-        return Policy(word)
+        return PaddingPolicy(word)
     except ValueError:
-        allowed = ", ".join(policy.value for policy in Policy)
+        allowed = ", ".join(policy.value for policy in PaddingPolicy)
         raise UsageError(
             f"--policy: {word[:40]!r} is not allowed; give some of {allowed}"
         ) from None

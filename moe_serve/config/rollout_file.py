@@ -129,18 +129,18 @@ def parse(document: Any, name: str) -> RolloutPlan:
 
 
 def _plan(found: _Document) -> RolloutPlan:
-    arms = {Track(name): part for name, part in found.arms if part is not None}
+    tracks = {Track(name): part for name, part in found.arms if part is not None}
     return RolloutPlan(
         name=found.name,
         route=_route(found),
-        arms={
-            arm: TrackPlan(
+        tracks={
+            track: TrackPlan(
                 service=part.service,
                 label=part.label or part.service,
                 port=part.port,
                 replicas=part.replicas,
             )
-            for arm, part in arms.items()
+            for track, part in tracks.items()
         },
         steps=tuple(_step(number, step) for number, step in enumerate(found.steps)),
         promotion=Promotion(

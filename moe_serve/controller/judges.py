@@ -15,7 +15,7 @@ from moe_serve.analysis.plan import AnalysisPlan
 from moe_serve.analysis.verdict import Verdict
 from moe_serve.controller.judge_json import judge_result_of
 from moe_serve.errors import MoeServeError
-from moe_serve.judge.watch import ComparisonWatch, HistorySource
+from moe_serve.judge.watch import ComparisonWatch
 from moe_serve.quality.finding import (
     QualityFinding,
     accept_if_bound,
@@ -25,6 +25,7 @@ from moe_serve.quality.finding import (
 from moe_serve.quality.result import NoQuality
 from moe_serve.rollout.observation import JudgeResult, JudgeUnavailable
 from moe_serve.rollout.state import RolloutPhase, RolloutState
+from moe_serve.sources.port import HistorySource
 
 _LOG = logging.getLogger(__name__)
 _ANSWER_SECONDS = 5.0
@@ -33,7 +34,7 @@ _LEARN_SECONDS = 60.0
 
 
 @dataclass(slots=True, kw_only=True)
-class Asked:
+class RemoteJudge:
     """A judge elsewhere; it is asked in the background, so that nobody waits for it."""
 
     url: str
@@ -86,7 +87,7 @@ def _differs(before: JudgeResult | JudgeUnavailable, after: JudgeResult | JudgeU
 
 
 @dataclass(slots=True, kw_only=True)
-class Judging:
+class LocalJudge:
     """A judge in this process. Its comparison begins with the first step; that time is part of the
     rollout's state, so another controller replays the same comparison from the metrics' store.
     While answers are waited for it asks the store which pods there are, since answers count only

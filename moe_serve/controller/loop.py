@@ -1,15 +1,16 @@
-"""One look after the other: observe, decide, write the state down, act, tell."""
+"""One reconcile in five steps: observe, decide, write the state, act, notify."""
 
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from moe_serve.controller.failpoints import Failpoint
+from moe_serve.controller.warnings import FailureWarnings
 from moe_serve.errors import RolloutError
-from moe_serve.rollout.actions import Action, CreateRoute, Decision, SetWeights
+from moe_serve.rollout.actions import Action, CreateRoute
 from moe_serve.rollout.decide import decide
 from moe_serve.rollout.observation import (
+    HumanRequest,
     Observation,
     RouteAbsent,
     RouteForeign,
@@ -18,27 +19,30 @@ from moe_serve.rollout.observation import (
 )
 from moe_serve.rollout.plan import RolloutPlan
 from moe_serve.rollout.ports import (
-    Arms,
     Judge,
     Leadership,
     Notifier,
     Route,
     Store,
     StoredRollout,
+    Tracks,
     TrafficLoad,
-    WarningSink,
 )
 from moe_serve.rollout.state import RolloutState, initial
 from moe_serve.rollout.weights import Track
 
 _LOG = logging.getLogger(__name__)
 _CLOCK_SET_SECONDS = 5.0
-_WARN_AFTER = 2  # looks that failed in a row
+_REFUSED_AFTER = 2  # failed writes in a row: one failure is mostly a conflict with another writer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReconcileResult:
-    """What came of a look. `again`: something changed, so look at once."""
+    """What one reconcile did. `again`: something changed, so reconcile again at once.
+
+    `error` is why the reconcile failed, `audit_fault` why the audit log lacks its last line; both
+    are empty otherwise. `load_age_seconds` is None where the load was never measured.
+    """
 
     is_leader: bool
     state: RolloutState | None
@@ -50,130 +54,83 @@ class ReconcileResult:
 
 @dataclass(slots=True, kw_only=True)
 class Controller:
-    """Everything that it does, it does in `reconcile`, in one thread."""
+    """Reconciles one rollout; all calls come from one thread.
+
+    `clock` gives seconds since the epoch, `monotonic` seconds that no one sets.
+    """
 
     plan: RolloutPlan
     route: Route
-    arms: Arms
+    tracks: Tracks
     store: Store
     leadership: Leadership
     judge: Judge
     load: TrafficLoad | None = None
     notifiers: Sequence[Notifier] = ()
-    alarm: WarningSink | None = None
+    warnings: FailureWarnings = field(default_factory=FailureWarnings)
     audit_fault: Callable[[], str] = str
-    failpoint: Failpoint = field(default_factory=Failpoint)
     clock: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic
-    _offset: float | None = None
-    _failed: str = ""
-    _refused: str = ""
-    _failures: int = 0
-    _error: str = ""
-    _warned: str = ""
-    _pending_warning: tuple[str, float] | None = None
+    _clock_offset: float | None = None
+    _failed_writes: int = 0
+    _write_error: str = ""
 
     def reconcile(self) -> ReconcileResult:
-        """Look once, and do what follows."""
+        """One reconcile, and a warning if it failed where the state cannot show that."""
         result = replace(
             self._reconcile(),
             audit_fault=self.audit_fault(),
             load_age_seconds=self.load.age_seconds() if self.load else None,
         )
-        over = result.state is not None and result.state.phase.final
-        told = "" if result.is_leader and not over else result.error
-        self._emit_warning_event(told or result.audit_fault)
+        # A leader's error is in the state's history, unless the rollout is over.
+        in_history = result.is_leader and result.state and not result.state.phase.final
+        error = "" if in_history else result.error
+        self.warnings.update(error or result.audit_fault, self.clock())
         return result
 
     def _reconcile(self) -> ReconcileResult:
-        state: RolloutState | None = None
+        stored = StoredRollout()
         try:
-            self.failpoint("lease.before")
             is_leader = self.leadership.take()
-            self.failpoint("lease.after")
-            kept = self.store.load()
-            state = kept.state
-            if not is_leader:
-                self._failed = self._refused = ""
-                return ReconcileResult(is_leader=False, state=state, again=False)
-            return self._lead(kept)
-        except RolloutError as error:
-            _LOG.warning("look failed: %s", error)
-            self._failed = self._refused = ""
-            return ReconcileResult(is_leader=False, state=state, again=False, error=str(error))
+            stored = self.store.load()
+            if is_leader:
+                return self._lead(stored)
+            error = ""
+        except RolloutError as failure:
+            _LOG.warning("reconcile failed: %s", failure)
+            error = str(failure)
+        self._failed_writes = 0
+        return ReconcileResult(is_leader=False, state=stored.state, again=False, error=error)
 
-    def _emit_warning_event(self, error: str) -> None:
-        """What no history tells, an Event does, once for each cause, when the API server takes it.
-
-        A state that cannot be read or written tells of nothing, and one that is final of nothing
-        new. What fails once is mostly over at the next look.
-        """
-        self._failures = self._failures + 1 if error else 0
-        lasts, self._error = error == self._error, error
-        if not error:
-            self._warned = ""
-        elif self._failures == _WARN_AFTER or (
-            self._failures > _WARN_AFTER and lasts and error != self._warned
-        ):
-            self._warned, self._pending_warning = error, (error, self.clock())
-        if self._pending_warning is None or self.alarm is None:
-            return
-        try:
-            self.alarm.warn(*self._pending_warning)
-        except RolloutError as refused:
-            _LOG.warning("no Event of that: %s", refused)
-            if error:
-                return
-        self._pending_warning = None
-
-    def _lead(self, kept: StoredRollout) -> ReconcileResult:
-        state, now = self._current(kept.state), self.clock()
-        seen = self._observe(state, kept)
-        decision = decide(self.plan, state, seen, now)
-        # Of another rollout nothing was told yet, whatever was of the last.
-        same = kept.state is not None and kept.state.rollout == decision.state.rollout
-        before = kept.notified if same else {}
-        if decision.state != kept.state:
-            self._log(state, decision.state)
-            self._write("state", lambda: self.store.save(decision.state, before))
-        failed = self._acted(decision)
-        notified = self._notify(decision.state, before)
-        if notified != before:
-            self._write("notified", lambda: self.store.save(decision.state, notified))
-        changed = decision.state != kept.state or bool(decision.actions)
+    def _lead(self, stored: StoredRollout) -> ReconcileResult:
+        state = self._current(stored.state)
+        now = self.clock()
+        observation = self._observe(state, stored.human_request)
+        decision = decide(self.plan, state, observation, now)
+        kept = self._write_state(stored, state, decision.state)
+        write_error = self._act(decision.actions, decision.state)
+        self._notify(kept)
+        changed = decision.state != stored.state or bool(decision.actions)
         return ReconcileResult(
-            is_leader=True, state=decision.state, again=changed and not failed, error=failed
+            is_leader=True,
+            state=decision.state,
+            again=changed and not write_error,
+            error=write_error,
         )
 
-    def _acted(self, decision: Decision) -> str:
-        """Why the route could not be written; empty if it was, or need not be.
-
-        What fails once is mostly somebody who was faster; what fails again is told.
-        """
-        failed = ""
-        try:
-            for action in decision.actions:
-                self._act(action, decision.state)
-        except RolloutError as error:
-            if not self.leadership.holds:
-                raise
-            _LOG.warning("route %s not written: %s", self.plan.route.name, error)
-            failed = str(error)
-        self._failed, self._refused = failed, failed if self._failed else ""
-        return failed
-
-    def _current(self, kept: RolloutState | None) -> RolloutState:
-        """The state to go on with; a rollout that is over makes room for another plan's."""
-        if kept is None or (kept.phase.final and kept.plan != self.plan.digest):
+    def _current(self, state: RolloutState | None) -> RolloutState:
+        """The stored state; a new rollout's if there is none, or if another plan's is over."""
+        if state is None or (state.phase.final and state.plan != self.plan.digest):
             return initial(self.plan, self.clock())
-        return kept
+        return state
 
-    def _observe(self, state: RolloutState, kept: StoredRollout) -> Observation:
+    def _observe(self, state: RolloutState, human_request: HumanRequest) -> Observation:
+        """What is there now; what cannot be read is one of the observation's faults."""
         faults = []
-        arms: Mapping[Track, TrackStatus] = {}
+        tracks: Mapping[Track, TrackStatus] = {}
         route: RouteSeen | RouteAbsent | RouteForeign = RouteForeign(detail="not read")
         try:
-            arms = self.arms.seen()
+            tracks = self.tracks.observe()
         except RolloutError as error:
             faults.append(str(error))
         try:
@@ -182,58 +139,75 @@ class Controller:
             faults.append(str(error))
         return Observation(
             route=route,
-            arms=arms,
+            tracks=tracks,
             judge_result=self.judge.judge_result(state),
-            human_request=kept.human_request,
+            human_request=human_request,
             load_pods=self.load.pods() if self.load else None,
             clock_jump_seconds=self._clock_jump(),
             faults=tuple(faults),
-            refused=self._refused,
+            refused=self._write_error if self._failed_writes >= _REFUSED_AFTER else "",
         )
 
     def _clock_jump(self) -> float:
-        """How far the wall clock moved against the monotonic one since the last look."""
+        """Seconds that the wall clock was set by since the last reconcile; 0 for a small drift."""
         offset = self.clock() - self.monotonic()
-        jump = 0.0 if self._offset is None else offset - self._offset
-        self._offset = offset
+        jump = 0.0 if self._clock_offset is None else offset - self._clock_offset
+        self._clock_offset = offset
         return jump if abs(jump) > _CLOCK_SET_SECONDS else 0.0
 
-    def _act(self, action: Action, state: RolloutState) -> None:
-        name, write = {
-            CreateRoute: ("route.create", self.route.create),
-            SetWeights: ("route.weights", self.route.set_weights),
-        }[type(action)]
-        self._write(name, lambda: write(action.weights, rollout=state.rollout, stamp=action.stamp))
-        _LOG.info("route %s: %s", self.plan.route.name, action.weights)
-
-    def _notify(self, state: RolloutState, before: Mapping[str, int]) -> dict[str, int]:
-        """Tell what is new; who cannot be told now is told at a later look."""
-        notified = dict(before)
-        for notifier in self.notifiers:
+    def _write_state(
+        self, stored: StoredRollout, before: RolloutState, state: RolloutState
+    ) -> StoredRollout:
+        """What is stored now: `state`, and the notified revisions of this rollout."""
+        same_rollout = stored.state is not None and stored.state.rollout == state.rollout
+        kept = StoredRollout(state=state, notified=stored.notified if same_rollout else {})
+        if state != stored.state:
             for entry in state.history:
+                if entry.revision > before.revision:
+                    _LOG.info("%s %s: %s", entry.kind, entry.title, entry.detail)
+            self._require_leadership()
+            self.store.save(state, kept.notified)
+        return kept
+
+    def _act(self, actions: Sequence[Action], state: RolloutState) -> str:
+        """Carry out the actions; why the route could not be written, empty if nothing failed."""
+        error = ""
+        try:
+            for action in actions:
+                self._require_leadership()
+                create = isinstance(action, CreateRoute)
+                write = self.route.create if create else self.route.set_weights
+                write(action.weights, rollout=state.rollout, stamp=action.stamp)
+                _LOG.info("route %s: %s", self.plan.route.name, action.weights)
+        except RolloutError as failure:
+            if not self.leadership.holds:
+                raise
+            error = str(failure)
+            _LOG.warning("route %s not written: %s", self.plan.route.name, error)
+        self._failed_writes = self._failed_writes + 1 if error else 0
+        self._write_error = error
+        return error
+
+    def _notify(self, kept: StoredRollout) -> None:
+        """Send each notifier the history lines that it lacks; what fails is sent again later."""
+        assert kept.state is not None, "the state is written before anyone is notified of it"
+        notified = dict(kept.notified)
+        for notifier in self.notifiers:
+            for entry in kept.state.history:
                 if entry.revision <= notified.get(notifier.name, 0):
                     continue
-                self.failpoint(f"{notifier.name.partition(':')[0]}.before")
                 try:
-                    done = notifier.notify(state.rollout, entry)
+                    done = notifier.notify(kept.state.rollout, entry)
                 except Exception as error:  # noqa: BLE001 - no notifier may stop a rollout
-                    _LOG.warning("%s not told: %s", notifier.name, error)
+                    _LOG.warning("%s not notified: %s", notifier.name, error)
                     done = False
-                self.failpoint(f"{notifier.name.partition(':')[0]}.after")
                 if not done:
                     break
                 notified[notifier.name] = entry.revision
-        return notified
+        if notified != kept.notified:
+            self._require_leadership()
+            self.store.save(kept.state, notified)
 
-    def _write(self, name: str, write: Callable[[], None]) -> None:
-        """A write, if we still lead for certain."""
+    def _require_leadership(self) -> None:
         if not self.leadership.holds:
             raise RolloutError("leadership may be lost: nothing is written")
-        self.failpoint(f"{name}.before")
-        write()
-        self.failpoint(f"{name}.after")
-
-    def _log(self, before: RolloutState, after: RolloutState) -> None:
-        for entry in after.history:
-            if entry.revision > before.revision:
-                _LOG.info("%s %s: %s", entry.kind, entry.title, entry.detail)

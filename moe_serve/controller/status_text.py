@@ -43,7 +43,9 @@ def to_json(plan: RolloutPlan, state: RolloutState, fault: str = "") -> dict[str
     return {
         **stored_json(state),
         "fault": fault,
-        "weights": {arm.value: state.weights(plan).of(arm) for arm in plan.arms} if same else None,
+        "weights": {track.value: state.weights(plan).of(track) for track in plan.tracks}
+        if same
+        else None,
         "replica_diff": list(replica_diff(plan, state)),
     }
 

@@ -76,7 +76,7 @@ class Status:
 def _samples(status: Status) -> Samples:
     samples = Samples(ROLLOUT)
     samples.put("active", int(status.active))
-    for track, part in status.plan.arms.items():
+    for track, part in status.plan.tracks.items():
         samples.put("track_info", 1, track.value, part.label)
     samples.put("reconciles_total", status.reconciles)
     samples.put("errors_total", status.errors)

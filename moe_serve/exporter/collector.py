@@ -1,4 +1,4 @@
-"""One collection a scrape: every source's samples, and the exporter's own."""
+"""One collection per scrape: every record's samples, and the exporter's own."""
 
 import logging
 import threading
@@ -16,7 +16,7 @@ from moe_serve.telemetry.record import Record
 
 
 class Collector:
-    """Reads every record anew at each scrape; a bad one takes nothing from the others."""
+    """Reads every record anew at each scrape; a bad record does not affect the others."""
 
     def __init__(self, sources: Sources) -> None:
         self._sources = sources
@@ -66,15 +66,15 @@ class Collector:
 
 
 class Readiness:
-    """Whether the workers prove their padding: a probe is no scrape, and counts no error."""
+    """Whether `ranks` workers prove their padding, for the readiness probe; counts no error."""
 
     def __init__(self, directory: Path, *, ranks: int) -> None:
-        self._sources = Sources(directory, ttl=0, loudness=logging.DEBUG)
+        self._sources = Sources(directory, ttl=0, log_level=logging.DEBUG)
         self._ranks = ranks
         self._one_at_a_time = threading.Lock()
 
     def __call__(self) -> str | None:
-        """Why not, in one line; None: they do."""
+        """The first failed check in one line; None: all pass."""
         with self._one_at_a_time:
             records = [source.record for source in self._sources.read()]
             reason = unproven(records, ranks=self._ranks, place=self._sources.directory)

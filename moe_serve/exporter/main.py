@@ -1,4 +1,4 @@
-"""Run the exporter until it is told to stop."""
+"""The exporter's process: listen, answer, and end at SIGTERM or SIGINT."""
 
 import gc
 import logging

@@ -32,7 +32,7 @@ _SINGLE_SERIES = 64  # of a rank: everything that is not a slot's
 
 
 def add_totals(samples: Samples, record: Record) -> None:
-    """What was counted; only slots that were hit."""
+    """The totals of every slot that was hit."""
     rank = record.rank.name
     groups: dict[tuple[GraphMode, BatchPhase, int], list[Totals]] = defaultdict(list)
     for key, totals in record.totals.items():
@@ -48,7 +48,7 @@ def add_totals(samples: Samples, record: Record) -> None:
 def _add_calls(
     samples: Samples, rank: str, groups: Mapping[tuple[GraphMode, BatchPhase, int], list[Totals]]
 ) -> None:
-    """What is told of the served model's timed calls whatever their size."""
+    """Totals of the served model's timed calls over all batch sizes."""
     first = min((layer for _, _, layer in groups), default=None)
     modes: dict[tuple[GraphMode, BatchPhase], list[Totals]] = defaultdict(list)
     longest: dict[int, float] = defaultdict(float)
@@ -190,7 +190,7 @@ def _add_markers(samples: Samples, rank: str, proof: Proof, *, failed: bool) -> 
 
 
 def add_source(samples: Samples, record: Record, *, up: bool) -> None:
-    """Whether there is a living worker behind the numbers, and since when."""
+    """Whether the record's worker lives, its start and its last step."""
     rank = record.rank.name
     samples.put("source_up", int(up), rank)
     samples.put("source_last_step_timestamp_seconds", record.last_step_seconds, rank)
@@ -198,7 +198,7 @@ def add_source(samples: Samples, record: Record, *, up: bool) -> None:
 
 
 def add_record(samples: Samples, record: Record) -> None:
-    """Of the record itself."""
+    """Re-captured graphs, and slots that are left out of this scrape."""
     rank = record.rank.name
     samples.put("graph_recaptures", record.recaptures, rank)
     samples.put("torn_slots", record.slots_torn, rank)

@@ -1,4 +1,4 @@
-"""The folder of records, scrape by scrape: who lives, who died when, what cannot be read."""
+"""The folder of records at each scrape: living workers, dead ones, files that cannot be read."""
 
 import logging
 import os
@@ -19,7 +19,7 @@ _RANK = re.compile(r"dp\d+-pp\d+-tp\d+")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordSource:
-    """A readable record; `fresh`: its worker lives, or has been dead for less than the TTL."""
+    """A readable record; `fresh`: its worker lives, or ended less than the TTL ago."""
 
     record: Record
     fresh: bool
@@ -38,21 +38,21 @@ class Sources:
         *,
         ttl: float,
         clock: Callable[[], float] = time.monotonic,
-        loudness: int = logging.WARNING,
+        log_level: int = logging.WARNING,
     ) -> None:
         """`ttl`: seconds for which a dead worker's totals stay, so that the last ones are seen."""
         self.directory = directory
         self.errors: Counter[str] = Counter()
         self.faults: list[str] = []
         self.unreadable: set[str] = set()
-        self._ttl, self._clock, self._loudness = ttl, clock, loudness
+        self._ttl, self._clock, self._log_level = ttl, clock, log_level
         self._died: dict[tuple[Path, int], float] = {}
-        self._said: set[str] = set()
+        self._logged: set[str] = set()
         self._readers: dict[Path, RecordReader] = {}
 
     def read(self) -> list[RecordSource]:
-        """Every readable record, one a rank, by file name; what is wrong is counted and said."""
-        self._said, self.faults, self.unreadable = set(self.faults), [], set()
+        """Every readable record, one per rank, by file name; faults are counted and logged."""
+        self._logged, self.faults, self.unreadable = set(self.faults), [], set()
         newest: dict[str, Record] = {}
         for record in self._records():
             other = newest.get(record.rank.name)
@@ -67,11 +67,11 @@ class Sources:
         ]
 
     def fault(self, reason: str, message: str) -> None:
-        """Count an error at every scrape, and say it when it is new."""
+        """Count an error at every scrape, and log it when it is new."""
         self.errors[reason] += 1
         self.faults.append(message)
-        if message not in self._said:
-            logger.log(self._loudness, "%s", message)
+        if message not in self._logged:
+            logger.log(self._log_level, "%s", message)
 
     def _records(self) -> Iterator[Record]:
         paths = record_paths(self.directory) if self._can_list() else ()
@@ -105,5 +105,5 @@ class Sources:
 
 
 def _precedence(record: Record) -> tuple[bool, int]:
-    # A copy of a living worker's file has its generation and is nobody's.
+    # A copy of a living worker's file has the same generation but no writer.
     return record.alive, record.generation

@@ -1,4 +1,4 @@
-"""The exporter's HTTP side: what it answers, to whom, over which transport."""
+"""The exporter over HTTP: three paths, TLS with reload, and basic authentication."""
 
 import hashlib
 import hmac

@@ -15,11 +15,12 @@ from moe_serve.analysis.plan import AnalysisPlan
 from moe_serve.errors import UsageError
 from moe_serve.judge.app import make_app
 from moe_serve.judge.audit import Audit
-from moe_serve.judge.watch import ComparisonWatch, HistorySource
+from moe_serve.judge.watch import ComparisonWatch
 from moe_serve.judge.workers import Workers
 from moe_serve.quality.finding import QualityFinding
 from moe_serve.quality.result import NoQuality
 from moe_serve.sources.addresses import address_fault
+from moe_serve.sources.port import HistorySource
 from moe_serve.sources.scraped import Scraper, Target
 
 _SCRAPE_SECONDS = 15.0

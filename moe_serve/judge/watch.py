@@ -5,28 +5,17 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any
 
 from moe_serve.analysis.comparison import Findings, examine
-from moe_serve.analysis.history import History
 from moe_serve.analysis.plan import AnalysisPlan
 from moe_serve.analysis.verdict import Verdict
 from moe_serve.errors import MoeServeError
 from moe_serve.quality.finding import QualityFinding
 from moe_serve.quality.result import NoQuality
+from moe_serve.sources.port import HistorySource
 
 _LOG = logging.getLogger(__name__)
-
-
-class HistorySource(Protocol):
-    """Where histories come from."""
-
-    def history(self, start: float, end: float) -> History:
-        """Both arms between two times (seconds since the epoch).
-
-        Raises:
-            MoeServeError: nothing can be had now.
-        """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

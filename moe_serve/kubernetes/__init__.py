@@ -1,1 +1,1 @@
-"""The only place that knows Kubernetes: routes, arms, state, lease, Events."""
+"""The only place that knows Kubernetes: routes, tracks, state, lease, Events."""

@@ -48,10 +48,10 @@ def _spec(plan: RolloutPlan, weights: Weights) -> dict[str, Any]:
                         "kind": "Service",
                         "name": part.service,
                         "port": part.port,
-                        "weight": weights.of(arm),
+                        "weight": weights.of(track),
                     }
-                    for arm, part in plan.arms.items()
-                    if weights.of(arm)
+                    for track, part in plan.tracks.items()
+                    if weights.of(track)
                 ],
             }
         ],
@@ -85,27 +85,27 @@ def dedicated(plan: RolloutPlan, found: dict[str, Any], rollout: str) -> RouteSe
 
 
 def shares(plan: RolloutPlan, backends: list[dict[str, Any]]) -> tuple[Weights | None, str]:
-    """The arms' percentages, and what cannot be expressed in them."""
-    services = {part.service: arm for arm, part in plan.arms.items()}
+    """The tracks' percentages, and what cannot be expressed in them."""
+    services = {part.service: track for track, part in plan.tracks.items()}
     parts: dict[Track, int] = {}
     for backend in backends:
         weight = backend.get("weight", 1)
-        arm = services.get(backend["name"])
-        if weight and (arm is None or backend.get("kind", "Service") != "Service"):
+        track = services.get(backend["name"])
+        if weight and (track is None or backend.get("kind", "Service") != "Service"):
             return None, f"traffic for {backend['name']}, which is no arm of the plan"
-        if arm is not None:
-            parts[arm] = parts.get(arm, 0) + weight
+        if track is not None:
+            parts[track] = parts.get(track, 0) + weight
     whole = sum(parts.values())
     if not whole:
         return None, "no traffic for any arm"
-    percent = {arm: part * ALL / whole for arm, part in parts.items()}
+    percent = {track: part * ALL / whole for track, part in parts.items()}
     if any(share != int(share) for share in percent.values()):
         return None, f"weights {parts} that are no whole percentages"
-    return Weights(**{**{arm.value: 0 for arm in Track}, **_whole(percent)}), ""
+    return Weights(**{**{track.value: 0 for track in Track}, **_whole(percent)}), ""
 
 
 def _whole(percent: dict[Track, float]) -> dict[str, int]:
-    return {arm.value: int(share) for arm, share in percent.items()}
+    return {track.value: int(share) for track, share in percent.items()}
 
 
 def _stamp(found: dict[str, Any], rollout: str) -> int:
@@ -143,7 +143,7 @@ def our_backends(plan: RolloutPlan, found: dict[str, Any]) -> list[dict[str, Any
         return f"HTTPRoute {name} has no rule {index}, only {len(rules)}"
     backends: list[dict[str, Any]] = rules[index].get("backendRefs") or []
     there = [backend["name"] for backend in backends]
-    for part in plan.arms.values():
+    for part in plan.tracks.values():
         if there.count(part.service) != 1:
             return f"HTTPRoute {name}, rule {index}: {part.service} must be there once"
     return backends
@@ -153,7 +153,7 @@ def weights_patch(
     plan: RolloutPlan, found: dict[str, Any], weights: Weights
 ) -> list[dict[str, Any]]:
     """The change of our weights alone; it fails if anything moved since `found` was read."""
-    services = {part.service: arm for arm, part in plan.arms.items()}
+    services = {part.service: track for track, part in plan.tracks.items()}
     backends = our_backends(plan, found)
     assert not isinstance(backends, str), "only a route whose backends are there is written"
     patch: list[dict[str, Any]] = [
@@ -165,11 +165,11 @@ def weights_patch(
     ]
     for number, backend in enumerate(backends):
         place = f"/spec/rules/{plan.route.rule}/backendRefs/{number}"
-        arm = services.get(backend["name"])
-        if arm is None:
+        track = services.get(backend["name"])
+        if track is None:
             continue
         patch += [
             {"op": "test", "path": f"{place}/name", "value": backend["name"]},
-            {"op": "add", "path": f"{place}/weight", "value": weights.of(arm)},
+            {"op": "add", "path": f"{place}/weight", "value": weights.of(track)},
         ]
     return patch

@@ -1,1 +1,5 @@
-"""Every metric of the product: names, types, labels and help. Standard library only."""
+"""Every metric of the product, and the text in which Prometheus scrapes them.
+
+`catalogue` has names, types, labels and help; `exposition.render` takes the `Samples` of one
+catalogue and returns text. Standard library only.
+"""

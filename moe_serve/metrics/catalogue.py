@@ -93,12 +93,12 @@ EXPORTER = _catalogue(
     _gauge("model_info", "rank experts top_k", "The model as this rank has it; 1."),
     _gauge("moe_layers", "rank", "MoE layers of the served model on this rank."),
     _gauge("graph_sizes", "rank", "Batch sizes that graphs are captured for; 0: none are."),
-    # Is it right.
+    # Whether the padding is safe.
     _gauge(
         "padding_active",
         "rank",
         "1: the worker proved that calls go through the plugin and that their pads are safe or "
-        "within the declared loss; 0: it did not.",
+        "within the declared loss; 0: no such proof.",
     ),
     _gauge(
         "padding_verified",
@@ -116,7 +116,7 @@ EXPORTER = _catalogue(
         "rank dim",
         "1 - unpadded over executed work of a fused-MoE call, by the sizes alone.",
     ),
-    # How fast is it.
+    # How fast the experts are.
     _counter(
         "kernel_seconds_total",
         "rank layer bucket mode phase role",
@@ -170,16 +170,24 @@ EXPORTER = _catalogue(
     _gauge(
         "peak_memory_bandwidth_bytes_per_second", "rank source", "The device's peak memory traffic."
     ),
-    # Can it be trusted.
+    # Whether the measurement can be trusted.
     _gauge("clock_hertz", "rank", "Ticks per second of the device's clock."),
     _gauge(
         "marker_pair_seconds",
         "rank",
         "Measured cost of a pair of markers in a graph of its own.",
     ),
-    _gauge("marker_bias_seconds", "rank", "What a pair measures with nothing in between."),
+    _gauge(
+        "marker_bias_seconds",
+        "rank",
+        "Time that a pair of markers measures with nothing in between.",
+    ),
     _gauge("marker_overhead_ratio", "rank", "Share of a median step that the markers cost."),
-    _gauge("marker_budget_ratio", "rank", "Share that they may cost before they are switched off."),
+    _gauge(
+        "marker_budget_ratio",
+        "rank",
+        "Share of a median step that the markers may cost before they are switched off.",
+    ),
     _gauge("instrumentation_state", "rank state", "1 for the state that the markers are in."),
     _gauge("instrumented_layers", "rank", "Layers of the served model that are timed."),
     _counter(
@@ -188,24 +196,40 @@ EXPORTER = _catalogue(
         "Samples in no total: `clock_backwards`; `dropped`: no slot was left.",
     ),
     _gauge("torn_slots", "rank", "Slots without a whole value at this scrape; they are left out."),
-    _gauge("graph_recaptures", "rank", "How often graphs were captured anew since the start."),
+    _gauge("graph_recaptures", "rank", "Times that graphs were captured anew since the start."),
     _gauge("source_up", "rank", "1: the record is readable and its worker lives; 0: not so."),
-    _gauge("source_last_step_timestamp_seconds", "rank", "When the last step was served."),
-    _gauge("source_start_timestamp_seconds", "rank", "When the worker's record began."),
-    _counter("source_errors_total", "reason", "Records that could not be read, a scrape each."),
+    _gauge("source_last_step_timestamp_seconds", "rank", "Unix time of the last served step."),
+    _gauge(
+        "source_start_timestamp_seconds",
+        "rank",
+        "Unix time at which the worker created its record.",
+    ),
+    _counter(
+        "source_errors_total",
+        "reason",
+        "Records and proofs that could not be read, counted at each scrape.",
+    ),
     # The exporter itself.
     _gauge("exporter_info", "version", "The exporter; 1."),
-    _gauge("exporter_scrape_duration_seconds", "", "What collecting this scrape took."),
-    _counter("exporter_scrapes_total", "", "Scrapes, this one included."),
-    _counter("exporter_scrape_errors_total", "", "Scrapes of which a source was left out."),
+    _gauge("exporter_scrape_duration_seconds", "", "Time that collecting this scrape took."),
+    _counter("exporter_scrapes_total", "", "Scrapes answered, this one included."),
+    _counter(
+        "exporter_scrape_errors_total",
+        "",
+        "Scrapes in which at least one record or proof could not be read.",
+    ),
     _gauge("exporter_series", "", "Series of workers in this scrape."),
-    _gauge("exporter_series_bound", "", "What they cannot exceed, by the workers' configuration."),
+    _gauge(
+        "exporter_series_bound",
+        "",
+        "Upper limit of these series, from the workers' layers and captured sizes.",
+    ),
 )
 
 JUDGE = _catalogue(
     "moe_serve_canary_",
     _gauge("verdict", "verdict", "1 for the verdict in force, 0 for the others."),
-    _gauge("last_evaluation_timestamp_seconds", "", "When the judge evaluated last."),
+    _gauge("last_evaluation_timestamp_seconds", "", "Unix time of the judge's last evaluation."),
     _gauge("source_up", "", "1: the source of metrics answered at the last evaluation; 0: not."),
     _gauge("audit_write_failed", "", "1: the last verdict is not in the audit log; 0: it is."),
     _gauge("log_ratio", "rate", "Natural logarithm of the canary's speed-up, estimated."),
@@ -223,7 +247,7 @@ ROLLOUT = _catalogue(
     _gauge("track_info", "track pod_label", "The pods' label value of each track in the plan; 1."),
     _counter("reconciles_total", "", "Reconciles of the controller."),
     _counter("errors_total", "", "Reconciles that failed."),
-    _gauge("last_reconcile_timestamp_seconds", "", "When the last reconcile ended."),
+    _gauge("last_reconcile_timestamp_seconds", "", "Unix time at which the last reconcile ended."),
     _gauge(
         "audit_write_failed",
         "",

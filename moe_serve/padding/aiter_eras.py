@@ -10,8 +10,8 @@ take different kernels.
 from dataclasses import dataclass
 from enum import StrEnum
 
-from moe_serve.padding.builds import UNKNOWN, Build, History
-from moe_serve.padding.kernels import FLYDSL_TILES_N, TILE_K, Kernel, Path, Phase
+from moe_serve.padding.builds import UNKNOWN, Build, ReleaseHistory
+from moe_serve.padding.kernels import FLYDSL_TILES_N, TILE_K, Kernel, KernelPath, KernelPhase
 from moe_serve.padding.shapes import Activation, Layout, Quant, Shard
 from moe_serve.padding.versions import Version, parse_version
 
@@ -109,7 +109,7 @@ class AiterEra:
         return self.version >= parse_version(text, what="AITER")
 
 
-HISTORY: History[AiterEra] = History(
+HISTORY: ReleaseHistory[AiterEra] = ReleaseHistory(
     product="AITER",
     starts=tuple(parse_version(text, what="AITER") for text in _STARTS),
     newest_read=parse_version(NEWEST_VERIFIED, what="AITER"),
@@ -149,7 +149,7 @@ class Experts:
 def reachable(era: AiterEra, experts: Experts) -> tuple[Kernel, ...]:
     """Every kernel variant that a call of these experts can take under `era`."""
     if experts.quant is Quant.W4A8:
-        return tuple(Kernel(path=Path.TRITON, phase=phase) for phase in Phase)
+        return tuple(Kernel(path=KernelPath.TRITON, phase=phase) for phase in KernelPhase)
     swiglu = experts.activation is Activation.SWIGLUOAI
     found = _swiglu(era, experts) if swiglu else _silu(era, experts)
     return tuple(dict.fromkeys(found))
@@ -157,7 +157,7 @@ def reachable(era: AiterEra, experts: Experts) -> tuple[Kernel, ...]:
 
 def _swiglu(era: AiterEra, experts: Experts) -> tuple[Kernel, ...]:
     if _leaves_cktile(era, experts):
-        decode = _flydsl(era, Phase.DECODE, experts)
+        decode = _flydsl(era, KernelPhase.DECODE, experts)
     else:
         decode = _cktile(era, experts, _swiglu_splits(era, experts))
     if experts.quant is Quant.W4A4:
@@ -188,14 +188,14 @@ def _swiglu_splits(era: AiterEra, experts: Experts) -> tuple[int, ...]:
 def _silu(era: AiterEra, experts: Experts) -> tuple[Kernel, ...]:
     quantised = experts.quant is Quant.W4A4
     if quantised and era.flydsl_untuned:
-        return tuple(kernel for phase in Phase for kernel in _flydsl(era, phase, experts))
+        return tuple(kernel for phase in KernelPhase for kernel in _flydsl(era, phase, experts))
     splits = tuple(split for split in _ksplits(experts) if split > 1)
     decode = (*_cktile(era, experts, splits), *_ignoring(experts))
     return (*decode, *_quantised_prefill(era, experts))
 
 
 def _quantised_prefill(era: AiterEra, experts: Experts) -> tuple[Kernel, ...]:
-    flydsl = tuple(kernel for phase in Phase for kernel in _flydsl(era, phase, experts))
+    flydsl = tuple(kernel for phase in KernelPhase for kernel in _flydsl(era, phase, experts))
     opus = experts.quant is Quant.W4A16 and era.has_opus
     return (*flydsl, *_ignoring(experts), *(_opus(experts) if opus else ()))
 
@@ -204,21 +204,23 @@ def _ignoring(experts: Experts) -> tuple[Kernel, ...]:
     """The kernels that take no notice of pads."""
     return tuple(
         Kernel(path=path, phase=phase, layout=experts.layout)
-        for path in (Path.CK2STAGES, Path.ASM)
-        for phase in Phase
+        for path in (KernelPath.CK2STAGES, KernelPath.ASM)
+        for phase in KernelPhase
     )
 
 
 def _prefill(era: AiterEra, experts: Experts) -> tuple[Kernel, ...]:
-    flydsl = _flydsl(era, Phase.PREFILL, experts)
+    flydsl = _flydsl(era, KernelPhase.PREFILL, experts)
     untuned: tuple[Kernel, ...]
     if experts.layout is Layout.SEPARATED:
         # Above the bound the activations become fp4: FlyDSL, else CK's two stages.
-        untuned = (Kernel(path=Path.CK2STAGES, phase=Phase.PREFILL, layout=experts.layout),)
+        untuned = (
+            Kernel(path=KernelPath.CK2STAGES, phase=KernelPhase.PREFILL, layout=experts.layout),
+        )
         untuned += flydsl if era.flydsl_untuned else ()
         mixed: tuple[Kernel, ...] = ()
     else:
-        untuned = _cktile(era, experts, _prefill_splits(era, experts), phase=Phase.PREFILL)
+        untuned = _cktile(era, experts, _prefill_splits(era, experts), phase=KernelPhase.PREFILL)
         mixed = _mixed(era, flydsl) if era.mixes_stages else ()
     match _tuned(experts.part, experts.layout):
         case True:
@@ -237,7 +239,7 @@ def _prefill_splits(era: AiterEra, experts: Experts) -> tuple[int, ...]:
 def _mixed(era: AiterEra, flydsl: tuple[Kernel, ...]) -> tuple[Kernel, ...]:
     return tuple(
         Kernel(
-            path=Path.MIXED,
+            path=KernelPath.MIXED,
             phase=kernel.phase,
             layout=kernel.layout,
             tile_n=kernel.tile_n,
@@ -250,7 +252,7 @@ def _mixed(era: AiterEra, flydsl: tuple[Kernel, ...]) -> tuple[Kernel, ...]:
 
 
 def _opus(experts: Experts) -> tuple[Kernel, ...]:
-    return (Kernel(path=Path.OPUS, phase=Phase.PREFILL, layout=experts.layout),)
+    return (Kernel(path=KernelPath.OPUS, phase=KernelPhase.PREFILL, layout=experts.layout),)
 
 
 def _tuned(part: Shard, layout: Layout) -> bool | None:
@@ -262,12 +264,16 @@ def _tuned(part: Shard, layout: Layout) -> bool | None:
 
 
 def _cktile(
-    era: AiterEra, experts: Experts, splits: tuple[int, ...], *, phase: Phase = Phase.DECODE
+    era: AiterEra,
+    experts: Experts,
+    splits: tuple[int, ...],
+    *,
+    phase: KernelPhase = KernelPhase.DECODE,
 ) -> tuple[Kernel, ...]:
     swiglu = experts.activation is Activation.SWIGLUOAI
     return tuple(
         Kernel(
-            path=Path.CKTILE,
+            path=KernelPath.CKTILE,
             phase=phase,
             layout=experts.layout,
             split_k=split,
@@ -278,11 +284,11 @@ def _cktile(
     )
 
 
-def _flydsl(era: AiterEra, phase: Phase, experts: Experts) -> tuple[Kernel, ...]:
+def _flydsl(era: AiterEra, phase: KernelPhase, experts: Experts) -> tuple[Kernel, ...]:
     honours = era.flydsl_honours(experts.bias)
     return tuple(
         Kernel(
-            path=Path.FLYDSL,
+            path=KernelPath.FLYDSL,
             phase=phase,
             layout=experts.layout,
             tile_n=tile_n,

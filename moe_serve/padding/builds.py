@@ -41,7 +41,7 @@ class Build(Generic[Era]):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class History(Generic[Era]):
+class ReleaseHistory(Generic[Era]):
     """The releases of one product whose behaviour is known.
 
     `starts`: the first release of each behaviour, the oldest known release first. `newest_read`:

@@ -9,16 +9,16 @@ from moe_serve.errors import UsageError
 from moe_serve.padding import violations
 from moe_serve.padding.aiter_eras import AiterEra, Experts, reachable
 from moe_serve.padding.builds import Build
-from moe_serve.padding.kernels import Kernel, Lost, Path, Phase, Skips, skips
+from moe_serve.padding.kernels import Kernel, KernelPath, KernelPhase, Lost, Skips, skips
 from moe_serve.padding.shapes import Activation, Layout, Pads, Quant, Shard
 from moe_serve.padding.site_tables import OWN_TABLES, SitePaths
-from moe_serve.padding.violations import BUDGETABLE, Rule, Violation
+from moe_serve.padding.violations import BUDGETABLE, PaddingRule, Violation
 from moe_serve.padding.vllm_eras import VllmEra, rounded
 
 _ZERO = Pads(hidden=0, intermediate=0)
 
 
-class Policy(StrEnum):
+class PaddingPolicy(StrEnum):
     """Which pads to send."""
 
     UPSTREAM = "upstream"
@@ -111,8 +111,8 @@ class PathReport:
     plainest. `assumption`: what of the kernel the source does not show; None: nothing.
     """
 
-    path: Path
-    phase: Phase
+    path: KernelPath
+    phase: KernelPhase
     variants: int
     skips: Skips
     bytes_ratio: float
@@ -130,7 +130,7 @@ class Report:
     """The contract's answer for one call and one pair of pads."""
 
     call: Call
-    policy: Policy
+    policy: PaddingPolicy
     sent: Pads
     paths: tuple[PathReport, ...]
     violations: tuple[Violation, ...]
@@ -149,9 +149,9 @@ class Report:
     def held_back(self) -> tuple[Violation, ...]:
         """Why `aligned` sends less than the padding there is: the rules that raw pads break."""
         raw = self.call.part.raw
-        if self.policy is not Policy.ALIGNED or self.sent == raw:
+        if self.policy is not PaddingPolicy.ALIGNED or self.sent == raw:
             return ()
-        broken = {v.rule: v for v in assess(self.call, Policy.RAW, sent=raw).violations}
+        broken = {v.rule: v for v in assess(self.call, PaddingPolicy.RAW, sent=raw).violations}
         given = {violation.rule for violation in self.violations}
         return tuple(violation for rule, violation in broken.items() if rule not in given)
 
@@ -180,21 +180,21 @@ class Report:
         )
 
 
-def choose(call: Call, policy: Policy) -> Pads:
+def choose(call: Call, policy: PaddingPolicy) -> Pads:
     """The pads that `policy` sends for `call`."""
     raw = call.part.raw
     if call.quant is Quant.W4A8:
         return raw  # vLLM passes exact sizes to its Triton kernel, whatever the policy
     match policy:
-        case Policy.UPSTREAM:
+        case PaddingPolicy.UPSTREAM:
             return call.vllm.eras[-1].sent(call.part, call.quant, call.activation, call.override)
-        case Policy.ZERO:
+        case PaddingPolicy.ZERO:
             return _ZERO
-        case Policy.RAW:
+        case PaddingPolicy.RAW:
             return raw
-        case Policy.ROUNDED:
+        case PaddingPolicy.ROUNDED:
             return rounded(raw, doubled=True)
-        case Policy.ALIGNED:
+        case PaddingPolicy.ALIGNED:
             return aligned(call)
         case _:
             assert_never(policy)
@@ -254,7 +254,7 @@ def _of_call(call: Call, sent: Pads) -> Iterator[Violation]:
 
 
 def assess(
-    call: Call, policy: Policy, *, max_loss: float = 0.0, sent: Pads | None = None
+    call: Call, policy: PaddingPolicy, *, max_loss: float = 0.0, sent: Pads | None = None
 ) -> Report:
     """Judge `policy` for `call`; `sent` replaces the pads that the policy would choose.
 
@@ -264,7 +264,7 @@ def assess(
     if not 0 <= max_loss <= 1:
         raise UsageError(f"the loss budget is {max_loss}; give a fraction from 0 to 1")
     pads = choose(call, policy) if sent is None else sent
-    families: dict[tuple[Path, Phase], list[Kernel]] = {}
+    families: dict[tuple[KernelPath, KernelPhase], list[Kernel]] = {}
     for kernel in call.kernels:
         families.setdefault((kernel.path, kernel.phase), []).append(kernel)
     paths = tuple(_path(call, pads, kernels) for kernels in families.values())
@@ -283,7 +283,7 @@ def _path(call: Call, sent: Pads, kernels: list[Kernel]) -> PathReport:
     part = call.part
     each = [(kernel, skips(kernel, part, sent)) for kernel in kernels]
     worst_first = sorted(each, key=lambda pair: _severity(pair[1]), reverse=True)
-    found: dict[Rule, Violation] = {}
+    found: dict[PaddingRule, Violation] = {}
     for kernel, skipped in worst_first:
         for violation in violations.of_kernel(kernel, part, skipped):
             found.setdefault(violation.rule, violation)

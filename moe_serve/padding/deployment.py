@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from moe_serve.errors import UsageError
 from moe_serve.padding.aiter_eras import AiterEra
 from moe_serve.padding.builds import Build
-from moe_serve.padding.contract import Call, Policy, Report, assess
+from moe_serve.padding.contract import Call, PaddingPolicy, Report, assess
 from moe_serve.padding.models import ModelFacts
 from moe_serve.padding.shapes import Layout, Parallelism, Quant, shard
 from moe_serve.padding.site_tables import OWN_TABLES, SitePaths
@@ -55,7 +55,7 @@ class Deployment:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Judgement:
+class PaddingJudgement:
     """The worst of a deployment's reports, and how many different calls were judged."""
 
     deployment: Deployment
@@ -82,7 +82,9 @@ def require_layout(layout: Layout | None, quant: Quant) -> None:
         )
 
 
-def judge(deployment: Deployment, policy: Policy, *, max_loss: float = 0.0) -> Judgement:
+def judge(
+    deployment: Deployment, policy: PaddingPolicy, *, max_loss: float = 0.0
+) -> PaddingJudgement:
     """Judge every call of a deployment under `policy`.
 
     Raises:
@@ -91,7 +93,7 @@ def judge(deployment: Deployment, policy: Policy, *, max_loss: float = 0.0) -> J
     require_layout(deployment.layout, deployment.quant)
     reports = [assess(call, policy, max_loss=max_loss) for call in deployment.calls()]
     worst = max(reports, key=_badness)
-    return Judgement(deployment=deployment, worst=worst, calls=len(reports))
+    return PaddingJudgement(deployment=deployment, worst=worst, calls=len(reports))
 
 
 def _badness(report: Report) -> tuple[bool, int, float]:

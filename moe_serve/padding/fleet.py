@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from moe_serve.errors import UsageError
-from moe_serve.padding.contract import Policy, Report
+from moe_serve.padding.contract import PaddingPolicy, Report
 from moe_serve.padding.deployment import Deployment, judge
 from moe_serve.padding.report import Answer, answer
 from moe_serve.padding.shapes import Parallelism
@@ -19,7 +19,7 @@ class FleetRow:
     vllm: str
     aiter: str
     ranks: str
-    policy: Policy
+    policy: PaddingPolicy
     report: Report | None
     why: str = ""
 
@@ -67,14 +67,16 @@ class FleetRow:
         }
 
 
-def fleet_rows(deployments: Iterable[Deployment], policies: Sequence[Policy]) -> Iterator[FleetRow]:
+def fleet_rows(
+    deployments: Iterable[Deployment], policies: Sequence[PaddingPolicy]
+) -> Iterator[FleetRow]:
     """One row for each deployment and policy, in their order."""
     for deployment in deployments:
         for policy in policies:
             yield _row(deployment, policy)
 
 
-def _row(deployment: Deployment, policy: Policy) -> FleetRow:
+def _row(deployment: Deployment, policy: PaddingPolicy) -> FleetRow:
     report, why = None, ""
     try:
         report = judge(deployment, policy).worst

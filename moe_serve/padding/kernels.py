@@ -17,7 +17,7 @@ FLYDSL_TILES_N = (64, 128, 256)
 _K_STEP = 128
 
 
-class Path(StrEnum):
+class KernelPath(StrEnum):
     """The kernel families behind one `aiter.fused_moe` call."""
 
     CKTILE = "cktile"
@@ -29,7 +29,7 @@ class Path(StrEnum):
     TRITON = "triton"
 
 
-class Phase(StrEnum):
+class KernelPhase(StrEnum):
     """Which batches take a path: AITER switches by the number of tokens."""
 
     DECODE = "decode"
@@ -47,8 +47,8 @@ class Kernel:
     (aiter#5232).
     """
 
-    path: Path
-    phase: Phase
+    path: KernelPath
+    phase: KernelPhase
     layout: Layout = Layout.INTERLEAVE
     split_k: int = 1
     tile_n: int = 256
@@ -60,26 +60,26 @@ class Kernel:
     @property
     def cktile_stage2(self) -> bool:
         """Whether CK-tile runs the second stage."""
-        return self.path in (Path.CKTILE, Path.MIXED)
+        return self.path in (KernelPath.CKTILE, KernelPath.MIXED)
 
     @property
     def assumption(self) -> str | None:
         """What of this variant the source that could be read does not show; None: nothing."""
-        if self.path is Path.CKTILE and self.phase is Phase.PREFILL:
+        if self.path is KernelPath.CKTILE and self.phase is KernelPhase.PREFILL:
             return (
                 "that its a8w4 kernel skips columns as the a16w4 one does is assumed: if not, it "
                 "fetches more bytes than told, and loses nothing more"
             )
-        if self.path is Path.OPUS:
+        if self.path is KernelPath.OPUS:
             return "its specialisation for these pads is assumed to be compiled"
         return None
 
     def __str__(self) -> str:
         """Name of the variant for messages."""
         extra = ""
-        if self.path is Path.CKTILE and self.split_k > 1:
+        if self.path is KernelPath.CKTILE and self.split_k > 1:
             extra = f", split-K {self.split_k}"
-        elif self.path is Path.FLYDSL and self.honours_pads:
+        elif self.path is KernelPath.FLYDSL and self.honours_pads:
             extra = f", tile {self.tile_n}"
         return f"{self.path} ({self.phase}{extra})"
 
@@ -141,17 +141,17 @@ class Skips:
 def skips(kernel: Kernel, part: Shard, sent: Pads) -> Skips:
     """What `kernel` does when it is told to skip `sent` of the padded `part`."""
     match kernel.path:
-        case Path.CKTILE:
+        case KernelPath.CKTILE:
             return _cktile(kernel, part, sent)
-        case Path.FLYDSL:
+        case KernelPath.FLYDSL:
             return _flydsl(kernel, part, sent)
-        case Path.MIXED:
+        case KernelPath.MIXED:
             return _mixed(kernel, part, sent)
-        case Path.OPUS:
+        case KernelPath.OPUS:
             return _opus(part, sent)
-        case Path.TRITON:
+        case KernelPath.TRITON:
             return _exact(part)
-        case Path.CK2STAGES | Path.ASM:
+        case KernelPath.CK2STAGES | KernelPath.ASM:
             # aiter#5413: the pads are ignored; correct as long as the padding holds zeros.
             return Skips()
         case _:

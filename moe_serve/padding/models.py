@@ -277,8 +277,8 @@ def _activation(place: Mapping[str, object], source: str) -> Activation:
     ((key, name),) = list(given.items())[:1]
     if name not in _ACTIVATIONS:
         raise UsageError(
-            f"{source}: {key} is {_short(name)}; kernels are known for "
-            f"{', '.join(sorted(_ACTIVATIONS))}"
+            f"{source}: {key} is {_short(name)}, whose kernels are not known here; known are "
+            f"silu and swigluoai"
         )
     return _ACTIVATIONS[name]
 

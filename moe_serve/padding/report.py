@@ -5,7 +5,7 @@ from enum import StrEnum
 
 from moe_serve.padding.builds import UNKNOWN
 from moe_serve.padding.contract import PathReport, Report
-from moe_serve.padding.deployment import Judgement
+from moe_serve.padding.deployment import PaddingJudgement
 from moe_serve.padding.shapes import Pads, Quant
 
 
@@ -32,7 +32,7 @@ def answer(report: Report, *, allow_unverified: bool = False) -> Answer:
     return Answer.SAFE if report.lossless else Answer.WITHIN_BUDGET
 
 
-def to_json(judgement: Judgement, *, allow_unverified: bool = False) -> dict[str, object]:
+def to_json(judgement: PaddingJudgement, *, allow_unverified: bool = False) -> dict[str, object]:
     """`padding explain --output json`; pads and losses count elements of one rank."""
     report = judgement.worst
     call = report.call
@@ -94,7 +94,7 @@ def _path_json(report: Report, path: PathReport) -> dict[str, object]:
     }
 
 
-def to_text(judgement: Judgement, *, allow_unverified: bool = False) -> str:
+def to_text(judgement: PaddingJudgement, *, allow_unverified: bool = False) -> str:
     """The same for a person: what is sent, what each kernel makes of it, safe or not, and why."""
     report = judgement.worst
     call, part = report.call, report.call.part
@@ -122,7 +122,7 @@ def _assumed(report: Report) -> list[PathReport]:
     return [path for path in report.paths if path.assumption is not None]
 
 
-def _worst_of(judgement: Judgement) -> str:
+def _worst_of(judgement: PaddingJudgement) -> str:
     if judgement.calls == 1:
         return ""
     era = judgement.worst.call.vllm.eras[-1].text

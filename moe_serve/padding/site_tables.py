@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from moe_serve.errors import UsageError
 from moe_serve.padding.aiter_eras import AiterEra, Experts
-from moe_serve.padding.kernels import FLYDSL_TILES_N, Kernel, Path, Phase
+from moe_serve.padding.kernels import FLYDSL_TILES_N, Kernel, KernelPath, KernelPhase
 from moe_serve.padding.shapes import Activation, Shard
 
 TABLES = "AITER_CONFIG_FMOE"
@@ -39,7 +39,7 @@ class Row:
     """
 
     shape: tuple[int, int, int, int]
-    path: Path | None
+    path: KernelPath | None
     ksplit: int = 1
 
 
@@ -83,19 +83,19 @@ def _of_row(row: Row, era: AiterEra, experts: Experts) -> tuple[Kernel, ...]:
 
 
 def _every_path(era: AiterEra, experts: Experts) -> tuple[Kernel, ...]:
-    paths = (path for path in Path if path is not Path.TRITON)
+    paths = (path for path in KernelPath if path is not KernelPath.TRITON)
     return tuple(
         kernel for path in paths for kernel in _variants(path, era, experts, splits=(1, 2, 3, 4))
     )
 
 
 def _variants(
-    path: Path, era: AiterEra, experts: Experts, *, splits: Iterable[int]
+    path: KernelPath, era: AiterEra, experts: Experts, *, splits: Iterable[int]
 ) -> tuple[Kernel, ...]:
     swiglu = experts.activation is Activation.SWIGLUOAI
     # What FlyDSL is told where there is a bias is AITER's dispatcher's matter, table or not.
     honours = era.flydsl_honours(experts.bias)
-    flydsl = path in (Path.FLYDSL, Path.MIXED)
+    flydsl = path in (KernelPath.FLYDSL, KernelPath.MIXED)
     tiles = FLYDSL_TILES_N if flydsl and honours else FLYDSL_TILES_N[-1:]
     return tuple(
         Kernel(
@@ -106,12 +106,12 @@ def _variants(
             tile_n=tile,
             honours_pads=honours if flydsl else True,
             covers_tail=flydsl and era.flydsl_covers_tail,
-            gelu=path is Path.CKTILE and split > 1 and swiglu and era.splits_end_with_gelu,
+            gelu=path is KernelPath.CKTILE and split > 1 and swiglu and era.splits_end_with_gelu,
             stops_misaligned=era.stops_misaligned,
         )
-        for phase in Phase
+        for phase in KernelPhase
         for tile in tiles
-        for split in (splits if path is Path.CKTILE else (1,))
+        for split in (splits if path is KernelPath.CKTILE else (1,))
     )
 
 
@@ -182,17 +182,17 @@ def _row(row: Mapping[str, str | None], source: str, line: int) -> Row:
     )
 
 
-def _path(first: str, second: str) -> Path | None:
+def _path(first: str, second: str) -> KernelPath | None:
     """The path of a row's two kernels; None: a combination that was not read."""
     families = (_family(first), _family(second))
-    known: Mapping[tuple[str, str], Path] = {
-        ("flydsl", "flydsl"): Path.FLYDSL,
-        ("flydsl", "cktile"): Path.MIXED,
-        ("cktile", "cktile"): Path.CKTILE,
-        ("ck2stages", "ck2stages"): Path.CK2STAGES,
-        ("asm", ""): Path.ASM,
-        ("asm", "ck2stages"): Path.ASM,
-        ("opus", "opus"): Path.OPUS,
+    known: Mapping[tuple[str, str], KernelPath] = {
+        ("flydsl", "flydsl"): KernelPath.FLYDSL,
+        ("flydsl", "cktile"): KernelPath.MIXED,
+        ("cktile", "cktile"): KernelPath.CKTILE,
+        ("ck2stages", "ck2stages"): KernelPath.CK2STAGES,
+        ("asm", ""): KernelPath.ASM,
+        ("asm", "ck2stages"): KernelPath.ASM,
+        ("opus", "opus"): KernelPath.OPUS,
     }
     return known.get(families)
 

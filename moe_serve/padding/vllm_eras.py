@@ -7,7 +7,7 @@ Read in, and run against, the unmodified releases: `rocm_aiter_fused_experts` in
 
 from dataclasses import dataclass
 
-from moe_serve.padding.builds import Build, History
+from moe_serve.padding.builds import Build, ReleaseHistory
 from moe_serve.padding.shapes import Activation, Pads, Quant, Shard
 from moe_serve.padding.versions import Version, parse_version
 
@@ -73,7 +73,7 @@ def rounded(raw: Pads, *, doubled: bool) -> Pads:
     )
 
 
-HISTORY: History[VllmEra] = History(
+HISTORY: ReleaseHistory[VllmEra] = ReleaseHistory(
     product="vLLM",
     starts=tuple(parse_version(text, what="vLLM") for text in _STARTS),
     newest_read=parse_version(NEWEST_VERIFIED, what="vLLM"),

@@ -23,7 +23,7 @@ GFX = "gfx950"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Deployment:
+class KnownBadQuery:
     """What a row is matched with; None: not known, so a row that needs it matches.
 
     `aiter_moe`: whether the experts run on AITER's fused MoE. `ksplit`: the value of
@@ -57,7 +57,7 @@ class KnownBad:
     evidence: str
     instead: str
 
-    def matches(self, deployment: Deployment) -> bool:
+    def matches(self, deployment: KnownBadQuery) -> bool:
         """Whether this row speaks of that deployment."""
         if not deployment.aiter_moe or not deployment.gpt_oss or deployment.tp <= self.tp_above:
             return False
@@ -130,7 +130,7 @@ KNOWN_BAD = (
 )
 
 
-def known_bad(deployment: Deployment) -> Iterator[KnownBad]:
+def known_bad(deployment: KnownBadQuery) -> Iterator[KnownBad]:
     """The rows that speak of `deployment`."""
     return (row for row in KNOWN_BAD if row.matches(deployment))
 
@@ -166,7 +166,7 @@ def check_known_bad(
         ksplit = read_ksplit(environment)
     except UsageError as error:
         return fail(name, str(error))
-    deployment = Deployment(
+    deployment = KnownBadQuery(
         vllm=software.vllm,
         aiter=software.aiter,
         tp=parallel.ranks,

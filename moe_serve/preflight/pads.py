@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from moe_serve.errors import UsageError
-from moe_serve.padding.contract import Policy, Report
+from moe_serve.padding.contract import PaddingPolicy, Report
 from moe_serve.padding.deployment import Deployment, judge
 from moe_serve.padding.shapes import Parallelism, Quant
 from moe_serve.padding.site_tables import read_ksplit
@@ -34,7 +34,7 @@ def judge_pads(
     software: Software,
     environment: Mapping[str, str],
     *,
-    policy: Policy,
+    policy: PaddingPolicy,
     max_loss: float,
     emulated: bool = False,
 ) -> Report | Unjudged:

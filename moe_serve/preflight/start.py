@@ -8,7 +8,7 @@ from moe_serve.errors import UsageError
 from moe_serve.padding.contract import Report
 from moe_serve.padding.site_tables import read_ksplit
 from moe_serve.preflight.arguments import EngineArguments
-from moe_serve.preflight.known_bad import Deployment, known_bad
+from moe_serve.preflight.known_bad import KnownBadQuery, known_bad
 from moe_serve.preflight.models import ModelFiles
 from moe_serve.preflight.pads import Unjudged, describe, judge_pads, reason
 from moe_serve.preflight.software import Software, aiter_moe, emulated, plugin_left_out
@@ -34,7 +34,7 @@ def decide(
 ) -> Start:
     """Judge a start from what is known before it; `gfx` None: no GPU told its target."""
     on_aiter = aiter_moe(environment, arguments.moe_backend)
-    deployment = Deployment(
+    deployment = KnownBadQuery(
         vllm=software.vllm,
         aiter=software.aiter,
         tp=arguments.parallel.ranks,

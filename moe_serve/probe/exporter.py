@@ -10,7 +10,8 @@ from moe_serve.errors import ProbeError, SourceError, UsageError
 from moe_serve.metrics.labels import UNKNOWN, WORKER_CONFIG_DIGEST
 from moe_serve.probe.together import together
 from moe_serve.sources.addresses import address_fault, without_secrets
-from moe_serve.sources.facts import INFOS, facts
+from moe_serve.sources.facts import facts
+from moe_serve.sources.names import INFOS
 from moe_serve.sources.streams import Stream, parse_key, samples
 from moe_serve.sources.traffic import busy_by_batch
 

@@ -14,34 +14,36 @@ from moe_serve.rollout.route_status import act_on, route_status
 from moe_serve.rollout.state import EntryKind, HoldReason, PendingHold, RolloutPhase, RolloutState
 
 
-def decide(plan: RolloutPlan, state: RolloutState, seen: Observation, now: float) -> Decision:
+def decide(
+    plan: RolloutPlan, state: RolloutState, observation: Observation, now: float
+) -> Decision:
     """What follows from what is seen.
 
     At most one transition a call: call again until the state stays the same. Whoever carries it
     out writes the state down first.
     """
-    if fault := _fault(plan, state, seen):
+    if fault := _fault(plan, state, observation):
         if state.phase.final:
             return Decision(state=state)
         return Decision(state=_stay(state, _fault_since(state, fault, now), now))
     if state.phase.final:
-        return Decision(state=state, actions=act_on(plan, state, seen))
-    state = _record_verdict(_shift_clock(state, seen), seen)
-    state = _in_force(plan, state, seen, now)
-    next_state = _transition(plan, state, seen, now)
-    if seen.refused and not next_state.phase.final:
-        next_state = _refused(state, next_state, seen.refused, now)
-    state = _set_weight_index(plan, next_state, seen, now)
-    return Decision(state=state, actions=act_on(plan, state, seen))
+        return Decision(state=state, actions=act_on(plan, state, observation))
+    state = _record_verdict(_shift_clock(state, observation), observation)
+    state = _in_force(plan, state, observation, now)
+    next_state = _transition(plan, state, observation, now)
+    if observation.refused and not next_state.phase.final:
+        next_state = _refused(state, next_state, observation.refused, now)
+    state = _set_weight_index(plan, next_state, observation, now)
+    return Decision(state=state, actions=act_on(plan, state, observation))
 
 
-def _fault(plan: RolloutPlan, state: RolloutState, seen: Observation) -> str:
+def _fault(plan: RolloutPlan, state: RolloutState, observation: Observation) -> str:
     if state.plan != plan.digest:
         return (
             f"the plan is not the one that began ({state.plan}, now {plan.digest}): bring it back, "
             "and abort that rollout first if another is wanted"
         )
-    return "; ".join(seen.faults)
+    return "; ".join(observation.faults)
 
 
 def _fault_since(state: RolloutState, fault: str, now: float) -> PendingHold:
@@ -53,22 +55,24 @@ def _fault_since(state: RolloutState, fault: str, now: float) -> PendingHold:
 
 
 def _transition(
-    plan: RolloutPlan, state: RolloutState, seen: Observation, now: float
+    plan: RolloutPlan, state: RolloutState, observation: Observation, now: float
 ) -> RolloutState:
     """The state after at most one transition, with its concern."""
     if state.phase is RolloutPhase.ROLLBACK:
-        return advance(plan, replace(state, pending_hold=None), seen, now)
-    if reason := rollback_reason(state, seen):
+        return advance(plan, replace(state, pending_hold=None), observation, now)
+    if reason := rollback_reason(state, observation):
         return _rolling_back(plan, state, reason, now)
-    pending_hold = pending_hold_of(plan, state, seen, now)
+    pending_hold = pending_hold_of(plan, state, observation, now)
     if state.phase is RolloutPhase.HELD:
-        return resume_or_keep_holding(plan, replace(state, pending_hold=pending_hold), seen, now)
-    if seen.refused:
+        return resume_or_keep_holding(
+            plan, replace(state, pending_hold=pending_hold), observation, now
+        )
+    if observation.refused:
         return state
     if pending_hold is None or (
         pending_hold.reason is HoldReason.DRIFT and pending_hold.detail == state.approved_overwrite
     ):
-        return advance(plan, replace(state, pending_hold=None), seen, now)
+        return advance(plan, replace(state, pending_hold=None), observation, now)
     if now - pending_hold.since >= patience(plan, pending_hold.reason):
         return hold(state, pending_hold, now)
     return _stay(state, pending_hold, now)
@@ -113,17 +117,17 @@ def _rolling_back(plan: RolloutPlan, state: RolloutState, reason: str, now: floa
 
 
 def _set_weight_index(
-    plan: RolloutPlan, state: RolloutState, seen: Observation, now: float
+    plan: RolloutPlan, state: RolloutState, observation: Observation, now: float
 ) -> RolloutState:
     """The rung for the phase and the ready pods.
 
     While a write is missing only a rollback may ask for another: what the route shows would no
     longer tell our own writes from a stranger's.
     """
-    settled = state.in_force is not None or isinstance(seen.route, RouteAbsent)
+    settled = state.in_force is not None or isinstance(observation.route, RouteAbsent)
     if state.phase.final or not (settled or state.phase is RolloutPhase.ROLLBACK):
         return state
-    weight_index = next_weight_index(plan, state, seen, may_rise=state.pending_hold is None)
+    weight_index = next_weight_index(plan, state, observation, may_rise=state.pending_hold is None)
     if weight_index == state.weight_index:
         return state
     before = state.weights(plan)
@@ -138,28 +142,28 @@ def _set_weight_index(
 
 
 def _in_force(
-    plan: RolloutPlan, state: RolloutState, seen: Observation, now: float
+    plan: RolloutPlan, state: RolloutState, observation: Observation, now: float
 ) -> RolloutState:
-    if not route_status(plan, state, seen).in_force:
+    if not route_status(plan, state, observation).in_force:
         return replace(state, in_force=None)
     since = now if state.in_force is None else state.in_force
     return replace(state, in_force=since, approved_overwrite="")
 
 
-def _record_verdict(state: RolloutState, seen: Observation) -> RolloutState:
+def _record_verdict(state: RolloutState, observation: Observation) -> RolloutState:
     """The judge's verdict with its reason at the time it became that."""
-    if isinstance(seen.judge_result, JudgeUnavailable):
-        verdict, reason = "none", seen.judge_result.reason
+    if isinstance(observation.judge_result, JudgeUnavailable):
+        verdict, reason = "none", observation.judge_result.reason
     else:
-        verdict, reason = seen.judge_result.verdict.value, seen.judge_result.reason
+        verdict, reason = observation.judge_result.verdict.value, observation.judge_result.reason
     if verdict == state.verdict:
         return state
     return replace(state, verdict=verdict, verdict_reason=reason)
 
 
-def _shift_clock(state: RolloutState, seen: Observation) -> RolloutState:
+def _shift_clock(state: RolloutState, observation: Observation) -> RolloutState:
     """Durations go on where they were when the clock was set."""
-    jump = seen.clock_jump_seconds
+    jump = observation.clock_jump_seconds
     if not jump:
         return state
     pending_hold = state.pending_hold

@@ -37,7 +37,7 @@ def hold(state: RolloutState, pending_hold: PendingHold, now: float) -> RolloutS
 
 
 def resume_or_keep_holding(
-    plan: RolloutPlan, state: RolloutState, seen: Observation, now: float
+    plan: RolloutPlan, state: RolloutState, observation: Observation, now: float
 ) -> RolloutState:
     """Still held, or on again: the hold_reason is gone, or a person approved."""
     found = state.hold
@@ -45,15 +45,21 @@ def resume_or_keep_holding(
     gone = state.pending_hold is None or state.pending_hold.reason is not found.reason
     if found.reason.clears_itself and gone:
         return _resumed(plan, state, found, f"{found.reason} is gone", now)
-    if found.reason.approvable and seen.human_request.approve == found.revision:
+    if found.reason.approvable and observation.human_request.approve == found.revision:
         state = _resumed(plan, state, found, f"a person approved: {found.reason}", now)
-        return _approve_overwrite(plan, state, seen) if found.reason is HoldReason.DRIFT else state
+        return (
+            _approve_overwrite(plan, state, observation)
+            if found.reason is HoldReason.DRIFT
+            else state
+        )
     return state
 
 
-def _approve_overwrite(plan: RolloutPlan, state: RolloutState, seen: Observation) -> RolloutState:
+def _approve_overwrite(
+    plan: RolloutPlan, state: RolloutState, observation: Observation
+) -> RolloutState:
     """Ours is to be written over what is there now. Its new stamp tells it from a later drift."""
-    drift = route_status(plan, state, seen).drift
+    drift = route_status(plan, state, observation).drift
     return replace(state, approved_overwrite=drift, weight_revision=state.revision)
 
 

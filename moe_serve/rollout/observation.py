@@ -14,14 +14,14 @@ class Identity:
     None until the image is there.
     """
 
-    config_digest: str
+    pod_spec_digest: str
     image_id: str | None
 
     def agrees(self, other: "Identity") -> bool:
         """Nothing that is known of both differs."""
         images = (self.image_id, other.image_id)
         same_image = None in images or self.image_id == other.image_id
-        return self.config_digest == other.config_digest and same_image
+        return self.pod_spec_digest == other.pod_spec_digest and same_image
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +125,7 @@ class Observation:
     """
 
     route: RouteSeen | RouteAbsent | RouteForeign
-    arms: Mapping[Track, TrackStatus]
+    tracks: Mapping[Track, TrackStatus]
     judge_result: JudgeResult | JudgeUnavailable
     human_request: HumanRequest = field(default_factory=HumanRequest)
     load_pods: float | None = None
@@ -133,11 +133,11 @@ class Observation:
     faults: tuple[str, ...] = ()
     refused: str = ""
 
-    def seen(self, arm: Track) -> TrackStatus:
-        """One arm; an absent one has no pods."""
-        return self.arms.get(arm, TrackStatus(found=False))
+    def track(self, track: Track) -> TrackStatus:
+        """One track; an absent one has no pods."""
+        return self.tracks.get(track, TrackStatus(found=False))
 
     @property
     def ready(self) -> int:
-        """Ready pods of all arms."""
-        return sum(arm.ready() for arm in self.arms.values())
+        """Ready pods of all tracks."""
+        return sum(track.ready() for track in self.tracks.values())

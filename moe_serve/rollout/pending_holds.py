@@ -14,11 +14,11 @@ from moe_serve.rollout.weights import Track
 _JUDGED = (RolloutPhase.QUALITY, RolloutPhase.STEPS, RolloutPhase.PROMOTION, RolloutPhase.WATCH)
 
 
-def rollback_reason(state: RolloutState, seen: Observation) -> str:
+def rollback_reason(state: RolloutState, observation: Observation) -> str:
     """Why the canary must go, now; empty if it need not."""
-    if seen.human_request.abort == state.rollout:
+    if observation.human_request.abort == state.rollout:
         return "a person aborted it"
-    judge_result = seen.judge_result
+    judge_result = observation.judge_result
     if isinstance(judge_result, JudgeUnavailable) or state.stage not in _JUDGED:
         return ""
     if judge_result.quality is QualityOutcome.FAILED:
@@ -30,10 +30,10 @@ def rollback_reason(state: RolloutState, seen: Observation) -> str:
 
 
 def pending_hold_of(
-    plan: RolloutPlan, state: RolloutState, seen: Observation, now: float
+    plan: RolloutPlan, state: RolloutState, observation: Observation, now: float
 ) -> PendingHold | None:
     """The most serious trouble that is there now; `since` is when it was first seen."""
-    hold_reason, detail = next(_hold_reasons(plan, state, seen, now), (None, ""))
+    hold_reason, detail = next(_hold_reasons(plan, state, observation, now), (None, ""))
     if hold_reason is None:
         return None
     known = state.pending_hold
@@ -72,64 +72,68 @@ def invalid_reason(state: RolloutState, judge_result: JudgeResult) -> str:
 
 
 def _hold_reasons(
-    plan: RolloutPlan, state: RolloutState, seen: Observation, now: float
+    plan: RolloutPlan, state: RolloutState, observation: Observation, now: float
 ) -> Iterator[tuple[HoldReason, str]]:
-    if unexpected_pods := _unexpected_pods(plan, state, seen):
+    if unexpected_pods := _unexpected_pods(plan, state, observation):
         yield HoldReason.IDENTITY, unexpected_pods
-    if drift := route_status(plan, state, seen).drift:
+    if drift := route_status(plan, state, observation).drift:
         yield HoldReason.DRIFT, drift
     stage = state.stage
     if stage in (RolloutPhase.PENDING, RolloutPhase.QUALITY, RolloutPhase.STEPS) and (
-        full := _unplaceable(plan, seen)
+        full := _unplaceable(plan, observation)
     ):
         yield HoldReason.UNPLACEABLE, full
     if stage is not RolloutPhase.WATCH and now >= state.deadline_at:
         yield HoldReason.DEADLINE, f"the time for {stage} is over"
-    if stage is RolloutPhase.PENDING and (absent := _absent(plan, seen)):
+    if stage is RolloutPhase.PENDING and (absent := _absent(plan, observation)):
         yield HoldReason.ABSENT, absent
     if stage in _JUDGED:
-        yield from _of_the_judge(state, seen)
+        yield from _of_the_judge(state, observation)
 
 
-def _of_the_judge(state: RolloutState, seen: Observation) -> Iterator[tuple[HoldReason, str]]:
-    if isinstance(seen.judge_result, JudgeUnavailable):
-        yield HoldReason.BLIND, f"no word of the judge: {seen.judge_result.reason}"
-    elif state.stage is RolloutPhase.STEPS and (why := invalid_reason(state, seen.judge_result)):
+def _of_the_judge(
+    state: RolloutState, observation: Observation
+) -> Iterator[tuple[HoldReason, str]]:
+    if isinstance(observation.judge_result, JudgeUnavailable):
+        yield HoldReason.BLIND, f"no word of the judge: {observation.judge_result.reason}"
+    elif state.stage is RolloutPhase.STEPS and (
+        why := invalid_reason(state, observation.judge_result)
+    ):
         yield HoldReason.INVALID, why
 
 
-def _absent(plan: RolloutPlan, seen: Observation) -> str:
+def _absent(plan: RolloutPlan, observation: Observation) -> str:
     """What the plan names and nobody has made; without it a rollout cannot begin."""
     return "; ".join(
-        f"Service {part.service} of {arm}, which is not there"
-        for arm, part in plan.arms.items()
-        if not seen.seen(arm).found
+        f"Service {part.service} of {track}, which is not there"
+        for track, part in plan.tracks.items()
+        if not observation.track(track).found
     )
 
 
-def _unexpected_pods(plan: RolloutPlan, state: RolloutState, seen: Observation) -> str:
+def _unexpected_pods(plan: RolloutPlan, state: RolloutState, observation: Observation) -> str:
     """What runs is what was judged; of a promoted rollout only the canary still matters."""
-    for arm, known in state.judged.items():
-        if state.promoted and arm is not Track.CANARY:
+    for track, known in state.judged.items():
+        if state.promoted and track is not Track.CANARY:
             continue
-        if names := seen.seen(arm).unexpected_pods(known):
+        if names := observation.track(track).unexpected_pods(known):
             return (
-                f"{arm}: {', '.join(sorted(names))} of {plan.arms[arm].service} "
+                f"{track}: {', '.join(sorted(names))} of {plan.tracks[track].service} "
                 f"{'runs' if len(names) == 1 else 'run'} another image or configuration than what "
                 "is judged"
             )
     return ""
 
 
-def _unplaceable(plan: RolloutPlan, seen: Observation) -> str:
-    full = {arm: seen.seen(arm).unschedulable for arm in plan.arms}
+def _unplaceable(plan: RolloutPlan, observation: Observation) -> str:
+    full = {track: observation.track(track).unschedulable for track in plan.tracks}
     pods = sum(full.values())
     if not pods:
         return ""
     where = ", ".join(
-        f"{count} of {plan.arms[arm].service}" for arm, count in full.items() if count
+        f"{count} of {plan.tracks[track].service}" for track, count in full.items() if count
     )
     return (
         f"no node has room for {pods} pods ({where}): {pods * plan.capacity.gpus_per_pod} GPUs are "
-        f"missing; lower the replicas of {plan.arms[Track.STABLE].service} in the same commit"
+        f"missing; lower the replicas of {plan.tracks[Track.STABLE].service} in the same commit"
     )

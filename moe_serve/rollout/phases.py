@@ -19,30 +19,34 @@ from moe_serve.rollout.state import EntryKind, PromotionEvidence, RolloutPhase, 
 from moe_serve.rollout.weights import Track
 
 
-def advance(plan: RolloutPlan, state: RolloutState, seen: Observation, now: float) -> RolloutState:
+def advance(
+    plan: RolloutPlan, state: RolloutState, observation: Observation, now: float
+) -> RolloutState:
     """The next phase or step if nothing is missing; else the same state, saying what is."""
     match state.phase:
         case RolloutPhase.PENDING:
-            return _pending(plan, state, seen, now)
+            return _pending(plan, state, observation, now)
         case RolloutPhase.QUALITY:
-            return _quality(plan, state, seen, now)
+            return _quality(plan, state, observation, now)
         case RolloutPhase.STEPS:
-            return _steps(plan, state, seen, now)
+            return _steps(plan, state, observation, now)
         case RolloutPhase.PROMOTION:
-            return _promotion(plan, state, seen, now)
+            return _promotion(plan, state, observation, now)
         case RolloutPhase.WATCH:
-            return _watch(plan, state, seen, now)
+            return _watch(plan, state, observation, now)
         case RolloutPhase.ROLLBACK:
-            return _rollback(plan, state, seen, now)
+            return _rollback(plan, state, observation, now)
         case _:
             return state
 
 
-def _pending(plan: RolloutPlan, state: RolloutState, seen: Observation, now: float) -> RolloutState:
-    if missing := _missing(plan, state, seen):
+def _pending(
+    plan: RolloutPlan, state: RolloutState, observation: Observation, now: float
+) -> RolloutState:
+    if missing := _missing(plan, state, observation):
         return replace(state, waiting_for=missing)
-    judged = {arm: next(iter(seen.seen(arm).identities)) for arm in plan.arms}
-    what = "; ".join(f"{arm} {_named(who)}" for arm, who in judged.items())
+    judged = {track: next(iter(observation.track(track).identities)) for track in plan.tracks}
+    what = "; ".join(f"{track} {_named(who)}" for track, who in judged.items())
     return _entered(
         replace(state, judged=judged),
         RolloutPhase.QUALITY,
@@ -51,44 +55,52 @@ def _pending(plan: RolloutPlan, state: RolloutState, seen: Observation, now: flo
     )
 
 
-def _missing(plan: RolloutPlan, state: RolloutState, seen: Observation) -> str:
+def _missing(plan: RolloutPlan, state: RolloutState, observation: Observation) -> str:
     """What is not there before a canary can be looked at; empty if all is."""
-    if few := _few(plan, seen):
+    if few := _few(plan, observation):
         return few
-    if uneven := next((arm for arm in plan.arms if not _alike(seen.seen(arm))), None):
+    if uneven := next(
+        (track for track in plan.tracks if not _alike(observation.track(track))), None
+    ):
         return f"{uneven}'s pods to run one and the same: their images or configurations differ"
-    if plan.baseline and seen.seen(Track.BASELINE).identities != seen.seen(Track.STABLE).identities:
+    if (
+        plan.baseline
+        and observation.track(Track.BASELINE).identities
+        != observation.track(Track.STABLE).identities
+    ):
         return "baseline to run what stable runs: their images or configurations differ"
-    return _unrouted(plan, state, seen)
+    return _unrouted(plan, state, observation)
 
 
-def _unrouted(plan: RolloutPlan, state: RolloutState, seen: Observation) -> str:
+def _unrouted(plan: RolloutPlan, state: RolloutState, observation: Observation) -> str:
     if state.in_force is None:
         return f"route {plan.route.name} to send everything to stable"
-    if isinstance(seen.route, RouteSeen) and seen.route.refused:
-        return f"a gateway to take route {plan.route.name}: {seen.route.refused}"
+    if isinstance(observation.route, RouteSeen) and observation.route.refused:
+        return f"a gateway to take route {plan.route.name}: {observation.route.refused}"
     return ""
 
 
-def _few(plan: RolloutPlan, seen: Observation) -> str:
+def _few(plan: RolloutPlan, observation: Observation) -> str:
     """Stable may have fewer pods than planned, as long as they carry the traffic."""
-    for arm, part in plan.arms.items():
-        ready, wanted = seen.seen(arm).ready(), part.replicas
-        if arm is not Track.STABLE and ready < wanted:
-            return f"{arm}'s pods: {ready} of {wanted} of {part.service} are ready"
-    ready = seen.seen(Track.STABLE).ready()
-    if ready and stable_carries_all(plan, seen):
+    for track, part in plan.tracks.items():
+        ready, wanted = observation.track(track).ready(), part.replicas
+        if track is not Track.STABLE and ready < wanted:
+            return f"{track}'s pods: {ready} of {wanted} of {part.service} are ready"
+    ready = observation.track(Track.STABLE).ready()
+    if ready and stable_carries_all(plan, observation):
         return ""
     wanted = plan.capacity.pods_for_all_traffic
     return f"stable's pods: {ready} are ready, and all traffic takes {wanted}"
 
 
-def _alike(arm: TrackStatus) -> bool:
-    return len(arm.identities) == 1 and all(who.image_id is not None for who in arm.identities)
+def _alike(track: TrackStatus) -> bool:
+    return len(track.identities) == 1 and all(who.image_id is not None for who in track.identities)
 
 
-def _quality(plan: RolloutPlan, state: RolloutState, seen: Observation, now: float) -> RolloutState:
-    judge_result = _judge_result(seen)
+def _quality(
+    plan: RolloutPlan, state: RolloutState, observation: Observation, now: float
+) -> RolloutState:
+    judge_result = _judge_result(observation)
     if judge_result.quality is not QualityOutcome.PASSED:
         return replace(
             state,
@@ -102,8 +114,10 @@ def _quality(plan: RolloutPlan, state: RolloutState, seen: Observation, now: flo
     )
 
 
-def _steps(plan: RolloutPlan, state: RolloutState, seen: Observation, now: float) -> RolloutState:
-    judge_result, step = _judge_result(seen), plan.steps[state.step]
+def _steps(
+    plan: RolloutPlan, state: RolloutState, observation: Observation, now: float
+) -> RolloutState:
+    judge_result, step = _judge_result(observation), plan.steps[state.step]
     state = _pinned(state, judge_result)
     place = f"step {state.step + 1} of {len(plan.steps)}"
     if state.in_force is None or state.weight_index != state.step + 1:
@@ -155,10 +169,10 @@ def _promoted(
 
 
 def _promotion(
-    plan: RolloutPlan, state: RolloutState, seen: Observation, now: float
+    plan: RolloutPlan, state: RolloutState, observation: Observation, now: float
 ) -> RolloutState:
-    canary, wanted = plan.arms[Track.CANARY], plan.promotion.replicas
-    ready = seen.seen(Track.CANARY).ready(state.judged.get(Track.CANARY))
+    canary, wanted = plan.tracks[Track.CANARY], plan.promotion.replicas
+    ready = observation.track(Track.CANARY).ready(state.judged.get(Track.CANARY))
     full = state.weight_index == len(plan.weight_steps) - 1 and state.in_force is not None
     if ready < wanted or not full:
         return replace(
@@ -171,10 +185,12 @@ def _promotion(
     )
 
 
-def _watch(plan: RolloutPlan, state: RolloutState, seen: Observation, now: float) -> RolloutState:
+def _watch(
+    plan: RolloutPlan, state: RolloutState, observation: Observation, now: float
+) -> RolloutState:
     if now < state.phase_since + plan.watch_seconds:
         return replace(state, waiting_for=f"the watch of {plan.watch_seconds / 3600:g} h to end")
-    if _judge_result(seen).quality is not QualityOutcome.PASSED:
+    if _judge_result(observation).quality is not QualityOutcome.PASSED:
         return replace(state, waiting_for="the answers to be shown the same at the watch's end")
     state = replace(state, phase=RolloutPhase.DONE)
     diff = "; ".join(replica_diff(plan, state)) or "nothing"
@@ -182,7 +198,7 @@ def _watch(plan: RolloutPlan, state: RolloutState, seen: Observation, now: float
 
 
 def _rollback(
-    plan: RolloutPlan, state: RolloutState, seen: Observation, now: float
+    plan: RolloutPlan, state: RolloutState, observation: Observation, now: float
 ) -> RolloutState:
     untouched = state.rolled_back_from is RolloutPhase.PENDING
     if state.weight_index == 0 and (untouched or state.in_force is not None):
@@ -191,7 +207,7 @@ def _rollback(
         return _entered(state, RolloutPhase.ROLLED_BACK, f"{route}. Now in Git: {diff}", now)
     if state.weight_index == 0:
         return replace(state, waiting_for="the route to send everything to stable")
-    stable = seen.seen(Track.STABLE).ready()
+    stable = observation.track(Track.STABLE).ready()
     return replace(
         state,
         waiting_for=f"stable's pods: {stable} are ready, and all traffic takes "
@@ -206,12 +222,12 @@ def _entered(state: RolloutState, phase: RolloutPhase, why: str, now: float) -> 
     )
 
 
-def _judge_result(seen: Observation) -> JudgeResult:
-    assert not isinstance(seen.judge_result, JudgeUnavailable), (
+def _judge_result(observation: Observation) -> JudgeResult:
+    assert not isinstance(observation.judge_result, JudgeUnavailable), (
         "a rollout without a word is blind, and waits"
     )
-    return seen.judge_result
+    return observation.judge_result
 
 
 def _named(who: Identity) -> str:
-    return f"{who.config_digest} on {who.image_id}"
+    return f"{who.pod_spec_digest} on {who.image_id}"

@@ -1,4 +1,4 @@
-"""What an operator declares before a rollout: arms, steps of weight, promotion, watch, patience."""
+"""What an operator declares before a rollout: tracks, weight steps, promotion, watch, patience."""
 
 import hashlib
 import json
@@ -27,7 +27,7 @@ class Need(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrackPlan:
-    """One release: its Service, the value of its pods' arm label, and its size in the rollout."""
+    """One release: its Service, the value of its pods' track label, and its size in the rollout."""
 
     service: str
     label: str
@@ -105,7 +105,7 @@ class RolloutPlan:
 
     name: str
     route: RoutePlan
-    arms: Mapping[Track, TrackPlan]
+    tracks: Mapping[Track, TrackPlan]
     steps: tuple[Step, ...]
     promotion: Promotion
     capacity: Capacity
@@ -114,13 +114,13 @@ class RolloutPlan:
 
     def __post_init__(self) -> None:
         """Refuse what could not be carried out, or would promote without proof."""
-        for check in (_arms, _steps, _shares, _growth, _placement):
+        for check in (_tracks, _steps, _shares, _growth, _placement):
             check(self)
 
     @property
     def baseline(self) -> bool:
-        """A fresh baseline arm is there."""
-        return Track.BASELINE in self.arms
+        """A fresh baseline track is there."""
+        return Track.BASELINE in self.tracks
 
     @property
     def weight_steps(self) -> tuple[Weights, ...]:
@@ -142,22 +142,22 @@ class RolloutPlan:
 
     @property
     def pods(self) -> int:
-        """All arms' pods while the canary is judged."""
-        return sum(arm.replicas for arm in self.arms.values())
+        """All tracks' pods while the canary is judged."""
+        return sum(track.replicas for track in self.tracks.values())
 
 
-def _arms(plan: RolloutPlan) -> None:
-    for arm in (Track.STABLE, Track.CANARY):
-        if arm not in plan.arms:
-            raise UsageError(f"arms: there is no {arm}")
-    services = [arm.service for arm in plan.arms.values()]
-    labels = [arm.label for arm in plan.arms.values()]
+def _tracks(plan: RolloutPlan) -> None:
+    for track in (Track.STABLE, Track.CANARY):
+        if track not in plan.tracks:
+            raise UsageError(f"arms: there is no {track}")
+    services = [track.service for track in plan.tracks.values()]
+    labels = [track.label for track in plan.tracks.values()]
     for kind, names in (("service", services), ("label", labels)):
         if len(set(names)) < len(names):
             raise UsageError(f"arms: two have the same {kind}: {', '.join(names)}")
     if plan.route.owner is Owner.DEDICATED and plan.route.gateway is None:
         raise UsageError("route.gateway: a dedicated route needs the Gateway that it hangs on")
-    if plan.baseline and plan.arms[Track.BASELINE].replicas != plan.arms[Track.CANARY].replicas:
+    if plan.baseline and plan.tracks[Track.BASELINE].replicas != plan.tracks[Track.CANARY].replicas:
         raise UsageError("arms.baseline.replicas: must be the canary's, or the arms are not alike")
 
 
@@ -197,9 +197,9 @@ def _growth(plan: RolloutPlan) -> None:
 
 def _placement(plan: RolloutPlan) -> None:
     capacity = plan.capacity
-    if plan.arms[Track.STABLE].replicas < capacity.pods_for_all_traffic:
+    if plan.tracks[Track.STABLE].replicas < capacity.pods_for_all_traffic:
         raise UsageError(
-            f"arms.stable.replicas: {plan.arms[Track.STABLE].replicas} cannot carry all traffic, "
+            f"arms.stable.replicas: {plan.tracks[Track.STABLE].replicas} cannot carry all traffic, "
             f"which takes {capacity.pods_for_all_traffic}: a rollback needs that"
         )
     if capacity.gpus is None:
@@ -217,15 +217,15 @@ def _placement(plan: RolloutPlan) -> None:
 
 def _shares(plan: RolloutPlan) -> None:
     for number, step in enumerate(plan.steps):
-        for arm in (Track.BASELINE, Track.CANARY):
-            weight = step.weights.of(arm)
+        for track in (Track.BASELINE, Track.CANARY):
+            weight = step.weights.of(track)
             if not weight:
                 continue
-            ready = plan.arms[arm].replicas
+            ready = plan.tracks[track].replicas
             if not carries(plan.capacity, weight=weight, ready=ready, of=plan.pods):
                 needed = math.ceil(weight * plan.capacity.pods_for_all_traffic / ALL)
                 raise UsageError(
-                    f"steps.{number}.{arm}: {weight} % for {ready} of {plan.pods} pods, whose "
+                    f"steps.{number}.{track}: {weight} % for {ready} of {plan.pods} pods, whose "
                     f"share is {ALL * ready // plan.pods} %; {weight} % of the traffic takes "
                     f"{needed} pods"
                 )
@@ -234,7 +234,7 @@ def _shares(plan: RolloutPlan) -> None:
 def carries(
     capacity: Capacity, *, weight: int, ready: int, of: int, load_pods: float | None = None
 ) -> bool:
-    """An arm of `ready` pods among `of` may get the weight.
+    """An track of `ready` pods among `of` may get the weight.
 
     Its share of the ready pods always; more if the measured load (in pods kept fully busy) leaves
     room, or, where none is measured, if the load test's figure does.

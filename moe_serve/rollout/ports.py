@@ -39,11 +39,11 @@ class Route(Protocol):
         """Write over what was read last, and nothing newer."""
 
 
-class Arms(Protocol):
-    """The arms' pods."""
+class Tracks(Protocol):
+    """The tracks' pods."""
 
-    def seen(self) -> Mapping[Track, TrackStatus]:
-        """Every arm now."""
+    def observe(self) -> Mapping[Track, TrackStatus]:
+        """Every track now."""
 
 
 class Store(Protocol):

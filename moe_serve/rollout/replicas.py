@@ -7,7 +7,7 @@ from moe_serve.rollout.weights import Track
 
 def replica_diff(plan: RolloutPlan, state: RolloutState) -> tuple[str, ...]:
     """One line a release, `service: replicas 3 -> 1 (why)`; empty when Git need not change."""
-    stable, canary = plan.arms[Track.STABLE], plan.arms[Track.CANARY]
+    stable, canary = plan.tracks[Track.STABLE], plan.tracks[Track.CANARY]
     grown, warm = plan.promotion.replicas, plan.promotion.warm_replicas
     match state.stage:
         case RolloutPhase.PROMOTION | RolloutPhase.WATCH:
@@ -26,7 +26,7 @@ def replica_diff(plan: RolloutPlan, state: RolloutState) -> tuple[str, ...]:
             ]
         case RolloutPhase.ROLLBACK | RolloutPhase.ROLLED_BACK:
             given_back = sum(
-                part.replicas for arm, part in plan.arms.items() if arm is not Track.STABLE
+                part.replicas for track, part in plan.tracks.items() if track is not Track.STABLE
             )
             lines = [
                 _line(canary.service, canary.replicas, 0, "at weight 0"),
@@ -44,8 +44,8 @@ def replica_diff(plan: RolloutPlan, state: RolloutState) -> tuple[str, ...]:
 
 
 def _baseline(plan: RolloutPlan) -> list[str]:
-    arm = plan.arms.get(Track.BASELINE)
-    return [_line(arm.service, arm.replicas, 0, "no longer compared")] if arm else []
+    track = plan.tracks.get(Track.BASELINE)
+    return [_line(track.service, track.replicas, 0, "no longer compared")] if track else []
 
 
 def _line(service: str, before: int, after: int, why: str) -> str:

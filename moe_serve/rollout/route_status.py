@@ -22,9 +22,9 @@ class RouteStatus:
     drift: str = ""
 
 
-def route_status(plan: RolloutPlan, state: RolloutState, seen: Observation) -> RouteStatus:
+def route_status(plan: RolloutPlan, state: RolloutState, observation: Observation) -> RouteStatus:
     """How the route that was seen stands to the state."""
-    match seen.route:
+    match observation.route:
         case RouteAbsent():
             return RouteStatus(in_force=False)
         case RouteForeign(detail=detail):
@@ -34,19 +34,19 @@ def route_status(plan: RolloutPlan, state: RolloutState, seen: Observation) -> R
         case RouteSeen() as route:
             return RouteStatus(in_force=False, drift=_drift(plan, state, route))
         case _:
-            assert_never(seen.route)
+            assert_never(observation.route)
 
 
-def act_on(plan: RolloutPlan, state: RolloutState, seen: Observation) -> tuple[Action, ...]:
+def act_on(plan: RolloutPlan, state: RolloutState, observation: Observation) -> tuple[Action, ...]:
     """The write that is missing, if any: never over a stranger's, except to roll back what this
     rollout did.
     """
     weights, stamp = state.weights(plan), state.weight_revision
-    if isinstance(seen.route, RouteAbsent):
+    if isinstance(observation.route, RouteAbsent):
         dedicated = plan.route.owner is Owner.DEDICATED
         return (CreateRoute(weights=weights, stamp=stamp),) if dedicated else ()
-    found = route_status(plan, state, seen)
-    if found.in_force or isinstance(seen.route, RouteForeign):
+    found = route_status(plan, state, observation)
+    if found.in_force or isinstance(observation.route, RouteForeign):
         return ()
     back = (
         state.phase is RolloutPhase.ROLLBACK and state.rolled_back_from is not RolloutPhase.PENDING

@@ -37,7 +37,9 @@ def from_json(body: Mapping[str, Any]) -> RolloutState:
     values = {key: value for key, value in body.items() if key != "format"}
     try:
         values["phase"] = RolloutPhase(values["phase"])
-        values["judged"] = {Track(arm): Identity(**who) for arm, who in values["judged"].items()}
+        values["judged"] = {
+            Track(track): Identity(**who) for track, who in values["judged"].items()
+        }
         values["history"] = tuple(
             Entry(**{**entry, "kind": EntryKind(entry["kind"])}) for entry in values["history"]
         )

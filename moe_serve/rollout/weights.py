@@ -18,7 +18,7 @@ class Track(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Weights:
-    """Percent of the requests, by arm; together 100."""
+    """Percent of the requests, by track; together 100."""
 
     stable: int
     baseline: int = 0
@@ -30,16 +30,16 @@ class Weights:
         if min(parts) < 0 or sum(parts) != ALL:
             raise UsageError(f"weights {self}: whole percentages that sum to {ALL} are needed")
 
-    def of(self, arm: Track) -> int:
-        """One arm's percentage."""
+    def of(self, track: Track) -> int:
+        """One track's percentage."""
         return {
             Track.STABLE: self.stable,
             Track.BASELINE: self.baseline,
             Track.CANARY: self.canary,
-        }[arm]
+        }[track]
 
     def __str__(self) -> str:
-        return "/".join(f"{arm} {self.of(arm)}" for arm in Track if self.of(arm))
+        return "/".join(f"{track} {self.of(track)}" for track in Track if self.of(track))
 
 
 NO_CANARY_TRAFFIC = Weights(stable=ALL)

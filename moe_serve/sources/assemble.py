@@ -13,39 +13,28 @@ from moe_serve.analysis.provenance import Provenance, QueryBuilder, Subject, Sub
 from moe_serve.analysis.series import OVERFLOW, Cell, CellKind, Floats
 from moe_serve.analysis.service import CounterSeries, Measure
 from moe_serve.errors import SourceError
-from moe_serve.sources.facts import INFOS, facts
+from moe_serve.sources import names
+from moe_serve.sources.facts import facts
 from moe_serve.sources.streams import Stream, Streams
 
-_PREFIX = "moe_serve_"
-_STEP = ("steps_timed_total", "step_seconds_total")
-_WINDOW = ("forward_windows_total", "forward_window_seconds_total")
-_KERNEL = ("kernel_invocations_total", "kernel_seconds_total")
-STEP_SECONDS, WINDOW_SECONDS = (_PREFIX + measure[1] for measure in (_STEP, _WINDOW))
-_LIFE = ("source_start_timestamp_seconds", "graph_recaptures")
-_REQUESTS = "vllm:request_success_total"
-_BYTES = f"{_PREFIX}kernel_bytes_total"
 _SUBJECTS = {
-    Subject.PROCESSES: tuple(f"{_PREFIX}{name}" for name in _LIFE),
-    Subject.CONFIGURATION: (
-        *INFOS,
-        *(
-            f"{_PREFIX}{name}"
-            for name in ("padding_lost_neurons", "padding_live_neurons", "moe_layers")
-        ),
-    ),
-    Subject.BYTES: (_BYTES,),
-    Subject.TTFT: ("vllm:time_to_first_token_seconds_bucket",),
-    Subject.ITL: ("vllm:inter_token_latency_seconds_bucket",),
-    Subject.PREEMPTIONS: ("vllm:num_preemptions_total",),
-    Subject.REQUESTS: (_REQUESTS,),
+    Subject.PROCESSES: names.GENERATION,
+    Subject.CONFIGURATION: (*names.INFOS, *names.NEURONS, names.MOE_LAYERS),
+    Subject.BYTES: (names.KERNEL_BYTES,),
+    Subject.TTFT: (names.TTFT_BUCKETS,),
+    Subject.ITL: (names.ITL_BUCKETS,),
+    Subject.PREEMPTIONS: (names.PREEMPTIONS,),
+    Subject.REQUESTS: (names.REQUESTS,),
 }
-# Finished counts every reason, `error` included.
+# vLLM's counter of finished requests has every reason, `error` included.
 _MEASURES = {
-    "vllm:time_to_first_token_seconds_bucket": (Measure.TTFT,),
-    "vllm:inter_token_latency_seconds_bucket": (Measure.ITL,),
-    "vllm:num_preemptions_total": (Measure.PREEMPTED,),
-    _REQUESTS: (Measure.FINISHED, Measure.FAILED),
+    names.TTFT_BUCKETS: (Measure.TTFT,),
+    names.ITL_BUCKETS: (Measure.ITL,),
+    names.PREEMPTIONS: (Measure.PREEMPTED,),
+    names.REQUESTS: (Measure.FINISHED, Measure.FAILED),
 }
+# The names of a count and of its busy seconds, by kind.
+_Rates = Mapping[CellKind, tuple[str, ...]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,10 +83,8 @@ def assemble(
             f"{origin}: no series with {arms.label}={arms.stable!r} or {arms.canary!r}; are the "
             f"exporters scraped, and relabelled with {arms.label!r}?"
         )
-    steps = all(
-        any(s.name == _PREFIX + _STEP[0] for s in found) for found in by_arm.values() if found
-    )
-    measures = {CellKind.STEP: _STEP if steps else _WINDOW, CellKind.KERNEL: _KERNEL}
+    steps = all(any(s.name == names.STEP[0] for s in found) for found in by_arm.values() if found)
+    measures = {CellKind.STEP: names.STEP if steps else names.WINDOW, CellKind.KERNEL: names.KERNEL}
     cells = _cells(by_arm, measures)
     return History(
         cells=cells,
@@ -116,11 +103,9 @@ def assemble(
 def _provenance(
     query_source: QuerySource,
     by_arm: Iterable[Sequence[Stream]],
-    measures: Mapping[CellKind, tuple[str, str]],
+    measures: _Rates,
 ) -> Provenance:
-    rates = {
-        Subject(kind.value): tuple(f"{_PREFIX}{n}" for n in measures[kind]) for kind in measures
-    }
+    rates = {Subject(kind.value): found for kind, found in measures.items()}
     by_name: dict[str, list[Stream]] = {}
     for stream in itertools.chain.from_iterable(by_arm):
         by_name.setdefault(stream.name, []).append(stream)
@@ -129,9 +114,9 @@ def _provenance(
         build_query=query_source.build_query,
         read={
             subject: SubjectSeries(
-                names=names, series=_alike(s for name in names for s in by_name.get(name, ()))
+                names=found, series=_alike(s for name in found for s in by_name.get(name, ()))
             )
-            for subject, names in {**rates, **_SUBJECTS}.items()
+            for subject, found in {**rates, **_SUBJECTS}.items()
         },
     )
 
@@ -142,15 +127,13 @@ def _alike(streams: Iterable[Stream]) -> tuple[tuple[Floats, int], ...]:
     return tuple((np.frombuffer(times), many) for times, many in found.items())
 
 
-def _cells(
-    by_arm: Mapping[str, Sequence[Stream]], measures: Mapping[CellKind, tuple[str, str]]
-) -> tuple[Cell, ...]:
+def _cells(by_arm: Mapping[str, Sequence[Stream]], measures: _Rates) -> tuple[Cell, ...]:
     found = {
         cell
         for streams in by_arm.values()
         for stream in streams
         for kind, (count, _) in measures.items()
-        if stream.name == _PREFIX + count and (cell := cell_of(kind, stream.labels)) is not None
+        if stream.name == count and (cell := cell_of(kind, stream.labels)) is not None
     }
     return tuple(sorted(found, key=lambda cell: cell.order))
 
@@ -177,12 +160,12 @@ def _arm(
     name: str,
     streams: Sequence[Stream],
     cells: tuple[Cell, ...],
-    measures: Mapping[CellKind, tuple[str, str]],
+    measures: _Rates,
     label: str,
 ) -> ArmHistory:
     by_pod: dict[str, list[Stream]] = {}
     for stream in streams:
-        if stream.name.startswith(_PREFIX):
+        if stream.name.startswith("moe_serve_"):
             by_pod.setdefault(_pod(stream), []).append(stream)
     place = {cell: number for number, cell in enumerate(cells)}
     return ArmHistory(
@@ -192,7 +175,7 @@ def _arm(
         service=tuple(_service(streams)),
         neurons=_neurons(streams),
         bytes_ratio=_bytes_ratio(streams),
-        moe_layers=_largest(streams, "moe_layers"),
+        moe_layers=_largest(streams, names.MOE_LAYERS),
         began=_began(streams),
     )
 
@@ -206,16 +189,16 @@ def _pod_series(
     pod: str,
     streams: Sequence[Stream],
     place: Mapping[Cell, int],
-    measures: Mapping[CellKind, tuple[str, str]],
+    measures: _Rates,
 ) -> PodSeries:
     times = np.unique(np.concatenate([np.frombuffer(s.times) for s in streams]))
     ranks = sorted({stream.labels.get("rank", "") for stream in streams})
     shape = (len(ranks), len(times), len(place))
     counts, busy = np.full(shape, np.nan), np.full(shape, np.nan)
     targets = {
-        _PREFIX + name: (kind, into)
-        for kind, names in measures.items()
-        for name, into in zip(names, (counts, busy), strict=True)
+        name: (kind, into)
+        for kind, pair in measures.items()
+        for name, into in zip(pair, (counts, busy), strict=True)
     }
     for stream in streams:
         kind, into = targets.get(stream.name, (None, None))
@@ -249,7 +232,7 @@ def _counter_generation(streams: Iterable[Stream], times: Floats) -> Floats:
     """A number for each scrape that changes whenever any rank's process or graphs do."""
     rows = []
     for stream in streams:
-        if stream.name in {_PREFIX + name for name in _LIFE}:
+        if stream.name in names.GENERATION:
             row = np.full(len(times), -1.0)
             row[np.searchsorted(times, np.frombuffer(stream.times))] = stream.values
             rows.append(row)
@@ -261,13 +244,13 @@ def _counter_generation(streams: Iterable[Stream], times: Floats) -> Floats:
 
 def _began(streams: Sequence[Stream]) -> float | None:
     """When the oldest of the processes started that ran last in the arm's pods."""
-    starts = [np.asarray(each.values) for each in streams if each.name == _PREFIX + _LIFE[0]]
+    starts = [np.asarray(each.values) for each in streams if each.name == names.PROCESS_START]
     last = [known[-1] for each in starts if (known := each[np.isfinite(each)]).size]
     return float(min(last)) if last else None
 
 
 def _neurons(streams: Sequence[Stream]) -> tuple[int, int] | None:
-    lost, live = (_largest(streams, f"padding_{which}_neurons") for which in ("lost", "live"))
+    lost, live = (_largest(streams, name) for name in names.NEURONS)
     return None if lost is None or live is None else (lost, live)
 
 
@@ -275,7 +258,7 @@ def _bytes_ratio(streams: Sequence[Stream]) -> float | None:
     """Bytes fetched over bytes needed, over all timed MoE calls of the arm's processes so far."""
     totals = {"executed": 0.0, "unpadded": 0.0}
     for stream in streams:
-        if stream.name == _BYTES and (basis := stream.labels.get("basis")) in totals:
+        if stream.name == names.KERNEL_BYTES and (basis := stream.labels.get("basis")) in totals:
             totals[basis] += stream.values[-1]
     fetched, needed = totals.values()
     known = np.isfinite([fetched, needed]).all() and min(fetched, needed) > 0
@@ -284,7 +267,7 @@ def _bytes_ratio(streams: Sequence[Stream]) -> float | None:
 
 def _largest(streams: Sequence[Stream], name: str) -> int | None:
     """Of all pods' and ranks' last values of a gauge; None if one of them is no number."""
-    found = [stream.values[-1] for stream in streams if stream.name == _PREFIX + name]
+    found = [stream.values[-1] for stream in streams if stream.name == name]
     return int(max(found)) if found and np.isfinite(found).all() else None
 
 

@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Sequence
 
 from moe_serve.metrics.labels import UNKNOWN, WORKER_CONFIG_DIGEST
+from moe_serve.sources.names import INFOS
 from moe_serve.sources.streams import Stream
 
-INFOS = ("moe_serve_config_info", "moe_serve_build_info")
 # Labels that a scrape or the cluster adds; they say where, not what. An arm's names are never its
 # configuration.
 _WHERE = {

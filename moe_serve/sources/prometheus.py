@@ -13,7 +13,8 @@ from moe_serve.analysis.history import History
 from moe_serve.errors import SourceError
 from moe_serve.sources.addresses import without_secrets
 from moe_serve.sources.assemble import ArmSelector, QuerySource, assemble
-from moe_serve.sources.streams import NAMES, Streams, append
+from moe_serve.sources.names import NAMES
+from moe_serve.sources.streams import Streams, append
 
 # Samples a query are bounded on most servers; an hour of a large fleet stays below that.
 _CHUNK_SECONDS = 3600.0

@@ -11,7 +11,8 @@ from typing import TextIO
 from moe_serve.analysis.history import History
 from moe_serve.errors import SourceError
 from moe_serve.sources.assemble import ArmSelector, QuerySource, assemble
-from moe_serve.sources.streams import NAMES, Stream, Streams, append, parse_key
+from moe_serve.sources.names import NAMES
+from moe_serve.sources.streams import Stream, Streams, append, parse_key
 
 _KNOWN = frozenset(NAMES)
 

@@ -6,28 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from moe_serve.errors import SourceError
+from moe_serve.sources.names import NAMES
 
-# What the judge reads; a source asks for nothing else.
-NAMES = (
-    "moe_serve_steps_timed_total",
-    "moe_serve_step_seconds_total",
-    "moe_serve_forward_windows_total",
-    "moe_serve_forward_window_seconds_total",
-    "moe_serve_kernel_invocations_total",
-    "moe_serve_kernel_seconds_total",
-    "moe_serve_source_start_timestamp_seconds",
-    "moe_serve_graph_recaptures",
-    "moe_serve_config_info",
-    "moe_serve_build_info",
-    "moe_serve_padding_lost_neurons",
-    "moe_serve_padding_live_neurons",
-    "moe_serve_moe_layers",
-    "moe_serve_kernel_bytes_total",
-    "vllm:request_success_total",
-    "vllm:num_preemptions_total",
-    "vllm:time_to_first_token_seconds_bucket",
-    "vllm:inter_token_latency_seconds_bucket",
-)
 _KNOWN = frozenset(NAMES)
 _LABEL = re.compile(r'([a-zA-Z_][a-zA-Z0-9_]*)="((?:[^"\\]|\\.)*)"')
 _ESCAPED = re.compile(r"\\(.)")

@@ -9,7 +9,7 @@ import sys
 from functools import partial
 
 from moe_serve.errors import MoeServeError, UsageError
-from moe_serve.padding.contract import Policy
+from moe_serve.padding.contract import PaddingPolicy
 from moe_serve.vllm_plugin import aligned_padding, worker
 from moe_serve.vllm_plugin.import_hook import Callback, forget, on_import
 from moe_serve.vllm_plugin.session import Session
@@ -31,7 +31,7 @@ class Plugin:
     def session(self) -> Session:
         """This process's session: a fork's child starts anew."""
         if self._session is None or self._session.pid != os.getpid():
-            policy = self._settings.policy or Policy.ALIGNED
+            policy = self._settings.policy or PaddingPolicy.ALIGNED
             inherited = self._session.fault if self._session else self._fault
             self._session = Session(settings=self._settings, policy=policy, fault=inherited)
         return self._session

@@ -14,7 +14,7 @@ from typing import Any
 
 from moe_serve import __version__
 from moe_serve.errors import MoeServeError, PaddingUnsafe
-from moe_serve.padding.contract import Policy, Report, assess
+from moe_serve.padding.contract import PaddingPolicy, Report, assess
 from moe_serve.padding.shapes import Pads
 from moe_serve.telemetry.proof import BrokenRule, GraphsProof, HiddenIntermediate, Proof, ShapeProof
 from moe_serve.telemetry.record import RecordWriter
@@ -42,7 +42,7 @@ class Session:
     """One worker process: settings in, pads out, proof and totals into the record."""
 
     settings: PluginSettings
-    policy: Policy
+    policy: PaddingPolicy
     pid: int = field(default_factory=os.getpid)
     fault: MoeServeError | None = None
     intercepted: int = 0
@@ -102,7 +102,7 @@ class Session:
             logger.info("moe-serve leaves as it is: %s", what)
 
     def _decide(self, seen: shape.Seen) -> Report:
-        sent = seen.upstream if self.policy is Policy.UPSTREAM else None
+        sent = seen.upstream if self.policy is PaddingPolicy.UPSTREAM else None
         call = shape.to_call(seen)
         return assess(call, self.policy, max_loss=self.settings.max_loss, sent=sent)
 
@@ -249,11 +249,11 @@ class Session:
         self._record = None
 
 
-def refusal(report: Report, policy: Policy, budget: float) -> str:
+def refusal(report: Report, policy: PaddingPolicy, budget: float) -> str:
     """Why the start stops: how many of how many, on which path, what to set instead."""
     reasons = "; ".join(dict.fromkeys(violation.message for violation in report.violations))
     loss = report.loss_fraction
-    ways = ["MOE_SERVE_PADDING=aligned"] if policy is not Policy.ALIGNED else []
+    ways = ["MOE_SERVE_PADDING=aligned"] if policy is not PaddingPolicy.ALIGNED else []
     if loss > budget and _is_loss_alone(report):
         ways.append(f"{MAX_LOSS}={_above(loss):g} to accept the loss")
     ways.append(f"{PADDING}=off for stock vLLM")

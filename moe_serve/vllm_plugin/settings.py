@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from moe_serve.errors import UsageError
-from moe_serve.padding.contract import Policy
+from moe_serve.padding.contract import PaddingPolicy
 from moe_serve.telemetry.record import DEFAULT_RECORD_DIR, RECORD_DIR
 from moe_serve.vllm_plugin.markers.layers import FIRST, LAST, WISH
 
@@ -27,7 +27,7 @@ class PluginSettings:
     step that this may cost.
     """
 
-    policy: Policy | None
+    policy: PaddingPolicy | None
     max_loss: float
     record_dir: Path
     markers: bool = True
@@ -42,7 +42,7 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> PluginSetti
         UsageError: a variable has a value that it cannot have.
     """
     return PluginSettings(
-        policy=_policy(environment.get(PADDING, Policy.ALIGNED.value)),
+        policy=_policy(environment.get(PADDING, PaddingPolicy.ALIGNED.value)),
         max_loss=_fraction(MAX_LOSS, environment.get(MAX_LOSS, "0")),
         record_dir=Path(environment.get(RECORD_DIR) or DEFAULT_RECORD_DIR),
         markers=_switch(environment.get(MARKERS, AUTO)),
@@ -51,13 +51,13 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> PluginSetti
     )
 
 
-def _policy(text: str) -> Policy | None:
+def _policy(text: str) -> PaddingPolicy | None:
     if text == OFF:
         return None
     try:
-        return Policy(text)
+        return PaddingPolicy(text)
     except ValueError:
-        allowed = ", ".join([*(policy.value for policy in Policy), OFF])
+        allowed = ", ".join([*(policy.value for policy in PaddingPolicy), OFF])
         raise UsageError(f"{PADDING}={text!r} is not allowed; set one of {allowed}") from None
 
 

@@ -13,7 +13,6 @@ from urllib.parse import urlsplit
 import yaml
 
 from moe_serve.config import rollout_file as plan_file
-from moe_serve.controller.failpoints import NAMES
 from moe_serve.kubernetes.api import connect
 from tests.chaos.arena import NEIGHBOUR, Arena
 from tests.chaos.kills import Kills
@@ -21,6 +20,7 @@ from tests.chaos.lives import Lives
 from tests.chaos.observer import Observer
 from tests.chaos.scenarios import SCENARIOS, Stage
 from tests.chaos.servers import Judge, Line, Webhook
+from tests.testing.failpoints import NAMES
 
 PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
 _BEGIN, _END = "<!-- chaos -->\n", "<!-- /chaos -->"
@@ -128,7 +128,11 @@ def _set_up(args: argparse.Namespace) -> tuple[Arena, Stage, Webhook]:
     arena.begin()
     plan = plan_file.load(arena.plan_file)
     allowed = [
-        {plan.arms[arm].service: weight_index.of(arm) for arm in plan.arms if weight_index.of(arm)}
+        {
+            plan.tracks[track].service: weight_index.of(track)
+            for track in plan.tracks
+            if weight_index.of(track)
+        }
         for weight_index in plan.weight_steps
     ]
     observer = Observer(arena, allowed, judge)

@@ -88,7 +88,7 @@ class Arena:
             "metadata": {
                 "name": name,
                 "labels": {"moe-serve.io/arm": service},
-                "annotations": {"moe-serve.io/config-digest": DIGESTS[arm]},
+                "annotations": {"moe-serve.io/pod-spec-digest": DIGESTS[arm]},
             },
             "spec": {
                 "schedulerName": "nobody",

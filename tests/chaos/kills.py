@@ -9,12 +9,12 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from moe_serve.controller.failpoints import NAMES
 from moe_serve.judge.audit import entries
 from tests.chaos.arena import Arena, until
 from tests.chaos.lives import Lives
 from tests.chaos.observer import Observer
 from tests.chaos.servers import Judge, Webhook
+from tests.testing.failpoints import NAMES
 
 FINAL = ("done", "rolled_back")
 

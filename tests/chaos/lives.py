@@ -18,6 +18,7 @@ _FORK.set_forkserver_preload(
         "moe_serve.cli.controller_assembly",
         "moe_serve.controller.judges",
         "moe_serve.controller.notifiers",
+        "tests.chaos.entry",
         "tests.chaos.lives",
     ]
 )
@@ -51,9 +52,10 @@ class Lives:
         flags += ["--identity", identity]
         if identity == "chaos-0":
             flags += ["--audit", self.audit, "--webhook-file", self.webhook]
-        environment = {"KUBECONFIG": str(self.kubeconfig), "MOE_SERVE_FAILPOINT": failpoint}
+        environment = {"KUBECONFIG": str(self.kubeconfig)}
         process = _FORK.Process(
-            target=_live, args=([str(flag) for flag in flags], environment, str(self.log))
+            target=_live,
+            args=([str(flag) for flag in flags], failpoint, environment, str(self.log)),
         )
         process.start()
         self.started.append(Life(process))
@@ -101,12 +103,12 @@ class Life:
         return time.monotonic() - began
 
 
-def _live(arguments: list[str], environment: dict[str, str], log: str) -> None:
+def _live(arguments: list[str], failpoint: str, environment: dict[str, str], log: str) -> None:
     os.environ.update(environment)
     out = Path(log).open("a", buffering=1)  # noqa: SIM115 - as long as the process lives
     sys.stderr = sys.stdout = out
-    from moe_serve.cli.main import main
+    from tests.chaos.entry import run
 
-    code = main(arguments)
+    code = run(arguments, failpoint)
     out.flush()
     os._exit(code)

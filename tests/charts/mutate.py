@@ -33,6 +33,9 @@ SENTENCES = (
     "test_serving_objects.py",
     "test_canary_chart.py",
     "test_refusals.py",
+    "test_bad_input.py",
+    "test_adoption.py",
+    "test_storage.py",
     "test_versions.py",
     "test_released.py",
 )

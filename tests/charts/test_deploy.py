@@ -44,7 +44,7 @@ def test_staging_and_production_say_the_same_things_in_the_same_order() -> None:
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
 def test_a_canary_differs_from_stable_and_an_equal_one_is_refused(environment: str) -> None:
     stable = arm(environment).only("Deployment")["metadata"]["annotations"]
-    digest = {"comparedWith": stable["moe-serve.io/config-digest"]}
+    digest = {"comparedWith": stable["moe-serve.io/pod-spec-digest"]}
     arm(environment, f"deploy/{environment}/canary.yaml", set=digest, release="gptoss-2")
     with pytest.raises(Refused, match="comparedWith"):
         arm(environment, set=digest, release="gptoss-1b")

@@ -162,23 +162,23 @@ def test_the_releases_are_the_arms_of_the_plan_and_grow_as_it_says(recipe: str) 
         }
         for _, found in releases(recipe)
     ]
-    judged = {part.label: part.replicas for part in plan.arms.values()}
+    judged = {part.label: part.replicas for part in plan.tracks.values()}
     grown = {
-        plan.arms[Track.STABLE].label: plan.promotion.warm_replicas,
-        plan.arms[Track.CANARY].label: plan.promotion.replicas,
+        plan.tracks[Track.STABLE].label: plan.promotion.warm_replicas,
+        plan.tracks[Track.CANARY].label: plan.promotion.replicas,
     }
     assert plan.capacity.gpus is not None
     # The first command is what gives the others their GPUs.
     assert all(sum(state.values()) <= plan.capacity.gpus for state in states)
     assert judged in states
-    assert states[-2:] == [grown, {plan.arms[Track.CANARY].label: plan.promotion.replicas}]
+    assert states[-2:] == [grown, {plan.tracks[Track.CANARY].label: plan.promotion.replicas}]
     assert states.index(judged) < len(states) - 2
 
 
 @pytest.mark.parametrize("recipe", PLANNED)
 def test_the_services_of_the_plan_are_those_of_the_releases(recipe: str) -> None:
     found = next(found for release, found in releases(recipe) if release == "gptoss-2")
-    for part in plan_of(recipe).arms.values():
+    for part in plan_of(recipe).tracks.values():
         objects = found[part.label]
         service = objects["Service", part.service]["spec"]
         assert part.port in [port["port"] for port in service["ports"]]

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from moe_serve.preflight.known_bad import KNOWN_BAD, Deployment, known_bad
+from moe_serve.preflight.known_bad import KNOWN_BAD, KnownBadQuery, known_bad
 from tests.charts.rendering import Refused, refusal, render
 
 TP2 = {"engine.tensorParallelSize": 2, "gpu.count": 2}
@@ -276,7 +276,7 @@ CANARY = {
 
 def digest(**options: Any) -> str:
     annotations = render("moe-serve", **options).only("Deployment")["metadata"]["annotations"]
-    return str(annotations["moe-serve.io/config-digest"])
+    return str(annotations["moe-serve.io/pod-spec-digest"])
 
 
 @pytest.mark.parametrize("case", SCHEMA)
@@ -360,7 +360,7 @@ def same_as_the_server(vllm: str, aiter: str, ranks: int, product: str) -> None:
         "image.vllm": vllm, "image.aiter": aiter, "gpu.product": product, "gpu.count": ranks,
         "engine.tensorParallelSize": ranks, "padding.policy": "off",
     }  # fmt: skip
-    deployment = Deployment(
+    deployment = KnownBadQuery(
         vllm=vllm, aiter=aiter, tp=ranks, gfx={"MI355X": "gfx950"}.get(product, "gfx942"),
         aiter_moe=True, gpt_oss=True,
     )  # fmt: skip
@@ -376,7 +376,9 @@ def test_every_row_of_the_known_bad_is_met_by_the_test_above() -> None:
         row.id
         for vllm, aiter, ranks in itertools.product(_VLLM, _AITER, (1, 2))
         for row in known_bad(
-            Deployment(vllm=vllm, aiter=aiter, tp=ranks, gfx="gfx950", aiter_moe=True, gpt_oss=True)
+            KnownBadQuery(
+                vllm=vllm, aiter=aiter, tp=ranks, gfx="gfx950", aiter_moe=True, gpt_oss=True
+            )
         )
     }
     assert met == {row.id for row in KNOWN_BAD}

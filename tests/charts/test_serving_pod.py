@@ -468,7 +468,7 @@ def test_the_digest_of_the_configuration_tells_what_is_compared() -> None:
     def digest(**given: Any) -> str:
         found = render("moe-serve", set={k.replace("__", "."): v for k, v in given.items()})
         told = {
-            each["metadata"]["annotations"]["moe-serve.io/config-digest"]
+            each["metadata"]["annotations"]["moe-serve.io/pod-spec-digest"]
             for each in (found.pod, found.only("Deployment"))
         }
         assert len(told) == 1

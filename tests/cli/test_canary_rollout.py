@@ -62,11 +62,3 @@ def test_what_cannot_be_done_is_one_line(
     assert out == ""
     assert err.startswith("moe-serve: ") and says in err
     assert err.count("\n") == 1
-
-
-def test_an_unknown_failpoint_is_refused(
-    plan: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("MOE_SERVE_FAILPOINT", "nowhere")
-    assert main(["canary", "run", "--judge", "http://x", "--rollout-file", str(plan)]) == 2
-    assert "MOE_SERVE_FAILPOINT 'nowhere'" in capsys.readouterr().err

@@ -124,7 +124,7 @@ def test_arms_and_source_stand_in_for_the_flags_and_paths_are_below_the_files_fo
     prometheus = "{url: 'https://p/x', selector: 'a=\"b\"', bearer_token_file: t, ca_file: /ca}"
     path.write_text(f"arms: {{label: arm, canary: new}}\nsource: {{prometheus: {prometheus}}}\n")
     found = load_declared(path)
-    assert found.arms == {"arm_label": "arm", "canary": "new"}
+    assert found.arms == {"arm_label": "arm", "canary_label": "new"}
     assert found.source == {
         "prometheus": "https://p/x",
         "selector": 'a="b"',

@@ -14,9 +14,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from moe_serve.analysis.noise import PodVariation
 from moe_serve.analysis.plan import AnalysisPlan
 from moe_serve.analysis.verdict import Verdict
-from moe_serve.controller import failpoints
 from moe_serve.controller.judge_json import judge_result_of
-from moe_serve.controller.judges import Asked, Judging
+from moe_serve.controller.judges import LocalJudge, RemoteJudge
 from moe_serve.controller.load import PrometheusLoad
 from moe_serve.controller.loop import ReconcileResult
 from moe_serve.controller.notifiers import AuditNotifier, WebhookNotifier, hook
@@ -86,14 +85,14 @@ def test_what_is_old_faulty_or_unreadable_is_no_word(parts: dict[str, Any], reas
     assert reason in found.reason
 
 
-def _asked(answer: httpx.Response | Exception) -> Asked:
+def _asked(answer: httpx.Response | Exception) -> RemoteJudge:
     def reply(request: httpx.Request) -> httpx.Response:
         if isinstance(answer, Exception):
             raise answer
         return answer
 
     client = httpx.Client(transport=httpx.MockTransport(reply))
-    return Asked(
+    return RemoteJudge(
         url="http://judge", every=1, fresh_seconds=1e12, on_result=lambda: None, client=client
     )
 
@@ -143,8 +142,8 @@ WAITS = replace(initial(PLAN, START), phase=RolloutPhase.QUALITY)
 def test_a_judge_in_the_process_goes_on_with_its_comparison_after_a_restart() -> None:
     rules = AnalysisPlan(pod_variation=PodVariation(), under_test=("policy",))
 
-    def judging() -> Judging:
-        return Judging(
+    def judging() -> LocalJudge:
+        return LocalJudge(
             source=Memory(), analysis_plan=rules, quality=lambda: SAME, every=1,
             on_result=lambda: None, clock=lambda: START + 4 * 3600,
         )  # fmt: skip
@@ -176,7 +175,7 @@ class Waiting:
 
     def __init__(self, outcome: QualityOutcome = QualityOutcome.PASSED) -> None:
         self.now, self.woken, self.notified = START + 600.0, 0, facts()
-        self.judge = Judging(
+        self.judge = LocalJudge(
             source=Memory(), analysis_plan=AnalysisPlan(), every=0.01, on_result=self.wake,
             quality=lambda: finding(probed(outcome, known=self.notified)), clock=lambda: self.now,
         )  # fmt: skip
@@ -281,7 +280,7 @@ def test_a_rollout_that_begins_anew_asks_anew() -> None:
 
 
 def test_before_the_steps_a_judge_in_the_process_speaks_of_the_answers_alone() -> None:
-    judge = Judging(
+    judge = LocalJudge(
         source=Memory(), analysis_plan=AnalysisPlan(), every=1, on_result=lambda: None,
         quality=lambda: NoQuality(reason="no comparison of answers yet"),
     )  # fmt: skip
@@ -427,18 +426,6 @@ def test_a_file_without_one_address_is_refused_and_not_quoted(tmp_path: Path, te
     assert not text or text not in str(caught.value)
 
 
-def test_a_failpoint_kills_at_its_nth_passage_and_an_unknown_one_is_refused() -> None:
-    killed = []
-    point = failpoints.parse("state.after:2")
-    point.kill = lambda: killed.append(1)
-    for name in ("state.before", "state.after", "state.before", "state.after", "state.after"):
-        point(name)
-    assert killed == [1]
-    assert failpoints.parse("").name == ""
-    with pytest.raises(UsageError, match="MOE_SERVE_FAILPOINT 'nowhere'"):
-        failpoints.parse("nowhere")
-
-
 def _parsed(text: str) -> dict[str, float]:
     return {
         sample.name + "".join(f'{{{key}="{value}"}}' for key, value in sample.labels.items()): (
@@ -458,7 +445,7 @@ def _status(now: list[float], *, result: ReconcileResult | None) -> Status:
 
 def test_the_metrics_say_phase_weights_verdict_and_trouble() -> None:
     world = World(plan=PLAN, quality=QualityOutcome.PASSED)
-    world.ready = {arm: part.replicas for arm, part in PLAN.arms.items()}
+    world.ready = {track: part.replicas for track, part in PLAN.tracks.items()}
     world.settle()
     result = ReconcileResult(is_leader=True, state=world.state, again=False)
     found = _parsed(_status([7.0], result=result).metrics())
@@ -536,7 +523,7 @@ def test_it_is_healthy_while_the_loop_turns_even_if_every_look_fails() -> None:
 
 def test_the_screen_says_where_it_stands_and_what_it_waits_for() -> None:
     world = World(plan=PLAN, quality=QualityOutcome.PASSED, verdict=Verdict.PROMOTE)
-    world.ready = {arm: part.replicas for arm, part in PLAN.arms.items()}
+    world.ready = {track: part.replicas for track, part in PLAN.tracks.items()}
     for world.now in (0.0, 600.0, 2400.0):
         world.settle()
     lines = screen(PLAN, world.state, 2400.0 + 3900).splitlines()

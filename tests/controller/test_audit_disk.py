@@ -69,7 +69,7 @@ def test_full_audit_disk_does_not_stop_the_rollout(
         def warn(self, text: str, at: float) -> None:
             warned.append(text)
 
-    controller.alarm = Warned()
+    controller.warnings.sink = Warned()
     state = bench.settle(controller)
     assert (state.phase, bench.server.weights) == (RolloutPhase.STEPS, STEP)
     result = controller.reconcile()
@@ -78,7 +78,7 @@ def test_full_audit_disk_does_not_stop_the_rollout(
     assert warned == [result.audit_fault]
     status = Status(plan=PLAN, active=True, stale_seconds=60, clock=lambda: 0.0)
     status.note(result)
-    assert "moe_serve_rollout_audit_write_failed 1\n" in status.metrics()
+    assert "moe_serve_rollout_audit_write_failed 1.0\n" in status.metrics()
     disk.full = False
     assert controller.reconcile().audit_fault == ""
     notified = [entry["transition"]["revision"] for entry in entries(path)]
@@ -124,11 +124,11 @@ def test_verdict_that_cannot_be_audited_is_given_all_the_same(
     body = client.get("/v1/verdict").json()
     assert (body["verdict"], body["fault"]) == ("PROMOTE", None)
     assert "No space left on device" in body["audit_fault"]
-    assert "moe_serve_canary_audit_write_failed 1\n" in client.get("/metrics").text
+    assert "moe_serve_canary_audit_write_failed 1.0\n" in client.get("/metrics").text
     disk.full = False
     watch.judge()
     assert client.get("/v1/verdict").json()["audit_fault"] is None
-    assert "moe_serve_canary_audit_write_failed 0\n" in client.get("/metrics").text
+    assert "moe_serve_canary_audit_write_failed 0.0\n" in client.get("/metrics").text
     assert len(list(entries(log.path))) == 1
 
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from moe_serve.analysis.verdict import Verdict
-from moe_serve.controller.failpoints import Failpoint
 from moe_serve.controller.loop import Controller
 from moe_serve.controller.shadow import ShadowLeadership, ShadowRoute, ShadowStore
 from moe_serve.errors import RolloutError
@@ -14,14 +13,15 @@ from moe_serve.rollout.observation import HumanRequest, JudgeResult, JudgeUnavai
 from moe_serve.rollout.state import EntryKind, HoldReason, RolloutPhase, RolloutState
 from moe_serve.rollout.weights import NO_CANARY_TRAFFIC, Track, Weights
 from tests.kubernetes.fakes import (
-    FakeArms,
     FakeEvents,
     FakeLeadership,
     FakeRoute,
     FakeStore,
+    FakeTracks,
     Server,
 )
 from tests.rollout.world import World, plan_of
+from tests.testing import failpoints
 
 PLAN = plan_of()
 STEP = Weights(stable=90, baseline=5, canary=5)
@@ -55,25 +55,29 @@ class Bench:
         self.pods(stable=4, baseline=1, canary=1)
 
     def pods(self, **ready: int) -> None:
-        seen = World(plan=PLAN, ready={Track(arm): count for arm, count in ready.items()}).seen()
-        self.server.arms.update({Track(arm): seen.arms[Track(arm)] for arm in ready})
+        seen = World(
+            plan=PLAN, ready={Track(track): count for track, count in ready.items()}
+        ).seen()
+        self.server.tracks.update({Track(track): seen.tracks[Track(track)] for track in ready})
 
     def controller(self, me: str = "a", failpoint: str = "") -> Controller:
         def kill() -> None:
             raise Killed
 
-        return Controller(
+        made = Controller(
             plan=PLAN,
             route=FakeRoute(self.server),
-            arms=FakeArms(self.server),
+            tracks=FakeTracks(self.server),
             store=FakeStore(self.server),
             leadership=FakeLeadership(self.server, me, self.now),
             judge=self.judge,
             notifiers=[FakeEvents(self.server)],
-            failpoint=Failpoint(name=failpoint, kill=kill),
             clock=lambda: self.now[0],
             monotonic=lambda: self.now[0],
         )
+        if failpoint:
+            failpoints.install(made, failpoints.Failpoint(failpoint, kill))
+        return made
 
     def settle(self, controller: Controller) -> RolloutState:
         for _ in range(40):
@@ -255,7 +259,7 @@ class Warned:
 def test_looks_that_fail_without_a_state_are_told_once_when_an_event_can_be_written() -> None:
     bench = Bench()
     controller = bench.controller()
-    controller.alarm = notified = Warned(bench.server)
+    controller.warnings.sink = notified = Warned(bench.server)
     bench.settle(controller)
     bench.server.fault = "the API server does not answer (ConnectTimeoutError)"
     for _ in range(3):
@@ -270,7 +274,7 @@ def test_looks_that_fail_without_a_state_are_told_once_when_an_event_can_be_writ
 def test_without_a_lease_that_is_told_once_and_one_failed_look_is_not() -> None:
     bench = Bench()
     controller = bench.controller()
-    controller.alarm = notified = Warned(bench.server)
+    controller.warnings.sink = notified = Warned(bench.server)
 
     class NoLease(FakeLeadership):
         def take(self) -> bool:
@@ -290,7 +294,7 @@ def test_without_a_lease_that_is_told_once_and_one_failed_look_is_not() -> None:
 def test_another_cause_of_the_same_streak_of_failures_is_told_too() -> None:
     bench = Bench()
     controller = bench.controller()
-    controller.alarm = notified = Warned(bench.server)
+    controller.warnings.sink = notified = Warned(bench.server)
     bench.server.fault = "the API server does not answer"
     for _ in range(3):
         controller.reconcile()
@@ -317,7 +321,7 @@ def test_an_event_that_is_refused_for_good_is_not_asked_for_again_once_looks_suc
             self.asked += 1
             raise RolloutError("POST events: 403")
 
-    controller.alarm = refuses = Refuses()
+    controller.warnings.sink = refuses = Refuses()
     bench.server.fault = "the API server does not answer"
     for _ in range(3):
         controller.reconcile()
@@ -330,7 +334,7 @@ def test_an_event_that_is_refused_for_good_is_not_asked_for_again_once_looks_suc
 def test_a_write_that_is_refused_after_the_end_is_told() -> None:
     bench = Bench()
     controller = bench.controller()
-    controller.alarm = notified = Warned(bench.server)
+    controller.warnings.sink = notified = Warned(bench.server)
     bench.settle(controller)
     bench.judge.verdict = Verdict.ROLLBACK
     assert bench.settle(controller).phase is RolloutPhase.ROLLED_BACK
@@ -364,10 +368,10 @@ def test_arms_that_cannot_be_seen_are_told_and_move_nothing() -> None:
     bench.settle(controller)
 
     class Blind:
-        def seen(self):
+        def observe(self):
             raise RolloutError("GET pods: 403 pods is forbidden")
 
-    bench.judge.verdict, controller.arms = Verdict.ROLLBACK, Blind()
+    bench.judge.verdict, controller.tracks = Verdict.ROLLBACK, Blind()
     result = controller.reconcile()
     assert result.state is not None
     assert (result.state.phase, bench.server.weights) == (RolloutPhase.STEPS, STEP)

@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from moe_serve.controller.judges import Asked
+from moe_serve.controller.judges import RemoteJudge
 from moe_serve.controller.load import PrometheusLoad
 from moe_serve.controller.notifiers import WebhookNotifier, hook
 from moe_serve.controller.run import Runner, Thread
@@ -73,10 +73,10 @@ def test_worker_that_dies_fails_the_health_check_while_the_loop_goes_on() -> Non
     dies = Dies()
     with running([dies]) as (runner, url):
         assert _until(url, 200).text == "ok\n"
-        assert "moe_serve_rollout_worker_failed 0\n" in runner.status.metrics()
+        assert "moe_serve_rollout_worker_failed 0.0\n" in runner.status.metrics()
         dies.now.set()
         assert _until(url, 503).text == "Dies ended: KeyError: 'port'\n"
-        assert "moe_serve_rollout_worker_failed 1\n" in runner.status.metrics()
+        assert "moe_serve_rollout_worker_failed 1.0\n" in runner.status.metrics()
         reconciles, pause = runner.status.reconciles, threading.Event()
         for _ in range(200):
             if runner.status.reconciles > reconciles:
@@ -112,7 +112,7 @@ def test_judge_whose_request_fails_in_any_way_is_unavailable(error: Exception) -
         raise error
 
     client = httpx.Client(transport=httpx.MockTransport(reply))
-    judge = Asked(
+    judge = RemoteJudge(
         url="http://judge", every=1, fresh_seconds=60, on_result=lambda: None, client=client
     )
     judge.ask()

@@ -127,7 +127,7 @@ def test_canary_judge_repeats_the_verdict_on_real_servers(
 
     assert isinstance(found.quality, QualityFinding), found.quality.reason
     assert found.quality.outcome is QualityOutcome.PASSED, found.quality.reason
-    assert found.observed.validity.config_differences == ()
-    assert (found.observed.byte_bound or 0) > 0
+    assert found.observations.validity.config_differences == ()
+    assert (found.observations.byte_bound or 0) > 0
     assert main([*files.command.split()[1:], "--output", "json"]) == 20
     assert json.loads(capsys.readouterr().out) == json.loads(json.dumps(found.to_json()))

@@ -145,9 +145,9 @@ def answered(case: Case, made: Layer, device: str, *, packed: bool, **more: Any)
     return out.double().cpu()
 
 
-def plain_weights(case: Case, made: Layer, device: str) -> experts.Weights:
+def plain_weights(case: Case, made: Layer, device: str) -> experts.ExpertWeights:
     """The layer's weights as rows of float32."""
-    return experts.Weights(
+    return experts.ExpertWeights(
         w1=made.w1.float().to(device),
         w2=made.w2.float().to(device),
         bias1=made.bias1.float().to(device),
@@ -156,7 +156,7 @@ def plain_weights(case: Case, made: Layer, device: str) -> experts.Weights:
     )
 
 
-def packed_weights(case: Case, made: Layer, device: str) -> experts.Weights:
+def packed_weights(case: Case, made: Layer, device: str) -> experts.ExpertWeights:
     """The same weights in MXFP4, tiled; whole numbers up to 6 lose nothing."""
     packed = {}
     for name, rows in (("1", made.w1), ("2", made.w2)):
@@ -165,6 +165,6 @@ def packed_weights(case: Case, made: Layer, device: str) -> experts.Weights:
         packed[f"w{name}"] = layout.tiled_codes(codes).to(device)
         packed[f"scales{name}"] = layout.tiled_scales(scales).to(device)
     plain = plain_weights(case, made, device)
-    return experts.Weights(
+    return experts.ExpertWeights(
         **packed, bias1=plain.bias1, bias2=plain.bias2, bias_interleaved=plain.bias_interleaved
     )

@@ -131,17 +131,9 @@ def test_lossy_pads_are_said(tmp_path: Path) -> None:
 def test_a_release_that_was_not_read_is_served_and_exported(
     verified: bool, told: int, tmp_path: Path
 ) -> None:
-    workers.worker(tmp_path, shapes=[workers.shape(verified=verified)]).close()
+    workers.worker(tmp_path, shapes=[proofs.shape(verified=verified)]).close()
 
     assert one(workers.collected(tmp_path), "padding_verified") == told
-
-
-def test_a_proof_that_does_not_say_whether_it_is_verified_has_no_series(tmp_path: Path) -> None:
-    shape = workers.shape()
-    del shape["verified"]
-    workers.worker(tmp_path, shapes=[shape]).close()
-
-    assert not workers.collected(tmp_path).values["padding_verified"]
 
 
 @pytest.mark.parametrize(

@@ -84,14 +84,14 @@ def test_verdict_follows_gain_and_answers(
     found = chain.judged(seen, answers(seen, outcome))
 
     assert found.judgement.verdict is verdict, found.judgement.reason
-    assert chain.speedup(found.kernel)["speedup"] == pytest.approx(gain, rel=0.002)
-    assert chain.speedup(found.step)["speedup"] == pytest.approx(gain, rel=0.002)
+    assert chain.speedup(found.estimates.kernel)["speedup"] == pytest.approx(gain, rel=0.002)
+    assert chain.speedup(found.estimates.step)["speedup"] == pytest.approx(gain, rel=0.002)
 
 
 def test_byte_bound_is_that_of_the_exported_bytes() -> None:
     seen = history(1.08)
     found = chain.judged(seen, answers(seen, QualityOutcome.PASSED))
-    assert found.observed.byte_bound == pytest.approx(math.log(1.138 / 1.022))
+    assert found.observations.byte_bound == pytest.approx(math.log(1.138 / 1.022))
 
 
 def test_report_is_written_with_the_machine_and_every_chapter(

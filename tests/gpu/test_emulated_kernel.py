@@ -60,7 +60,7 @@ def weights_of(layer: Any) -> Any:
     from moe_serve_emulation.cuda import experts, layout
 
     (codes1, scales1, _), (codes2, scales2, _), bias1, bias2 = layer
-    return experts.Weights(
+    return experts.ExpertWeights(
         w1=layout.tiled_codes(layout.interleaved_rows(codes1)),
         scales1=layout.tiled_scales(layout.interleaved_rows(scales1)),
         w2=layout.tiled_codes(codes2),
@@ -135,7 +135,7 @@ def test_plain_bf16_weights_give_the_same_answers_as_their_mxfp4(layer: Any) -> 
 
     x, packed, shares, ids = _first(layer, 33)
     (_, _, w1), (_, _, w2), bias1, bias2 = layer
-    plain = experts.Weights(
+    plain = experts.ExpertWeights(
         w1=layout.interleaved_rows(w1).bfloat16().contiguous(), w2=w2.bfloat16(),
         bias1=bias1, bias2=bias2,
     )  # fmt: skip

@@ -139,3 +139,23 @@ def test_every_stage_names_a_function_that_is_there() -> None:
         tree = ast.parse((folder / f"{stage.module}.py").read_text("utf-8"))
         functions = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
         assert stage.function in functions, name
+
+
+def test_probe_words_are_flags_that_the_command_line_has() -> None:
+    """What the stages call is parsed by `moe-serve` as it is today."""
+    from types import SimpleNamespace
+
+    from moe_serve.cli.main import build_parser
+
+    servers = pytest.importorskip("tools.gpu.stages.servers")
+    chain = pytest.importorskip("tools.gpu.stages.chain")
+    gate = pytest.importorskip("tools.gpu.stages.gate")
+    arm = SimpleNamespace(url="http://127.0.0.1:1", exporter_url="http://127.0.0.1:2")
+    words = servers.probe_words(arm, arm)
+
+    parser = build_parser("quality")
+    for more in (chain.PROBE, gate.ROUNDS, gate.TASK):
+        assert parser.parse_args([*words, *more]).stable_url == arm.url
+    record = ["quality", "record", "--server", arm.url, "--file", "x", "--concurrency", "64"]
+    for more in (gate.TEXTS, gate.TASK):
+        parser.parse_args([*record, *more])

@@ -34,7 +34,7 @@ class Server:
     human_request: HumanRequest = field(default_factory=HumanRequest)
     holder: str = ""
     lease_version: int = 0
-    arms: dict[Track, TrackStatus] = field(default_factory=dict)
+    tracks: dict[Track, TrackStatus] = field(default_factory=dict)
     events: dict[tuple[str, int], Entry] = field(default_factory=dict)
     writes: list[str] = field(default_factory=list)
     fault: str = ""
@@ -148,14 +148,14 @@ class FakeLeadership:
 
 
 @dataclass(slots=True)
-class FakeArms:
-    """The arms as they were put there."""
+class FakeTracks:
+    """The tracks as they were put there."""
 
     server: Server
 
-    def seen(self) -> Mapping[Track, TrackStatus]:
+    def observe(self) -> Mapping[Track, TrackStatus]:
         self.server.answer()
-        return self.server.arms
+        return self.server.tracks
 
 
 @dataclass(slots=True)

@@ -79,8 +79,8 @@ def _real(api: Api) -> Side:
     def change(weights: Weights) -> None:
         found = api.get(path)
         found["spec"]["rules"][0]["backendRefs"] = [
-            {"name": part.service, "port": part.port, "weight": weights.of(arm)}
-            for arm, part in PLAN.arms.items()
+            {"name": part.service, "port": part.port, "weight": weights.of(track)}
+            for track, part in PLAN.tracks.items()
         ]
         api.replace(path, found)
 
@@ -265,8 +265,8 @@ SHARED = plan_of(route={"name": "theirs", "owner": "shared", "rule": 1})
 def theirs(weights: Weights) -> dict[str, Any]:
     """Somebody's route: our rule stands between two of theirs."""
     ours = [
-        {"name": part.service, "port": part.port, "weight": weights.of(arm)}
-        for arm, part in SHARED.arms.items()
+        {"name": part.service, "port": part.port, "weight": weights.of(track)}
+        for track, part in SHARED.tracks.items()
     ]
     rules = [
         {

@@ -15,7 +15,6 @@ from moe_serve.analysis.verdict import Verdict
 from moe_serve.cli.controller_assembly import ControllerSettings, assemble
 from moe_serve.cli.main import main
 from moe_serve.config.rollout_file import load
-from moe_serve.controller.failpoints import Failpoint
 from moe_serve.controller.run import Runner
 from moe_serve.kubernetes.api import Api, connect
 from moe_serve.quality.result import QualityOutcome
@@ -76,7 +75,6 @@ class Ground:
             active=active,
             every=1,
             identity="a",
-            failpoint=Failpoint(),
         )
         runner, beside = assemble(self._as(rules), wanted, lambda wake: self.judge, [], [])
         for thread in beside:

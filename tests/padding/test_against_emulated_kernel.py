@@ -13,8 +13,8 @@ from hypothesis import strategies as st  # noqa: E402
 from moe_serve_emulation import kernel as emulated  # noqa: E402
 
 from moe_serve.padding.aiter_eras import aiter_build  # noqa: E402
-from moe_serve.padding.contract import Call, Policy, assess  # noqa: E402
-from moe_serve.padding.kernels import Kernel, Path, Phase, skips  # noqa: E402
+from moe_serve.padding.contract import Call, PaddingPolicy, assess  # noqa: E402
+from moe_serve.padding.kernels import Kernel, KernelPath, KernelPhase, skips  # noqa: E402
 from moe_serve.padding.shapes import Layout, Pads, Shard  # noqa: E402
 from moe_serve.padding.vllm_eras import vllm_build  # noqa: E402
 
@@ -39,11 +39,11 @@ def shards(draw: st.DrawFn) -> Shard:
 
 @st.composite
 def kernels(draw: st.DrawFn, part: Shard) -> Kernel:
-    path = draw(st.sampled_from([Path.CKTILE, Path.FLYDSL, Path.CK2STAGES]))
+    path = draw(st.sampled_from([KernelPath.CKTILE, KernelPath.FLYDSL, KernelPath.CK2STAGES]))
     tiles = part.padded_hidden // 256
     return Kernel(
         path=path,
-        phase=Phase.DECODE,
+        phase=KernelPhase.DECODE,
         layout=draw(st.sampled_from(list(Layout))),
         split_k=draw(st.sampled_from([n for n in (1, 2, 3) if tiles % n == 0])),
         tile_n=draw(st.sampled_from([64, 128, 256])),
@@ -87,7 +87,7 @@ def exact_activation(gate: "torch.Tensor", up: "torch.Tensor") -> "torch.Tensor"
 
 
 def run(kernel: Kernel, tensors: dict[str, "torch.Tensor"], sent: Pads) -> "torch.Tensor":
-    path = "ignores" if kernel.path is Path.CK2STAGES else kernel.path.value
+    path = "ignores" if kernel.path is KernelPath.CK2STAGES else kernel.path.value
     return emulated.fused_moe(
         tensors["x"],
         tensors["w1"],
@@ -100,7 +100,7 @@ def run(kernel: Kernel, tensors: dict[str, "torch.Tensor"], sent: Pads) -> "torc
         config=emulated.KernelConfig(
             path=path,
             layout=kernel.layout.value,
-            split_k=kernel.split_k if kernel.path is Path.CKTILE else 1,
+            split_k=kernel.split_k if kernel.path is KernelPath.CKTILE else 1,
             tile_n=kernel.tile_n,
             honours_pads=kernel.honours_pads,
             covers_tail=kernel.covers_tail,
@@ -143,13 +143,13 @@ def test_aligned_pads_change_nothing_on_any_kernel_that_the_call_can_reach(
         layout=layout,
         bias=data.draw(st.booleans()),
     )
-    sent = assess(call, Policy.ALIGNED).sent
+    sent = assess(call, PaddingPolicy.ALIGNED).sent
     tensors = expert_weights(part, layout, seed=1)
 
     for kernel in call.kernels:
         # How a kernel splits a width that its split does not divide is not known.
         divides = part.padded_hidden % (256 * kernel.split_k) == 0
-        if divides and kernel.path in (Path.CKTILE, Path.FLYDSL, Path.CK2STAGES):
+        if divides and kernel.path in (KernelPath.CKTILE, KernelPath.FLYDSL, KernelPath.CK2STAGES):
             got, whole = (run(kernel, tensors, p) for p in (sent, Pads(hidden=0, intermediate=0)))
             assert torch.equal(got[:, : part.hidden], whole[:, : part.hidden]), kernel
 
@@ -164,7 +164,7 @@ def test_padding_that_holds_no_zeros_changes_the_output_of_a_lossless_skip() -> 
         top_k=1,
         moe_tp=1,
     )
-    kernel = Kernel(path=Path.CKTILE, phase=Phase.DECODE)
+    kernel = Kernel(path=KernelPath.CKTILE, phase=KernelPhase.DECODE)
     sent = Pads(hidden=0, intermediate=128)
 
     clean = run(kernel, expert_weights(part, kernel.layout, 0), sent)

@@ -3,10 +3,10 @@
 import pytest
 
 from moe_serve.padding.aiter_eras import aiter_build, ksplit
-from moe_serve.padding.contract import Call, Policy, assess, choose
+from moe_serve.padding.contract import Call, PaddingPolicy, assess, choose
 from moe_serve.padding.models import BUILT_IN
 from moe_serve.padding.shapes import Layout, Pads, Parallelism, Quant, shard
-from moe_serve.padding.violations import Rule
+from moe_serve.padding.violations import PaddingRule
 from moe_serve.padding.vllm_eras import vllm_build
 
 
@@ -48,14 +48,14 @@ def pads(hidden: int, intermediate: int) -> Pads:
     ],
 )
 def test_every_era_sends_what_its_source_says(vllm: str, by_tp: dict[int, tuple[int, int]]) -> None:
-    sent = {tp: choose(call(tp=tp, vllm=vllm), Policy.UPSTREAM) for tp in by_tp}
+    sent = {tp: choose(call(tp=tp, vllm=vllm), PaddingPolicy.UPSTREAM) for tp in by_tp}
 
     assert sent == {tp: pads(*expected) for tp, expected in by_tp.items()}
 
 
 @pytest.mark.parametrize("tp", [1, 2, 4, 8])
 def test_expert_parallel_ranks_send_what_tp_1_sends(tp: int) -> None:
-    assert choose(call(tp=tp, ep=True), Policy.UPSTREAM) == pads(128, 384)
+    assert choose(call(tp=tp, ep=True), PaddingPolicy.UPSTREAM) == pads(128, 384)
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_expert_parallel_ranks_send_what_tp_1_sends(tp: int) -> None:
     ],
 )
 def test_neurons_that_upstream_pads_lose(tp: int, vllm: str, lost: int, fraction: float) -> None:
-    report = assess(call(tp=tp, vllm=vllm, aiter="0.1.16"), Policy.UPSTREAM)
+    report = assess(call(tp=tp, vllm=vllm, aiter="0.1.16"), PaddingPolicy.UPSTREAM)
 
     # vLLM 0.22 sends no gate mode, which AITER 0.1.16 takes for another layout: wrong in itself.
     layout_wrong = vllm == "0.22.1"
@@ -99,27 +99,29 @@ def test_neurons_that_upstream_pads_lose(tp: int, vllm: str, lost: int, fraction
     ],
 )
 def test_aligned_pads(tp: int, aiter: str | None, expected: tuple[int, int]) -> None:
-    report = assess(call(tp=tp, aiter=aiter), Policy.ALIGNED)
+    report = assess(call(tp=tp, aiter=aiter), PaddingPolicy.ALIGNED)
 
     assert (report.sent, report.safe) == (pads(*expected), True)
 
 
-@pytest.mark.parametrize("policy", list(Policy))
+@pytest.mark.parametrize("policy", list(PaddingPolicy))
 @pytest.mark.parametrize("aiter", ["0.1.12", "0.1.12.post1", "0.1.13", "0.1.13+rocm7.2", None])
 @pytest.mark.parametrize("tp", [1, 2, 4, 8])
-def test_split_k_that_ends_with_gelu_is_unsafe(tp: int, aiter: str | None, policy: Policy) -> None:
+def test_split_k_that_ends_with_gelu_is_unsafe(
+    tp: int, aiter: str | None, policy: PaddingPolicy
+) -> None:
     """AITER 0.1.12 to 0.1.13 answer wrongly whatever the pads; None is any AITER, these too."""
     report = assess(call(tp=tp, aiter=aiter), policy, max_loss=1.0)
 
     assert not report.safe
-    assert Rule.SPLIT_K_GELU in {violation.rule for violation in report.violations}
+    assert PaddingRule.SPLIT_K_GELU in {violation.rule for violation in report.violations}
 
 
 @pytest.mark.parametrize(
     ("tp", "expected"), [(1, (192, 192)), (2, (192, 96)), (4, (192, 48)), (8, (192, 152))]
 )
 def test_aiter_ksplit_1_leaves_no_split_k_row(tp: int, expected: tuple[int, int]) -> None:
-    report = assess(call(tp=tp, vllm="0.22.1", aiter="0.1.13", ksplit=1), Policy.ALIGNED)
+    report = assess(call(tp=tp, vllm="0.22.1", aiter="0.1.13", ksplit=1), PaddingPolicy.ALIGNED)
 
     assert (report.sent, report.safe) == (pads(*expected), True)
     assert {kernel.split_k for kernel in report.call.kernels} == {1}
@@ -127,40 +129,40 @@ def test_aiter_ksplit_1_leaves_no_split_k_row(tp: int, expected: tuple[int, int]
 
 @pytest.mark.parametrize("aiter", ["0.1.13.post1", "0.1.14", "0.1.20.post1", "0.1.26"])
 def test_no_later_aiter_has_the_gelu_fault(aiter: str) -> None:
-    rules = {v.rule for v in assess(call(tp=8, aiter=aiter), Policy.ZERO).violations}
+    rules = {v.rule for v in assess(call(tp=8, aiter=aiter), PaddingPolicy.ZERO).violations}
 
-    assert Rule.SPLIT_K_GELU not in rules
+    assert PaddingRule.SPLIT_K_GELU not in rules
 
 
 def test_an_unknown_aiter_is_safe_with_ksplit_1_and_pads_for_every_release() -> None:
-    report = assess(call(tp=1, aiter=None, ksplit=1), Policy.ALIGNED)
+    report = assess(call(tp=1, aiter=None, ksplit=1), PaddingPolicy.ALIGNED)
 
     assert (report.sent, report.safe, report.call.verified) == (pads(192, 128), True, False)
 
 
 def test_aligned_says_why_it_holds_the_hidden_pad_back() -> None:
-    report = assess(call(tp=8, vllm="0.22.1", aiter="0.1.13.post1"), Policy.ALIGNED)
+    report = assess(call(tp=8, vllm="0.22.1", aiter="0.1.13.post1"), PaddingPolicy.ALIGNED)
 
-    assert [violation.rule for violation in report.held_back] == [Rule.SPLIT_K]
+    assert [violation.rule for violation in report.held_back] == [PaddingRule.SPLIT_K]
 
 
-@pytest.mark.parametrize("policy", list(Policy))
-def test_a_wrong_layout_is_unsafe_under_every_policy_and_any_budget(policy: Policy) -> None:
+@pytest.mark.parametrize("policy", list(PaddingPolicy))
+def test_a_wrong_layout_is_unsafe_under_every_policy_and_any_budget(policy: PaddingPolicy) -> None:
     report = assess(call(vllm="0.23.0", aiter="0.1.14"), policy, max_loss=1.0)
 
     assert not report.safe
-    assert Rule.LAYOUT in {violation.rule for violation in report.violations}
+    assert PaddingRule.LAYOUT in {violation.rule for violation in report.violations}
 
 
 @pytest.mark.parametrize(
     ("budget", "safe"), [(0.0, False), (0.066, False), (0.067, True), (1.0, True)]
 )
 def test_the_loss_budget_accepts_what_it_covers_and_no_more(budget: float, safe: bool) -> None:
-    assert assess(call(aiter="0.1.16"), Policy.ROUNDED, max_loss=budget).safe is safe
+    assert assess(call(aiter="0.1.16"), PaddingPolicy.ROUNDED, max_loss=budget).safe is safe
 
 
 def test_w4a8_has_exact_kernels_that_no_policy_can_spoil() -> None:
-    reports = [assess(call(quant=Quant.W4A8), policy) for policy in Policy]
+    reports = [assess(call(quant=Quant.W4A8), policy) for policy in PaddingPolicy]
 
     assert {(report.safe, path.bytes_ratio) for report in reports for path in report.paths} == {
         (True, 1.0)
@@ -168,13 +170,13 @@ def test_w4a8_has_exact_kernels_that_no_policy_can_spoil() -> None:
 
 
 def test_w4a4_with_128_aligned_neurons_cannot_be_made_safe_on_ck_tile() -> None:
-    report = assess(call(tp=8, quant=Quant.W4A4), Policy.ZERO)
+    report = assess(call(tp=8, quant=Quant.W4A4), PaddingPolicy.ZERO)
 
-    assert {violation.rule for violation in report.violations} == {Rule.SCALE_GROUPS}
+    assert {violation.rule for violation in report.violations} == {PaddingRule.SCALE_GROUPS}
 
 
 def test_w4a4_is_not_refused_once_aiter_keeps_it_off_ck_tile() -> None:
-    report = assess(call(tp=8, quant=Quant.W4A4, aiter="0.1.24.post1"), Policy.ALIGNED)
+    report = assess(call(tp=8, quant=Quant.W4A4, aiter="0.1.24.post1"), PaddingPolicy.ALIGNED)
 
     assert report.safe
     assert {kernel.path.value for kernel in report.call.kernels}.isdisjoint({"cktile"})
@@ -191,25 +193,27 @@ def test_split_k_factors_are_those_of_aiter() -> None:
 @pytest.mark.parametrize(
     ("tp", "policy", "ratio"),
     [
-        (1, Policy.ZERO, 1.138),
-        (1, Policy.RAW, 1.022),
-        (1, Policy.UPSTREAM, 0.969),
-        (2, Policy.RAW, 1.052),
-        (2, Policy.UPSTREAM, 1.060),
-        (4, Policy.RAW, 1.082),
-        (8, Policy.RAW, 1.082),
-        (8, Policy.ZERO, 1.517),
-        (8, Policy.ROUNDED, 0.727),
+        (1, PaddingPolicy.ZERO, 1.138),
+        (1, PaddingPolicy.RAW, 1.022),
+        (1, PaddingPolicy.UPSTREAM, 0.969),
+        (2, PaddingPolicy.RAW, 1.052),
+        (2, PaddingPolicy.UPSTREAM, 1.060),
+        (4, PaddingPolicy.RAW, 1.082),
+        (8, PaddingPolicy.RAW, 1.082),
+        (8, PaddingPolicy.ZERO, 1.517),
+        (8, PaddingPolicy.ROUNDED, 0.727),
     ],
 )
-def test_bytes_fetched_against_ideal_in_decode(tp: int, policy: Policy, ratio: float) -> None:
+def test_bytes_fetched_against_ideal_in_decode(
+    tp: int, policy: PaddingPolicy, ratio: float
+) -> None:
     decode = assess(call(tp=tp, aiter="0.1.16"), policy).paths[0]
 
     assert round(decode.bytes_ratio, 3) == ratio
 
 
 def test_a_newer_release_than_any_read_is_judged_as_the_newest_and_marked() -> None:
-    report = assess(call(vllm="0.40.0", aiter="0.2.0"), Policy.ALIGNED)
+    report = assess(call(vllm="0.40.0", aiter="0.2.0"), PaddingPolicy.ALIGNED)
 
     assert (report.call.verified, report.sent) == (False, pads(192, 192))
 
@@ -218,4 +222,6 @@ def test_padding_that_holds_no_zeros_is_a_violation() -> None:
     base = call()
     poisoned = Call(part=base.part, vllm=base.vllm, aiter=base.aiter, zero_filled=False)
 
-    assert Rule.PAD_NOT_ZERO in {v.rule for v in assess(poisoned, Policy.ALIGNED).violations}
+    assert PaddingRule.PAD_NOT_ZERO in {
+        v.rule for v in assess(poisoned, PaddingPolicy.ALIGNED).violations
+    }

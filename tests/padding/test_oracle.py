@@ -15,10 +15,10 @@ import pytest
 
 from moe_serve.padding import aiter_eras, contract, kernels
 from moe_serve.padding.aiter_eras import aiter_build
-from moe_serve.padding.contract import Call, Policy, Report, assess
-from moe_serve.padding.kernels import Kernel, Path, Skips
+from moe_serve.padding.contract import Call, PaddingPolicy, Report, assess
+from moe_serve.padding.kernels import Kernel, KernelPath, Skips
 from moe_serve.padding.shapes import Activation, Layout, Pads, Quant, Shard
-from moe_serve.padding.violations import Rule
+from moe_serve.padding.violations import PaddingRule
 from moe_serve.padding.vllm_eras import vllm_build
 from tests.padding import oracle
 
@@ -38,8 +38,9 @@ VERSIONS: dict[str, oracle.Version] = {
     "0.1.24.post1": (0, 1, 24, 1),
 }
 PAD_RULES = {
-    Rule.LIVE_WEIGHTS_LOST, Rule.UNINITIALISED_READ, Rule.SEPARATED_CUT, Rule.SPLIT_K,
-    Rule.SPLIT_K_UNKNOWN,
+    PaddingRule.LIVE_WEIGHTS_LOST, PaddingRule.UNINITIALISED_READ, PaddingRule.SEPARATED_CUT,
+    PaddingRule.SPLIT_K,
+    PaddingRule.SPLIT_K_UNKNOWN,
 }  # fmt: skip
 
 
@@ -134,18 +135,18 @@ def oracle_loses(case: Case, pads: Pads) -> bool:
 def disagreement(case: Case, dice: random.Random) -> str | None:
     """Where contract and oracle differ in this case; None: nowhere."""
     call = case.call()
-    zero = assess(call, Policy.ZERO)
+    zero = assess(call, PaddingPolicy.ZERO)
     if zero.lossless == case.wrong_anyway():
         return f"without pads: lossless is {zero.lossless} ({zero.violations})"
     if call.layout_advice is not None:
         return None  # rows are misread, so which of them are left out says nothing
     pads = random_pads(dice, case.layer)
-    report = assess(call, Policy.RAW, sent=pads)
+    report = assess(call, PaddingPolicy.RAW, sent=pads)
     if loses(report) != oracle_loses(case, pads):
         return f"pads {pads}: the contract says {loses(report)} ({report.violations})"
     if not 0 <= report.loss_fraction <= 1:
         return f"pads {pads}: a share of {report.loss_fraction}"
-    return not_maximal(case, assess(call, Policy.ALIGNED).sent)
+    return not_maximal(case, assess(call, PaddingPolicy.ALIGNED).sent)
 
 
 def not_maximal(case: Case, sent: Pads) -> str | None:
@@ -215,7 +216,7 @@ def patched_skips(change: Callable[[Kernel, Skips], Skips]) -> Callable[..., Ski
 
 
 def without_loss(kernel: Kernel, found: Skips) -> Skips:
-    split = kernel.path is Path.CKTILE and kernel.split_k > 1
+    split = kernel.path is KernelPath.CKTILE and kernel.split_k > 1
     return dataclasses.replace(found, lost=kernels.Lost()) if split else found
 
 

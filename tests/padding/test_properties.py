@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from moe_serve.errors import UsageError
 from moe_serve.padding.aiter_eras import aiter_build
-from moe_serve.padding.contract import Call, Policy, Report, assess
+from moe_serve.padding.contract import Call, PaddingPolicy, Report, assess
 from moe_serve.padding.kernels import skips
 from moe_serve.padding.shapes import Activation, Layout, Pads, Quant, Shard, round_up
 from moe_serve.padding.vllm_eras import vllm_build
@@ -50,19 +50,19 @@ def broken(report: Report) -> set[str]:
 @settings(max_examples=150, deadline=None)
 @given(calls())
 def test_aligned_breaks_no_rule_that_sending_nothing_would_not_break(case: Call) -> None:
-    assert broken(assess(case, Policy.ALIGNED)) == broken(assess(case, Policy.ZERO))
+    assert broken(assess(case, PaddingPolicy.ALIGNED)) == broken(assess(case, PaddingPolicy.ZERO))
 
 
 @settings(max_examples=60, deadline=None)
 @given(calls(), st.data())
 def test_aligned_is_maximal(case: Call, data: st.DataObject) -> None:
-    best = assess(case, Policy.ALIGNED)
+    best = assess(case, PaddingPolicy.ALIGNED)
     other = Pads(
         hidden=data.draw(st.integers(0, case.part.padded_hidden)),
         intermediate=data.draw(st.integers(0, case.part.padded_intermediate)),
     )
 
-    if broken(assess(case, Policy.RAW, sent=other)) - broken(best):
+    if broken(assess(case, PaddingPolicy.RAW, sent=other)) - broken(best):
         return  # the other pads lose something
     for kernel in case.kernels:
         mine, theirs = (skips(kernel, case.part, sent) for sent in (best.sent, other))
@@ -72,17 +72,17 @@ def test_aligned_is_maximal(case: Call, data: st.DataObject) -> None:
 @settings(max_examples=60, deadline=None)
 @given(calls())
 def test_sanitising_twice_changes_nothing(case: Call) -> None:
-    once = assess(case, Policy.ALIGNED)
+    once = assess(case, PaddingPolicy.ALIGNED)
 
-    again = assess(case, Policy.ALIGNED, sent=once.sent)
+    again = assess(case, PaddingPolicy.ALIGNED, sent=once.sent)
 
     assert (again.sent, again.violations) == (once.sent, once.violations)
 
 
 @settings(max_examples=100, deadline=None)
-@given(calls(), st.sampled_from(list(Policy)))
+@given(calls(), st.sampled_from(list(PaddingPolicy)))
 def test_fetching_less_than_the_live_weights_is_never_called_lossless(
-    case: Call, policy: Policy
+    case: Call, policy: PaddingPolicy
 ) -> None:
     report = assess(case, policy)
 

@@ -4,9 +4,9 @@ import dataclasses
 
 import pytest
 
-from moe_serve.preflight.known_bad import KNOWN_BAD, Deployment, known_bad
+from moe_serve.preflight.known_bad import KNOWN_BAD, KnownBadQuery, known_bad
 
-GOOD = Deployment(
+GOOD = KnownBadQuery(
     vllm="0.32.0", aiter="0.1.24.post1", tp=8, gfx="gfx950", aiter_moe=True, gpt_oss=True
 )
 BROKEN_TP = dataclasses.replace(GOOD, vllm="0.22.1", aiter="0.1.13.post1")
@@ -15,7 +15,7 @@ GELU = dataclasses.replace(GOOD, vllm="0.24.0", aiter="0.1.13")
 WRONG_ORDER = dataclasses.replace(GOOD, vllm="0.21.0", aiter="0.1.14", tp=1)
 
 
-def rows(deployment: Deployment) -> list[str]:
+def rows(deployment: KnownBadQuery) -> list[str]:
     return [row.id for row in known_bad(deployment)]
 
 
@@ -39,7 +39,7 @@ def rows(deployment: Deployment) -> list[str]:
         (dataclasses.replace(GELU, aiter="abc1234"), "split-k-gelu"),
     ],
 )
-def test_each_row_speaks_of_its_combinations(deployment: Deployment, id: str) -> None:
+def test_each_row_speaks_of_its_combinations(deployment: KnownBadQuery, id: str) -> None:
     assert rows(deployment) == [id]
 
 
@@ -64,7 +64,9 @@ def test_aiter_ksplit_1_takes_the_gelu_fault_away(ksplit: int) -> None:
 @pytest.mark.parametrize(
     "change", [{"gfx": "gfx942"}, {"aiter_moe": False}, {"gpt_oss": False}, {"vllm": "0.24.0"}]
 )
-def test_no_row_speaks_where_other_kernels_run(bad: Deployment, change: dict[str, object]) -> None:
+def test_no_row_speaks_where_other_kernels_run(
+    bad: KnownBadQuery, change: dict[str, object]
+) -> None:
     assert rows(dataclasses.replace(bad, **change)) == []  # type: ignore[arg-type]
 
 
@@ -78,7 +80,7 @@ def test_no_row_speaks_where_other_kernels_run(bad: Deployment, change: dict[str
         dataclasses.replace(GOOD, vllm=None),
     ],
 )
-def test_what_nobody_found_wrong_is_in_no_row(deployment: Deployment) -> None:
+def test_what_nobody_found_wrong_is_in_no_row(deployment: KnownBadQuery) -> None:
     assert rows(deployment) == []
 
 

@@ -73,9 +73,9 @@ class Rollout(RuleBasedStateMachine):
         self.world.verdict, self.world.quality = verdict, quality
         self.reconcile()
 
-    @rule(arm=st.sampled_from(Track), count=st.integers(0, 5))
-    def pods_come_and_go(self, arm: Track, count: int) -> None:
-        self.world.ready[arm] = count
+    @rule(track=st.sampled_from(Track), count=st.integers(0, 5))
+    def pods_come_and_go(self, track: Track, count: int) -> None:
+        self.world.ready[track] = count
         self.reconcile()
 
     @rule()
@@ -97,12 +97,12 @@ class Rollout(RuleBasedStateMachine):
             self.reconcile()
 
     @rule(
-        arm=st.sampled_from(Track),
+        track=st.sampled_from(Track),
         count=st.integers(0, 1),
         kind=st.sampled_from(("unexpected_pods", "full")),
     )
-    def odd_pods(self, arm: Track, count: int, kind: str) -> None:
-        getattr(self.world, kind)[arm] = count
+    def odd_pods(self, track: Track, count: int, kind: str) -> None:
+        getattr(self.world, kind)[track] = count
         self.reconcile()
 
     @rule(
@@ -177,13 +177,13 @@ class Rollout(RuleBasedStateMachine):
             assert after == before
 
     def _carried(self, weights: Weights, seen, before: RolloutState) -> None:
-        """A weight that rises is one that the arm's ready pods carry."""
-        for arm in (Track.BASELINE, Track.CANARY):
-            shown = seen.route.weights.of(arm) if isinstance(seen.route, RouteSeen) else 100
-            if weights.of(arm) > shown:
+        """A weight that rises is one that the track's ready pods carry."""
+        for track in (Track.BASELINE, Track.CANARY):
+            shown = seen.route.weights.of(track) if isinstance(seen.route, RouteSeen) else 100
+            if weights.of(track) > shown:
                 assert carries(
                     self.world.plan.capacity,
-                    weight=weights.of(arm), ready=seen.seen(arm).ready(), of=seen.ready,
+                    weight=weights.of(track), ready=seen.track(track).ready(), of=seen.ready,
                 )  # fmt: skip
 
     @invariant()

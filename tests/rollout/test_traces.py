@@ -63,9 +63,11 @@ def _found(world: World, written: int) -> dict[str, Any]:
 
 def _change(world: World, row: dict[str, Any]) -> None:
     for kind in ("ready", "unexpected_pods", "full"):
-        getattr(world, kind).update({Track(arm): count for arm, count in row.get(kind, {}).items()})
+        getattr(world, kind).update(
+            {Track(track): count for track, count in row.get(kind, {}).items()}
+        )
     read = {
-        "missing": lambda arms: {Track(arm) for arm in arms},
+        "missing": lambda tracks: {Track(track) for track in tracks},
         "word": lambda name: Verdict[name] if name else None,
         "quality": lambda name: QualityOutcome(name) if name else None,
         "route": lambda change: _route(world, change),

@@ -41,9 +41,9 @@ DOCUMENT: dict[str, Any] = {
     "watch_hours": 4,
     "patience": {"deadline_hours": 12},
 }
-OLD = Identity(config_digest="sha256:old", image_id="img@sha256:1")
-NEW = Identity(config_digest="sha256:new", image_id="img@sha256:1")
-OTHER = Identity(config_digest="sha256:other", image_id="img@sha256:1")
+OLD = Identity(pod_spec_digest="sha256:old", image_id="img@sha256:1")
+NEW = Identity(pod_spec_digest="sha256:new", image_id="img@sha256:1")
+OTHER = Identity(pod_spec_digest="sha256:other", image_id="img@sha256:1")
 RUNS = {Track.STABLE: OLD, Track.BASELINE: OLD, Track.CANARY: NEW}
 
 
@@ -99,7 +99,7 @@ class World:
             )
         return Observation(
             route=self.route,
-            arms={arm: self._arm(arm) for arm in self.plan.arms},
+            tracks={track: self._track(track) for track in self.plan.tracks},
             judge_result=judge_result,
             human_request=HumanRequest(approve=self.approve, abort=self.abort),
             load_pods=self.load_pods,
@@ -108,19 +108,19 @@ class World:
             refused=self.refused,
         )
 
-    def _arm(self, arm: Track) -> TrackStatus:
+    def _track(self, track: Track) -> TrackStatus:
         def pods(kind: str, count: int, who: Identity, **flags: bool) -> list[PodStatus]:
             return [
-                PodStatus(name=f"{arm}-{kind}-{i}", identity=who, **flags) for i in range(count)
+                PodStatus(name=f"{track}-{kind}-{i}", identity=who, **flags) for i in range(count)
             ]
 
-        waiting = replace(RUNS[arm], image_id=None)
+        waiting = replace(RUNS[track], image_id=None)
         return TrackStatus(
-            found=arm not in self.missing,
+            found=track not in self.missing,
             pods=(
-                *pods("good", self.ready.get(arm, 0), RUNS[arm], ready=True),
-                *pods("odd", self.unexpected_pods.get(arm, 0), OTHER, ready=True),
-                *pods("waiting", self.full.get(arm, 0), waiting, ready=False, unschedulable=True),
+                *pods("good", self.ready.get(track, 0), RUNS[track], ready=True),
+                *pods("odd", self.unexpected_pods.get(track, 0), OTHER, ready=True),
+                *pods("waiting", self.full.get(track, 0), waiting, ready=False, unschedulable=True),
             ),
         )
 

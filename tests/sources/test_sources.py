@@ -25,10 +25,11 @@ from moe_serve.analysis.series import CellKind
 from moe_serve.errors import SourceError
 from moe_serve.quality.result import NoQuality
 from moe_serve.sources.assemble import ArmSelector, assemble
+from moe_serve.sources.names import NAMES
 from moe_serve.sources.prometheus import Prometheus
 from moe_serve.sources.recorded import RecordedFile, read, write
 from moe_serve.sources.scraped import Scraper, Target
-from moe_serve.sources.streams import NAMES, Streams
+from moe_serve.sources.streams import Streams
 from tests.testing.histories import START, Fleet, streams
 
 END = START + 4 * 3600

@@ -10,7 +10,7 @@ import pytest
 from images import pins
 from moe_serve.cli.main import main
 from moe_serve.padding.aiter_eras import aiter_build
-from moe_serve.padding.contract import Call, Policy, choose
+from moe_serve.padding.contract import Call, PaddingPolicy, choose
 from moe_serve.padding.models import BUILT_IN
 from moe_serve.padding.shapes import Activation, Parallelism, Quant, shard
 from moe_serve.padding.vllm_eras import vllm_build
@@ -29,7 +29,7 @@ DEPLOYMENTS = {
 }
 
 
-def pads(vllm: str, aiter: str, policy: Policy) -> dict[str, list[int]]:
+def pads(vllm: str, aiter: str, policy: PaddingPolicy) -> dict[str, list[int]]:
     """What the contract says that each deployment sends."""
     dims, build = BUILT_IN["gpt-oss-120b"], vllm_build(vllm)
     align = build.eras[-1].alignment(Quant.W4A16, dims.activation)
@@ -81,14 +81,14 @@ def test_without_the_plugin_a_release_sends_what_the_contract_says(
 ) -> None:
     received = run(vllm, aiter_for(vllm), tmp_path)
 
-    assert received == pads(vllm, aiter_for(vllm), Policy.UPSTREAM)
+    assert received == pads(vllm, aiter_for(vllm), PaddingPolicy.UPSTREAM)
 
 
 @pytest.mark.parametrize("vllm", VERSIONS)
 def test_with_the_plugin_it_sends_aligned_pads(vllm: str, tmp_path: Path) -> None:
     received = run(vllm, aiter_for(vllm), tmp_path, "--plugin")
 
-    assert received == pads(vllm, aiter_for(vllm), Policy.ALIGNED)
+    assert received == pads(vllm, aiter_for(vllm), PaddingPolicy.ALIGNED)
 
 
 @pytest.mark.parametrize("vllm", VERSIONS)
@@ -117,7 +117,7 @@ def test_off_is_stock_vllm(tmp_path: Path) -> None:
         VERSIONS[-1], aiter_for(VERSIONS[-1]), tmp_path, "--plugin", MOE_SERVE_PADDING="off"
     )
 
-    assert received == pads(VERSIONS[-1], aiter_for(VERSIONS[-1]), Policy.UPSTREAM)
+    assert received == pads(VERSIONS[-1], aiter_for(VERSIONS[-1]), PaddingPolicy.UPSTREAM)
 
 
 def test_upstream_pads_that_lose_neurons_are_refused_and_say_what_to_set(tmp_path: Path) -> None:
@@ -168,7 +168,7 @@ sys.meta_path.insert(0, Block())
 def test_vllms_own_loader_loads_the_plugin(tmp_path: Path) -> None:
     received = run("0.32.0", "0.1.16", tmp_path, "--vllm-loads")
 
-    assert received == pads("0.32.0", "0.1.16", Policy.ALIGNED)
+    assert received == pads("0.32.0", "0.1.16", PaddingPolicy.ALIGNED)
 
 
 @pytest.mark.parametrize("how", ["left out", "import fails"])
@@ -182,5 +182,5 @@ def test_a_plugin_that_is_not_loaded_leaves_upstream_pads_and_no_proof(
     received = run("0.32.0", "0.1.16", tmp_path, "--vllm-loads", **variables)
 
     # vLLM serves on, lossy pads and all: only the missing proof tells.
-    assert received == pads("0.32.0", "0.1.16", Policy.UPSTREAM)
+    assert received == pads("0.32.0", "0.1.16", PaddingPolicy.UPSTREAM)
     assert main(["preflight", "--proof", "--record-dir", str(tmp_path / "records")]) == 1

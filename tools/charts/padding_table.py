@@ -13,11 +13,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from images import pins
 from moe_serve.padding import aiter_eras, vllm_eras
 from moe_serve.padding.aiter_eras import AiterEra, Experts, aiter_build, reachable
-from moe_serve.padding.builds import History
-from moe_serve.padding.contract import Policy, Report
+from moe_serve.padding.builds import ReleaseHistory
+from moe_serve.padding.contract import PaddingPolicy, Report
 from moe_serve.padding.deployment import Deployment, judge
 from moe_serve.padding.kernels import Kernel
 from moe_serve.padding.models import BUILT_IN, built_in
@@ -26,7 +25,6 @@ from moe_serve.padding.versions import Version
 from moe_serve.padding.violations import BUDGETABLE
 from moe_serve.padding.vllm_eras import VllmEra, vllm_build
 
-PINS: Mapping[str, str] = pins.load(pins.PINS.read_text("utf-8"))["aiter_of_vllm"]
 _SIZES = (1, 2, 4, 8)
 _DIMS = BUILT_IN["gpt-oss-120b"]
 _ALIGN = Pads(hidden=256, intermediate=256)
@@ -42,7 +40,9 @@ def table() -> str:
     return json.dumps(content, indent=1, sort_keys=True) + "\n"
 
 
-def _first_of_each(history: History[Any], signature: Callable[[Any], object]) -> dict[str, str]:
+def _first_of_each(
+    history: ReleaseHistory[Any], signature: Callable[[Any], object]
+) -> dict[str, str]:
     """The releases at which the answers may change, by a key that sorts as releases do."""
     kept: dict[str, str] = {}
     last: object = None
@@ -99,7 +99,7 @@ def _by_parallelism(vllm: str, aiter: str, ksplit: int) -> dict[str, Mapping[str
     return {
         _spread(parallel): {
             policy.value: _entry(_report(vllm, aiter, parallel, policy, ksplit))
-            for policy in Policy
+            for policy in PaddingPolicy
         }
         for parallel in _deployments()
     }
@@ -115,7 +115,9 @@ def _spread(parallel: Parallelism) -> str:
     return f"tp{parallel.tp} dp{parallel.dp}{' ep' if parallel.ep else ''}"
 
 
-def _report(vllm: str, aiter: str, parallel: Parallelism, policy: Policy, ksplit: int) -> Report:
+def _report(
+    vllm: str, aiter: str, parallel: Parallelism, policy: PaddingPolicy, ksplit: int
+) -> Report:
     model = built_in("gpt-oss-120b")
     assert model is not None
     deployment = Deployment(

@@ -4,13 +4,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+from tools.docs.gpu_section import gpu_section
+
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 
 
 def benchmarks_page(note: str) -> str:
     """The page; figures come from `benchmarks/results` alone."""
     markers = _load("marker_cost.h200.json"), _load("marker_cost.h200-before.json")
-    return "\n".join([*_head(note), *_markers(*markers), *_scrape(_load("scrape.json"))])
+    gpu = gpu_section(_load("gpu.h200.json"))
+    return "\n".join([*_head(note), *_markers(*markers), *gpu, *_scrape(_load("scrape.json"))])
 
 
 def _load(name: str) -> dict[str, Any]:

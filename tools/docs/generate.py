@@ -10,17 +10,17 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+from images import pins
 from moe_serve.cli.main import build_parser
 from moe_serve.exporter.samples import series_bound
 from moe_serve.metrics.catalogue import EXPORTER, JUDGE, LABELS, ROLLOUT, Catalogue
 from moe_serve.padding.aiter_eras import aiter_build
-from moe_serve.padding.contract import Policy
+from moe_serve.padding.contract import PaddingPolicy
 from moe_serve.padding.deployment import Deployment
 from moe_serve.padding.fleet import COLUMNS, fleet_rows
 from moe_serve.padding.models import built_in
 from moe_serve.padding.shapes import Parallelism
 from moe_serve.padding.vllm_eras import vllm_build
-from tools.charts.padding_table import PINS
 from tools.docs.benchmarks_page import benchmarks_page
 from tools.docs.quality_page import quality_page
 from tools.docs.verdict_page import verdict_page
@@ -103,7 +103,8 @@ def padding_page() -> str:
         "not read. `moe-serve padding table` prints the same for any model.",
         "",
     ]
-    pinned = [(f"{minor}.0", aiter) for minor, aiter in PINS.items()]
+    known = pins.load(pins.PINS.read_text("utf-8"))["aiter_of_vllm"]
+    pinned = [(f"{minor}.0", aiter) for minor, aiter in known.items()]
     for title, pairs in (("pinned by vLLM's image", pinned), ("other pairs", SOFTWARE)):
         for vllm, aiter in pairs:
             lines += [*_pair(f"## vLLM {vllm}, AITER {aiter} ({title})", vllm, aiter, ksplit=0)]
@@ -126,7 +127,7 @@ def _pair(title: str, vllm: str, aiter: str, *, ksplit: int) -> list[str]:
     ]
     shown = COLUMNS[2:]
     lines = [title, "", f"| {' | '.join(shown)} |", f"|{'---|' * len(shown)}"]
-    rows = fleet_rows(deployments, list(Policy))
+    rows = fleet_rows(deployments, list(PaddingPolicy))
     return [*lines, *(f"| {' | '.join(row.cells()[2:])} |" for row in rows), ""]
 
 

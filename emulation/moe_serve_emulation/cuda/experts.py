@@ -17,7 +17,7 @@ from moe_serve_emulation.skips import KernelConfig, Range, Reads, reads
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Weights:
+class ExpertWeights:
     """One layer's experts. H and I are padded sizes.
 
     `w1` [E, 2I, H] and `w2` [E, H, I]: uint8 codes of half that width in the storage of
@@ -52,7 +52,7 @@ class Weights:
 
 def fused_moe(
     x: torch.Tensor,
-    weights: Weights,
+    weights: ExpertWeights,
     shares: torch.Tensor,
     topk_ids: torch.Tensor,
     *,
@@ -145,7 +145,7 @@ def _middle(
 
 def _stage1(
     x: torch.Tensor,
-    weights: Weights,
+    weights: ExpertWeights,
     middle: torch.Tensor,
     routing: _Routing,
     plan: Reads,
@@ -174,7 +174,7 @@ def _stage1(
 
 def _stage2(
     middle: torch.Tensor,
-    weights: Weights,
+    weights: ExpertWeights,
     shares: torch.Tensor,
     routing: _Routing,
     plan: Reads,

@@ -91,21 +91,23 @@ def learned(cache: Path, fault: str | None = None) -> Path:
     return final
 
 
-Weights = dict[str, Any]
+ExpertWeights = dict[str, Any]
 
 
-def _write_weights(plain: Path, made: Path, fault: Callable[[Weights], Weights] | None) -> None:
+def _write_weights(
+    plain: Path, made: Path, fault: Callable[[ExpertWeights], ExpertWeights] | None
+) -> None:
     from safetensors.torch import load_file, save_file
 
     weights = load_file(plain / "model.safetensors")
-    packed: Weights = {}
+    packed: ExpertWeights = {}
     for name, weight in weights.items():
         packed |= _packed(name, weight)
     packed = fault(packed) if fault else packed
     save_file(packed, made / "model.safetensors", metadata={"format": "pt"})
 
 
-def _packed(name: str, weight: Any) -> Weights:
+def _packed(name: str, weight: Any) -> ExpertWeights:
     """An expert weight as blocks and scales, rows first; everything else as it is."""
     from moe_serve_emulation.cuda import layout
 
@@ -116,7 +118,7 @@ def _packed(name: str, weight: Any) -> Weights:
     return {f"{name}_blocks": blocks, f"{name}_scales": scales.contiguous()}
 
 
-def swapped(weights: Weights) -> Weights:
+def swapped(weights: ExpertWeights) -> ExpertWeights:
     """Give the layer's two experts each other's weights; the router knows nothing of it."""
     return weights | {
         name: weight.flip(0).contiguous()
@@ -125,7 +127,7 @@ def swapped(weights: Weights) -> Weights:
     }
 
 
-def cut_layer(weights: Weights) -> Weights:
+def cut_layer(weights: ExpertWeights) -> ExpertWeights:
     """Zero the layer's last 192 of 2880 neurons, as vLLM's own pads do in every layer."""
     name = f"{_EXPERTS}gate_up_proj_blocks"
     cut = weights[name].clone()
@@ -133,7 +135,7 @@ def cut_layer(weights: Weights) -> Weights:
     return weights | {name: cut}
 
 
-def off_scale(weights: Weights) -> Weights:
+def off_scale(weights: ExpertWeights) -> ExpertWeights:
     """Raise expert 0's scales of the second stage by one: twice its weights."""
     name = f"{_EXPERTS}down_proj_scales"
     wrong = weights[name].clone()
@@ -141,7 +143,7 @@ def off_scale(weights: Weights) -> Weights:
     return weights | {name: wrong}
 
 
-FAULTS: dict[str, Callable[[Weights], Weights]] = {
+FAULTS: dict[str, Callable[[ExpertWeights], ExpertWeights]] = {
     "swapped": swapped,
     "cut-layer": cut_layer,
     "off-scale": off_scale,

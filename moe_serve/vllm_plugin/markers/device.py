@@ -28,7 +28,7 @@ _FOREVER = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Clock:
+class MarkerClock:
     """Ticks per second, and whether the driver, the architecture or a measurement says so."""
 
     hertz: int
@@ -40,7 +40,7 @@ def kind_of() -> str:
     return kernels.HIP if torch.version.hip else kernels.CUDA
 
 
-def clock_of(device: torch.device) -> Clock:
+def clock_of(device: torch.device) -> MarkerClock:
     """The rate of the device's clock: what the driver says, if a measurement agrees with it."""
     kind = kind_of()
     measured = _measure_hertz(device, kind)
@@ -49,8 +49,8 @@ def clock_of(device: torch.device) -> Clock:
         queried = Driver(kind).wall_clock_hertz(device.index or 0)
         source, told = ("queried", queried) if queried else (source, told)
     if told and abs(measured / told - 1) < _CLOCK_TOLERANCE:
-        return Clock(hertz=told, source=source)
-    return Clock(hertz=round(measured), source="measured")
+        return MarkerClock(hertz=told, source=source)
+    return MarkerClock(hertz=round(measured), source="measured")
 
 
 def _measure_hertz(device: torch.device, kind: str, seconds: float = 0.1) -> float:
@@ -77,7 +77,7 @@ class DeviceMarkers:
     """
 
     def __init__(
-        self, writer: RecordWriter, device: torch.device, *, clock: Clock, mapped: bool = True
+        self, writer: RecordWriter, device: torch.device, *, clock: MarkerClock, mapped: bool = True
     ) -> None:
         """Allocate, and let the device write the record; where it cannot, a thread will copy.
 

@@ -65,8 +65,8 @@ def accept() -> dict[str, Any]:
                 name: {
                     "verdict": each.judgement.verdict.value,
                     "reason": each.judgement.reason,
-                    "kernel": chain.speedup(each.kernel),
-                    "window": chain.speedup(each.step),
+                    "kernel": chain.speedup(each.estimates.kernel),
+                    "window": chain.speedup(each.estimates.step),
                     "answers": brief(answers[name]),
                 }
                 for name, each in findings.items()

@@ -24,10 +24,11 @@ from moe_serve_demo.load import complete, prompts
 from moe_serve_demo.measure import scraper
 from moe_serve_emulation.cuda.folders import seeded
 
-from moe_serve.analysis.comparison import AnalysisPlan, Findings, examine
+from moe_serve.analysis.comparison import Findings, examine
 from moe_serve.analysis.estimate import Estimate, NoEstimate
 from moe_serve.analysis.history import History
 from moe_serve.analysis.noise import Design, PodVariation
+from moe_serve.analysis.plan import AnalysisPlan
 from moe_serve.analysis.policy import Policy
 from moe_serve.analysis.verdict import Verdict
 from moe_serve.analysis.windows import BlockingScheme
@@ -107,8 +108,8 @@ def chain() -> dict[str, Any]:
             ready = time.monotonic() - begun
             proofs = {name: proven(server) for name, server in servers.items()}
             histories, rates = asyncio.run(measured(servers, canaries=names))
-        answers = probed(servers, names, PROBE)
         print(json.dumps({"tokens_per_second": rates, "proofs": proofs}), flush=True)
+        answers = probed(servers, names, PROBE)
         commands = [" ".join(server.command()) for server in servers.values()]
     found = {name: judged(histories[name], answers[name]) for name in names}
     report(found, histories, commands)
@@ -122,9 +123,9 @@ def chain() -> dict[str, Any]:
             name: {
                 "verdict": each.judgement.verdict.value,
                 "reason": each.judgement.reason,
-                "kernel": speedup(each.kernel),
-                "window": speedup(each.step),
-                "bytes": math.exp(each.observed.byte_bound or 0.0),
+                "kernel": speedup(each.estimates.kernel),
+                "window": speedup(each.estimates.step),
+                "bytes": math.exp(each.observations.byte_bound or 0.0),
                 "answers": brief(answers[name]),
             }
             for name, each in found.items()

@@ -89,7 +89,7 @@ class Captures:
         """First and last layer, microseconds: events of one capture, markers of another."""
         import torch
 
-        from moe_serve.telemetry.slots import Phase
+        from moe_serve.telemetry.slots import BatchPhase
 
         pairs, sums = self.events[batch], []
         before = engines.record()
@@ -97,7 +97,7 @@ class Captures:
             self.graph(EVENTS, batch).replay()
             torch.cuda.synchronize()
             sums.append(sum(a.elapsed_time(b) for a, b in (pairs[0], pairs[-1])) * 1e3)
-            self._sampler.serving(Phase.DECODE)
+            self._sampler.serving(BatchPhase.DECODE)
             self.graph("on", batch).replay()
             self._sampler.serving(None)
         found = between(before, engines.record(), batch)

@@ -104,6 +104,8 @@ class GpuServer(DemoServer):
             MOE_SERVE_MAX_NEURON_LOSS=str(self.arm.max_neuron_loss),
             MOE_SERVE_RECORD_DIR=str(self.records),
             VLLM_ENABLE_V1_MULTIPROCESSING="1",
+            # Where vLLM looks for free ports: servers that start together must not find the same.
+            VLLM_PORT=str(self.place.port + 20_000),
         )
 
 
@@ -167,7 +169,7 @@ def moe_serve(*words: str, seconds: float) -> dict[str, Any]:
 
 def probe_words(stable: GpuServer, canary: GpuServer, *, known: bool = True) -> list[str]:
     """`moe-serve quality probe` of two servers; `known`: with their exporters."""
-    words = ["quality", "probe", "--stable", stable.url, "--canary", canary.url]
+    words = ["quality", "probe", "--stable-url", stable.url, "--canary-url", canary.url]
     if known:
         words += [
             "--stable-exporter",

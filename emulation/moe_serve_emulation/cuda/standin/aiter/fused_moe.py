@@ -56,7 +56,7 @@ def fused_moe(
     if doweight_stage1 or num_local_tokens is not None or bias1 is None or bias2 is None:
         raise EmulationError("emulated AITER: no weights in stage 1, and no experts without bias")
     packed = quant_type == QuantType.per_1x32
-    weights = experts.Weights(
+    weights = experts.ExpertWeights(
         w1=w1.view(torch.uint8) if packed else w1,
         w2=w2.view(torch.uint8) if packed else w2,
         bias1=bias1,

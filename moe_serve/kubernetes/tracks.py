@@ -1,4 +1,4 @@
-"""The arms as their pods and endpoints show them."""
+"""The tracks as their pods and endpoints show them."""
 
 import hashlib
 import json
@@ -11,39 +11,39 @@ from moe_serve.rollout.observation import Identity, PodStatus, TrackStatus
 from moe_serve.rollout.plan import RolloutPlan, TrackPlan
 from moe_serve.rollout.weights import Track
 
-ARM_LABEL, SERVICE_LABEL = "moe-serve.io/arm", "kubernetes.io/service-name"
-DIGEST = "moe-serve.io/config-digest"
+TRACK_LABEL, SERVICE_LABEL = "moe-serve.io/arm", "kubernetes.io/service-name"
+DIGEST = "moe-serve.io/pod-spec-digest"
 
 
 @dataclass(slots=True)
-class Arms:
-    """Watches the pods and EndpointSlices of a plan's arms."""
+class Tracks:
+    """Watches the pods and EndpointSlices of a plan's tracks."""
 
     plan: RolloutPlan
     pods: Watched
     slices: Watched
 
-    def seen(self) -> Mapping[Track, TrackStatus]:
-        """Every arm now.
+    def observe(self) -> Mapping[Track, TrackStatus]:
+        """Every track now.
 
         Raises:
             ClusterError: what is known is not in date.
         """
-        return arms(self.plan, self.pods.objects(), self.slices.objects())
+        return tracks(self.plan, self.pods.objects(), self.slices.objects())
 
 
-def watch_arms(api: Api, plan: RolloutPlan, on_change: Callable[[], None]) -> Arms:
-    """The watches of a plan's arms, not started yet."""
+def watch_tracks(api: Api, plan: RolloutPlan, on_change: Callable[[], None]) -> Tracks:
+    """The watches of a plan's tracks, not started yet."""
 
     def watched(path: str, label: str, values: list[str]) -> Watched:
         query = {"labelSelector": f"{label} in ({','.join(values)})"}
         return Watched(api, path, query, on_change)
 
-    parts = plan.arms.values()
+    parts = plan.tracks.values()
     space = f"namespaces/{api.namespace}"
-    return Arms(
+    return Tracks(
         plan,
-        watched(f"/api/v1/{space}/pods", ARM_LABEL, [part.label for part in parts]),
+        watched(f"/api/v1/{space}/pods", TRACK_LABEL, [part.label for part in parts]),
         watched(
             f"/apis/discovery.k8s.io/v1/{space}/endpointslices",
             SERVICE_LABEL,
@@ -52,14 +52,14 @@ def watch_arms(api: Api, plan: RolloutPlan, on_change: Callable[[], None]) -> Ar
     )
 
 
-def arms(
+def tracks(
     plan: RolloutPlan, pods: Sequence[Json], slices: Sequence[Json]
 ) -> Mapping[Track, TrackStatus]:
-    """PURE. What pods and EndpointSlices say of each arm."""
-    return {arm: _arm(part, pods, slices) for arm, part in plan.arms.items()}
+    """PURE. What pods and EndpointSlices say of each track."""
+    return {track: _track(part, pods, slices) for track, part in plan.tracks.items()}
 
 
-def _arm(part: TrackPlan, pods: Sequence[Json], slices: Sequence[Json]) -> TrackStatus:
+def _track(part: TrackPlan, pods: Sequence[Json], slices: Sequence[Json]) -> TrackStatus:
     ours = [s for s in slices if s["metadata"]["labels"].get(SERVICE_LABEL) == part.service]
     ready = {
         endpoint["targetRef"]["name"]
@@ -70,10 +70,10 @@ def _arm(part: TrackPlan, pods: Sequence[Json], slices: Sequence[Json]) -> Track
     labelled = {
         pod["metadata"]["name"]: pod
         for pod in pods
-        if pod["metadata"]["labels"].get(ARM_LABEL) == part.label
+        if pod["metadata"]["labels"].get(TRACK_LABEL) == part.label
     }
-    # A Service that selects more than its arm's pods sends requests to what nobody judged.
-    unknown = Identity(config_digest="without the arm's label", image_id=None)
+    # A Service that selects more than its track's pods sends requests to what nobody judged.
+    unknown = Identity(pod_spec_digest="without the arm's label", image_id=None)
     strays = [
         PodStatus(name=name, ready=True, identity=unknown) for name in sorted(ready - set(labelled))
     ]
@@ -95,7 +95,7 @@ def identity(pod: Json, part: TrackPlan) -> Identity:
     which the release's name stands for nothing.
     """
     notes = pod["metadata"].get("annotations") or {}
-    return Identity(config_digest=notes.get(DIGEST) or _digest(pod, part), image_id=_images(pod))
+    return Identity(pod_spec_digest=notes.get(DIGEST) or _digest(pod, part), image_id=_images(pod))
 
 
 def _digest(pod: Json, part: TrackPlan) -> str:
