@@ -207,7 +207,7 @@ test-rollouts: $(VENV)/.ready $(PROMETHEUS) ## Argo Rollouts and Flagger, their 
 test-smoke: $(VENV)/.ready $(if $(KUBECONFIG),,images) ## a node from its start to its end, with the built images (root, 4 minutes)
 	$(call say,a node$(comma) a pod that serves$(comma) nothing left)
 	$(NODE) with --cache $(CACHE) --without-monitoring -- \
-	  $(BIN)/python -m pytest -v --durations=10 -m smoke tests/cluster tests/canary
+	  $(BIN)/python -m pytest -v --durations=10 -m smoke tests/cluster tests/kubernetes
 
 EACH ?= 20
 OUTAGE ?= 300

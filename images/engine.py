@@ -95,6 +95,7 @@ class Buildah:
     """buildah as root, with a store of its own below the cache: no daemon, no namespaces."""
 
     def __init__(self, store: Path) -> None:
+        self._store = store
         self._command = ["buildah", "--storage-driver", "overlay"]
         self._command += ["--root", str(store / "storage"), "--runroot", str(store / "run")]
 
@@ -141,9 +142,11 @@ class Buildah:
             self._run("rm", name)
 
     def export(self, tag: str, target: Path) -> None:
-        # Uncompressed layers keep their digest, so those of the base are written once.
-        words = ["push", "--quiet", "--format", "oci", "--disable-compression"]
-        self._run(*words, tag, f"oci:{target}:{tag}")
+        # Uncompressed layers keep their digest, so those of the base are written once. Pushed by
+        # buildah itself they are always compressed.
+        words = ["copy", "--quiet", "--format", "oci", "--dest-oci-accept-uncompressed-layers"]
+        source = f"containers-storage:[overlay@{self._store}/storage+{self._store}/run]{tag}"
+        run(["skopeo", *words, source, f"oci:{target}:{tag}"])
 
 
 class Docker:
@@ -202,6 +205,8 @@ def find_engine(store: Path) -> Engine:
     if shutil.which("buildah"):
         if os.geteuid() != 0:
             raise ImageError("buildah: needs root here; run make images as root")
+        if not shutil.which("skopeo"):
+            raise ImageError("skopeo: not on this machine; Debian: apt-get install skopeo")
         return Buildah(store)
     if shutil.which("docker"):
         try:
@@ -211,4 +216,4 @@ def find_engine(store: Path) -> Engine:
                 "docker: its daemon does not answer; start it, or install Debian's package buildah"
             ) from error
         return Docker()
-    raise ImageError("neither buildah nor docker is here; Debian: apt-get install buildah")
+    raise ImageError("neither buildah nor docker is here; Debian: apt-get install buildah skopeo")

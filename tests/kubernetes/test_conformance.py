@@ -132,7 +132,9 @@ def real(api: Api, cluster: Any) -> Iterator[Side]:
     cluster.kubectl("delete", kinds, "--all", "-n", api.namespace, seconds=60)
 
 
-@pytest.fixture(params=["fake", pytest.param("real", marks=pytest.mark.cluster)])
+@pytest.fixture(
+    params=["fake", pytest.param("real", marks=[pytest.mark.cluster, pytest.mark.smoke])]
+)
 def side(request: pytest.FixtureRequest) -> Side:
     return request.getfixturevalue(request.param)
 
@@ -286,6 +288,7 @@ def theirs(weights: Weights) -> dict[str, Any]:
 
 
 @pytest.mark.cluster
+@pytest.mark.smoke
 @pytest.mark.usefixtures("real")
 def test_in_somebodys_route_our_weights_alone_are_written_and_never_over_a_change(api: Api) -> None:
     parent = f"/apis/gateway.networking.k8s.io/v1/namespaces/{api.namespace}/httproutes"
@@ -316,6 +319,7 @@ def test_in_somebodys_route_our_weights_alone_are_written_and_never_over_a_chang
 
 
 @pytest.mark.cluster
+@pytest.mark.smoke
 def test_the_last_fault_is_told_and_no_line_of_the_history(real: Side) -> None:
     events = real.events()
     events.notify("r-1", initial(PLAN, time.time()).history[0])
@@ -327,6 +331,7 @@ def test_the_last_fault_is_told_and_no_line_of_the_history(real: Side) -> None:
 
 
 @pytest.mark.cluster
+@pytest.mark.smoke
 def test_a_state_that_cannot_be_read_says_so(api: Api, real: Side) -> None:
     body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x"}, "data": {}}
     api.create(f"/api/v1/namespaces/{api.namespace}/configmaps", body)
@@ -335,6 +340,7 @@ def test_a_state_that_cannot_be_read_says_so(api: Api, real: Side) -> None:
 
 
 @pytest.mark.cluster
+@pytest.mark.smoke
 def test_what_is_refused_is_one_line(cluster: Any) -> None:
     api = connect("default", kubeconfig=str(cluster.kubernetes.kubeconfig))
     settings = api.calls.configuration

@@ -52,9 +52,11 @@ def run(
     assert release.is_dir(), f"{release} is missing: make test-serving fetches it"
     path = os.pathsep.join(map(str, (release, SERVING / "recording_aiter", folder)))
     result = subprocess.run(
-        [os.environ["MOE_SERVE_VLLM_PYTHON"], "-B", str(SERVING / "cases.py"), *flags],
+        [os.environ["MOE_SERVE_VLLM_PYTHON"], str(SERVING / "cases.py"), *flags],
         env={
-            **os.environ,
+            **{k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"},
+            # Beside nobody's sources, and compiled once for all processes of this run.
+            "PYTHONPYCACHEPREFIX": str(folder.parent / "bytecode"),
             "PYTHONPATH": path,
             "MOE_SERVE_RECORD_DIR": str(folder / "records"),
             **variables,
