@@ -109,7 +109,11 @@ test-serving: $(SERVING)/.ready $(CACHE)/wheels/$(MATRIX_SOME).ready ## the test
 	$(call say,tests on real torch and vLLM)
 	MOE_SERVE_VLLM_PYTHON=$(VLLM_PYTHON) MOE_SERVE_VLLM_WHEELS=$(CACHE)/wheels \
 	MOE_SERVE_MATRIX=$(MATRIX_SOME) $(VLLM_PYTHON) -m pytest -v --durations=10 \
-	  -m 'torch or vllm' tests/padding tests/emulation tests/vllm_plugin tests/demo tests/preflight
+	  -m '(torch or vllm) and not interpreted' tests/padding tests/emulation tests/vllm_plugin tests/demo tests/preflight
+
+.PHONY: test-interpreted
+test-interpreted: $(SERVING)/.ready ## the kernels for CUDA in Triton's interpreter on this CPU
+	$(VLLM_PYTHON) -m pytest -v -m interpreted tests/emulation
 
 .PHONY: test-matrix
 test-matrix: $(SERVING)/.ready $(CACHE)/wheels/$(MATRIX_ALL).ready ## the pad code of every known vLLM release

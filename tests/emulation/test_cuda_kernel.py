@@ -11,7 +11,7 @@ import pytest
 torch: Any = pytest.importorskip("torch", reason="the `torch` tier runs in the serving environment")
 pytest.importorskip("triton")
 
-pytestmark = pytest.mark.torch
+pytestmark = [pytest.mark.torch, pytest.mark.interpreted]
 ROOT = Path(__file__).parents[2]
 
 
