@@ -16,7 +16,7 @@ from moe_serve.padding.versions import Version, parse_version
 from moe_serve.padding.vllm_eras import VllmEra, vllm_build
 from moe_serve.preflight.checks import PreflightCheck, fail, ok, skip
 from moe_serve.preflight.models import ModelFiles
-from moe_serve.preflight.software import Software, aiter_moe
+from moe_serve.preflight.software import Software, aiter_moe, emulated
 from moe_serve.vllm_plugin.aiter_source import narrowed_build
 
 GFX = "gfx950"
@@ -160,6 +160,8 @@ def check_known_bad(
     name = "known-bad"
     if not aiter_moe(environment):
         return skip(name, "the experts do not run on AITER")
+    if emulated(environment) and software.aiter is None:
+        return skip(name, "AITER is emulated, and its emulation is not on PYTHONPATH yet")
     if model is not None and not model.gpt_oss:
         return skip(name, f"the table is about GPT-OSS, not {model.name}")
     try:

@@ -4,7 +4,9 @@ import dataclasses
 
 import pytest
 
-from moe_serve.preflight.known_bad import KNOWN_BAD, KnownBadQuery, known_bad
+from moe_serve.padding.shapes import Parallelism
+from moe_serve.preflight.known_bad import KNOWN_BAD, KnownBadQuery, check_known_bad, known_bad
+from moe_serve.preflight.software import Software
 
 GOOD = KnownBadQuery(
     vllm="0.32.0", aiter="0.1.24.post1", tp=8, gfx="gfx950", aiter_moe=True, gpt_oss=True
@@ -87,3 +89,23 @@ def test_what_nobody_found_wrong_is_in_no_row(deployment: KnownBadQuery) -> None
 def test_every_row_has_evidence_and_a_way_out_and_an_id_of_its_own() -> None:
     assert all("#" in row.evidence and row.instead and row.what for row in KNOWN_BAD)
     assert len({row.id for row in KNOWN_BAD}) == len(KNOWN_BAD)
+
+
+@pytest.mark.parametrize(
+    ("environment", "aiter", "outcome"),
+    [
+        ({"MOE_SERVE_EMULATE_AITER": "cktile"}, None, "skip"),
+        ({"MOE_SERVE_EMULATE_AITER": "cktile"}, "0.1.16", "ok"),
+        ({"MOE_SERVE_EMULATE_AITER": "cktile"}, "0.1.13", "fail"),
+        ({"VLLM_ROCM_USE_AITER": "1"}, None, "fail"),
+    ],
+)
+def test_no_release_of_aiter_is_blamed_for_an_emulation_that_is_not_there_yet(
+    environment: dict[str, str], aiter: str | None, outcome: str
+) -> None:
+    """On a node without a GPU an init container brings the emulation after preflight ran."""
+    software = Software(vllm="0.32.0", aiter=aiter, plugin=True)
+
+    found = check_known_bad(None, Parallelism(), software, environment, gfx=None)
+
+    assert found.outcome.value.lower() == outcome
