@@ -36,14 +36,20 @@ def blobs(folder: Path) -> dict[str, Path]:
 
 
 def forget_unused(folder: Path) -> None:
-    """Remove the blobs that no image of the layout's index refers to.
+    """Leave of a layout the newest named image: remove other images and what is theirs alone.
 
     An export over an older one leaves the older manifest, its configuration and its layers; one
     that was cut off leaves a part of a blob beside the index.
     """
     for part in folder.glob("oci-put-blob*"):
         part.unlink()
-    index = json.loads((folder / "index.json").read_text("utf-8"))
+    place = folder / "index.json"
+    index = json.loads(place.read_text("utf-8"))
+    # An export over an older image takes the name from it, and leaves it in the index.
+    index["manifests"] = [
+        each for each in index["manifests"] if NAME in each.get("annotations", {})
+    ][-1:]
+    place.write_text(json.dumps(index), "utf-8")
     used = set(_reached(folder, index))
     for digest, path in blobs(folder).items():
         if digest not in used:

@@ -30,7 +30,11 @@ def image(folder: Path, *, layers: list[str], config: str) -> None:
 
 def test_an_export_over_an_older_image_leaves_the_newer_ones_blobs_alone(tmp_path: Path) -> None:
     image(tmp_path, layers=["base", "old"], config="first")
+    older = json.loads((tmp_path / "index.json").read_text())["manifests"][0]
+    del older["annotations"]
     image(tmp_path, layers=["base", "new"], config="second")
+    newer = json.loads((tmp_path / "index.json").read_text())["manifests"][0]
+    (tmp_path / "index.json").write_text(json.dumps({"manifests": [older, newer]}))
     (tmp_path / "oci-put-blob123").write_text("cut off")
 
     layout.forget_unused(tmp_path)
