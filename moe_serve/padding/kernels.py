@@ -68,7 +68,7 @@ class Kernel:
         if self.path is KernelPath.CKTILE and self.phase is KernelPhase.PREFILL:
             return (
                 "that its a8w4 kernel skips columns as the a16w4 one does is assumed: if not, it "
-                "fetches more bytes than told, and loses nothing more"
+                "fetches more bytes than reported, and loses nothing more"
             )
         if self.path is KernelPath.OPUS:
             return "its specialisation for these pads is assumed to be compiled"

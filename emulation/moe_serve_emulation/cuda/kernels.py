@@ -97,7 +97,7 @@ def _product(
             mask=row_live[:, None], other=0,
         )  # fmt: skip
         low, high = _unpacked(codes, scales, BN, BK, EXACT)
-        # Runs of 16 columns, which the compiler has to be told.
+        # A hint to the compiler: columns come in contiguous runs of 16.
         at = tl.max_contiguous(tl.multiple_of(byte // 16 * 32 + byte % 16, 16), 16) + k
         x_low = tl.load(x_rows[:, None] + at[None, :], mask=x_live[:, None], other=0)
         x_high = tl.load(x_rows[:, None] + 16 + at[None, :], mask=x_live[:, None], other=0)
